@@ -1,0 +1,1 @@
+"""Image classifiers that the benchmark brings along."""

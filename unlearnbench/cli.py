@@ -1,0 +1,266 @@
+"""The command line. Only here do imports stand inside functions, so that it starts fast."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from unlearnbench import __version__
+from unlearnbench.errors import UnlearnBenchError
+
+if TYPE_CHECKING:
+    from unlearnbench.plan import Plan
+    from unlearnbench.record import Record
+
+app = typer.Typer(
+    help="Benchmark of class unlearning with limited data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+leaderboard_app = typer.Typer(help="Publish tables.", no_args_is_help=True)
+app.add_typer(leaderboard_app, name="leaderboard")
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", metavar="MANIFEST...")]
+Runs = Annotated[Path, typer.Argument(help="Output folder of a run, or a folder of records.", metavar="DIR")]
+
+
+def _messages() -> Console:
+    return Console(stderr=True)
+
+
+def _data() -> Console:
+    """Return the console for tables; beside a terminal it is wide enough to cut nothing."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unlearnbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Benchmark of class unlearning with limited data."""
+
+
+@app.command()
+def run(
+    manifests: Manifests,
+    output: OutputOption = Path("runs"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run every method of each MANIFEST and print the table; what is done already is not done again."""
+    plans = [_plan(path, tuple(only or ())) for path in manifests]
+    if dry_run:
+        _show_work(plans, output, as_json)
+        return
+    try:
+        records = [record for plan in plans for record in _run_plan(plan, output, device)]
+    except KeyboardInterrupt:
+        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+    _show_tables(records, as_json)
+    _messages().print(
+        f"records: {output / 'records'}\nmodels and features: {output / 'store'}", markup=False, highlight=False
+    )
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+def _plan(path: Path, only: tuple[str, ...]) -> Plan:
+    from unlearnbench.naming import did_you_mean
+    from unlearnbench.plan import make_plan
+    from unlearnbench.resolve import resolve
+
+    resolved = resolve(path)
+    labels = [method.label for method in resolved.methods]
+    for label in only:
+        if label not in labels:
+            raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
+    return make_plan(resolved, only)
+
+
+def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
+    from unlearnbench.dry_run import planned_work, work_json, work_table
+    from unlearnbench.store import Store
+
+    store = Store(output / "store", create=False)
+    works = {plan.resolved.file: planned_work(plan, output, store) for plan in plans}
+    if as_json:
+        _print_json([{"manifest": file, "work": work_json(work)} for file, work in works.items()])
+        return
+    for plan in plans:
+        work = works[plan.resolved.file]
+        _data().print(work_table(work, f"{plan.resolved.file}: {len(plan.cells)} cells"))
+
+
+def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
+    """Run a plan; torch is imported only if something is left to do."""
+    from unlearnbench.dry_run import known_passes, planned_work
+    from unlearnbench.progress import Display
+    from unlearnbench.record import finished_records
+    from unlearnbench.store import Store
+
+    messages = _messages()
+    spoken: set[str] = set()
+
+    def say(message: str) -> None:
+        if message not in spoken:
+            spoken.add(message)
+            messages.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    store = Store(output / "store", say)
+    finished = finished_records(plan, output, store)
+    name = plan.resolved.manifest.name
+    if len(finished) == len(plan.cells):
+        messages.print(f"{name}: all {len(plan.cells)} cells are done already", highlight=False)
+        return [finished[cell.id] for cell in plan.cells]
+    with messages.status("starting", spinner="line"):
+        from unlearnbench.runner import Runner, choose_device
+
+        chosen = choose_device(device)
+    passes = known_passes(planned_work(plan, output, store))
+    messages.print(
+        f"{name}: {len(plan.cells)} cells, {len(finished)} done before, on {chosen.type}", highlight=False
+    )
+    with Display(messages, len(plan.cells), passes) as display:
+        return Runner(plan, output, store, chosen, display).run()
+
+
+def _show_tables(records: list[Record], as_json: bool) -> None:
+    from unlearnbench.ranking import rows_by_problem
+    from unlearnbench.table import print_tables
+
+    problems = rows_by_problem(records)
+    if as_json:
+        _print_json([row.as_json() for rows in problems for row in rows])
+    else:
+        print_tables(problems, _data())
+
+
+@app.command()
+def validate(manifests: Manifests) -> None:
+    """Check each MANIFEST and say what it amounts to; nothing is run."""
+    from unlearnbench.errors import InvalidFileError
+    from unlearnbench.plan import make_plan
+    from unlearnbench.resolve import resolve
+
+    faults = 0
+    for path in manifests:
+        try:
+            plan = make_plan(resolve(path))
+        except InvalidFileError as error:
+            faults += 1
+            typer.echo(str(error), err=True)
+            continue
+        resolved = plan.resolved
+        problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
+        typer.echo(
+            f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
+            f"{len(resolved.manifest.seeds)} seeds, {len(plan.cells)} cells"
+        )
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command(name="list")
+def list_plugins(
+    kind: Annotated[
+        Literal["unlearners", "datasets", "architectures", "metrics"], typer.Argument(help="What to list.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """List installed plugins of a KIND with the distribution they come from."""
+    from unlearnbench.registry import installed
+
+    plugins = installed(kind)
+    if as_json:
+        _print_json([vars(plugin) for plugin in plugins])
+        return
+    width = max((len(plugin.name) for plugin in plugins), default=0)
+    for plugin in plugins:
+        clash = "  (name taken twice)" if sum(other.name == plugin.name for other in plugins) > 1 else ""
+        typer.echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.version}{clash}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An unlearner, data set, architecture or metric.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show the page of a plugin: what it does, its options, its source."""
+    from unlearnbench.pages import plugin_json, plugin_page, plugins_named
+
+    plugins = plugins_named(name)
+    if as_json:
+        _print_json([plugin_json(plugin) for plugin in plugins])
+    else:
+        typer.echo("\n\n".join(plugin_page(plugin) for plugin in plugins))
+
+
+@app.command()
+def table(folder: Runs, as_json: JsonOption = False) -> None:
+    """Print the table that the records in DIR add up to."""
+    from unlearnbench.record import load_records
+
+    _show_tables(load_records(folder), as_json)
+
+
+@leaderboard_app.command("build")
+def leaderboard_build(
+    records: Runs,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pages.")] = Path("leaderboard"),
+) -> None:
+    """Write the leaderboard's markdown pages from the records in DIR."""
+    from unlearnbench.leaderboard import build_leaderboard
+    from unlearnbench.record import load_records
+
+    for path in build_leaderboard(load_records(records), output):
+        typer.echo(path)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: libraries, device, folders, plugins."""
+    from unlearnbench.doctor import findings
+
+    healthy = True
+    for finding in findings():
+        healthy &= finding.good
+        typer.echo(f"{'ok     ' if finding.good else 'PROBLEM'}  {finding.what}: {finding.text}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    try:
+        app()
+    except UnlearnBenchError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,1 @@
+"""Data sets as readers of numpy arrays."""

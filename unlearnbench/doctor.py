@@ -1,0 +1,89 @@
+"""Is this installation able to run? What `doctor` checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from unlearnbench.dataset import data_folder
+from unlearnbench.environment import cores, library_versions, processor_name
+from unlearnbench.errors import PluginError
+from unlearnbench.registry import KINDS, find, names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        what: What was looked at.
+        text: What was found, and how to mend it.
+        good: Whether it is as it should be.
+    """
+
+    what: str
+    text: str
+    good: bool
+
+
+def findings() -> Iterator[Finding]:
+    """Yield what was found, one thing after another."""
+    for name, version in library_versions().items():
+        mend = f"missing\n           pip install {name}"
+        yield Finding(name, version or mend, version is not None)
+    yield _torch_pair()
+    yield _device()
+    yield Finding("data folder", *_folder(data_folder()))
+    yield from _plugins()
+
+
+def _torch_pair() -> Finding:
+    """Import torchvision, which fails beside a torch it was not built for."""
+    try:
+        torch = import_module("torch")
+        import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        return Finding(
+            "torch and torchvision",
+            f"do not work together: {reason}\n"
+            "           install both from the same place in one command: pip install --force-reinstall torch torchvision",
+            False,
+        )
+    return Finding("torch and torchvision", f"work together (torch {torch.__version__})", True)
+
+
+def _device() -> Finding:
+    try:
+        torch = import_module("torch")
+    except (ImportError, OSError):
+        return Finding("device", "not known without torch", False)
+    if torch.cuda.is_available():
+        return Finding("device", f"{torch.cuda.get_device_name()} (cuda)", True)
+    return Finding("device", f"{processor_name()}, {cores()} cores (cpu); no GPU that torch can use", True)
+
+
+def _folder(folder: Path) -> tuple[str, bool]:
+    place = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
+    if not os.access(place, os.W_OK):
+        return f"{folder} cannot be written; set UNLEARNBENCH_DATA to another", False
+    return f"{folder}{'' if folder.exists() else ' (made when a data set is added)'}", True
+
+
+def _plugins() -> Iterator[Finding]:
+    for kind in KINDS:
+        broken = []
+        for name in names(kind):
+            try:
+                find(kind, name).load()
+            except PluginError as error:
+                broken.append(str(error))
+        count = f"{len(names(kind))} installed"
+        if not names(kind):
+            broken.append("none; install the package itself: pip install -e .")
+        yield Finding(kind, "; ".join(broken) if broken else count, not broken)
+
+

@@ -1,0 +1,103 @@
+"""What a run ran on: versions, device, commit, memory. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("unlearnbench", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "h5py", "pytorchcv")
+
+
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of the libraries that results may depend on; None for a missing one."""
+    found: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Return the commit of the benchmark's own checkout, "-dirty" behind it if changed; None if it is not one."""
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    return commit and (f"{commit}-dirty" if changed else commit)
+
+
+def processor_name() -> str:
+    """Return the processor's name."""
+    try:
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
+    """Return what stands in a record about the machine.
+
+    Args:
+        device: The device's name.
+        precision: What training computes in.
+        threads: Threads of the CPU computations.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "libraries": library_versions(),
+        "commit": git_commit(),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start counting this process's peak memory anew, where the system allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> int | None:
+    """Return the peak resident memory of this process in bytes since the last reset; None if not known."""
+    try:
+        match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+        if match:
+            return int(match[1]) * 1024
+    except OSError:
+        pass
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

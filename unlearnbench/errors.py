@@ -1,0 +1,71 @@
+"""What can go wrong, as exceptions that carry a message for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class UnlearnBenchError(Exception):
+    """A mistake that the user can mend; printed without traceback."""
+
+    exit_code = 2
+
+
+class InvalidFileError(UnlearnBenchError):
+    """A file's content is wrong."""
+
+    exit_code = 1
+
+
+class StoreError(UnlearnBenchError):
+    """The output folder cannot be used."""
+
+
+class PluginError(UnlearnBenchError):
+    """A plugin cannot be found, imported or called."""
+
+
+class DatasetError(UnlearnBenchError):
+    """A data set is missing or damaged."""
+
+
+class MetricError(UnlearnBenchError):
+    """A metric cannot be computed from these arrays."""
+
+
+class NotApplicable(UnlearnBenchError):  # noqa: N818 - a state of a cell, not a fault
+    """Raised by an unlearner that cannot run on this problem; the cell is recorded with the reason."""
+
+
+class TrainingFailedError(UnlearnBenchError):
+    """A training came to an end that gives no model, for example a loss that is not finite."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of a manifest.
+
+    Attributes:
+        line: Line in the file, counted from 1.
+        key: Dotted path of the key, "" for the file as a whole.
+        message: What is wrong, and how to mend it.
+    """
+
+    line: int
+    key: str
+    message: str
+
+    def describe(self, file: str) -> str:
+        """Return the fault as `file:line: key: message`."""
+        where = f"{self.key}: " if self.key else ""
+        return f"{file}:{self.line}: {where}{self.message}"
+
+
+class ManifestError(InvalidFileError):
+    """All faults of one manifest."""
+
+    def __init__(self, file: str, faults: Iterable[Fault]) -> None:
+        self.file = file
+        self.faults = tuple(sorted(faults, key=lambda fault: (fault.line, fault.key)))
+        super().__init__("\n".join(fault.describe(file) for fault in self.faults))

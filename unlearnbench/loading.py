@@ -1,0 +1,68 @@
+"""A data set's images on the device, and the copy of the limited ones that an unlearner may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unlearnbench.dataset import Dataset, Part
+from unlearnbench.manifest import TrainingRecipe
+from unlearnbench.pipeline import Batches, image_tensor
+from unlearnbench.split import limited_indices
+from unlearnbench.training import augmentation
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Training and test images, read when first asked for.
+
+    Attributes:
+        dataset: The data set.
+        recipe: Gives the augmentation.
+        device: Where the images go.
+    """
+
+    dataset: Dataset
+    recipe: TrainingRecipe
+    device: torch.device
+
+    @cached_property
+    def train_part(self) -> Part:
+        """All training images, as stored."""
+        return self.dataset.train()
+
+    @cached_property
+    def test_part(self) -> Part:
+        """The test images, as stored."""
+        return self.dataset.test()
+
+    @cached_property
+    def train(self) -> Batches:
+        """All training images."""
+        return self._batches(self.train_part, np.arange(len(self.train_part.labels)))
+
+    @cached_property
+    def test(self) -> Batches:
+        """The test images."""
+        return self._batches(self.test_part, np.arange(len(self.test_part.labels)))
+
+    def limited_positions(self, counts: tuple[int, ...], seed: int) -> NDArray[np.int64]:
+        """Return the positions of a seed's limited images among the training images."""
+        return limited_indices(self.train_part.labels, counts, seed)
+
+    def limited(self, counts: tuple[int, ...], seed: int) -> Batches:
+        """Return a copy of a seed's limited images."""
+        return self._batches(self.train_part, self.limited_positions(counts, seed))
+
+    def _batches(self, part: Part, positions: NDArray[np.int64]) -> Batches:
+        return Batches(
+            image_tensor(part.images, positions, self.device),
+            torch.from_numpy(part.labels[positions]).to(self.device),
+            self.dataset.info.mean,
+            self.dataset.info.std,
+            augmentation(self.recipe),
+        )

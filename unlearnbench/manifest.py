@@ -1,0 +1,260 @@
+"""The manifest: one TOML file that says what is run. Only its form is checked here; `resolve` checks its names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from unlearnbench.errors import Fault, InvalidFileError, ManifestError
+from unlearnbench.naming import did_you_mean
+from unlearnbench.toml_lines import KeyPath, key_lines, line_of
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of a manifest: frozen, strict on types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Choice(Section):
+    """A plugin by its name, with options.
+
+    Attributes:
+        name: The plugin's name.
+        options: Its options; what is left out keeps its default.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class LabelledChoice(Choice):
+    """A plugin that can stand in a manifest more than once.
+
+    Attributes:
+        label: The name in tables; the plugin's name where left out.
+        matrix: Option names, each with a list of values: one entry for every combination.
+    """
+
+    label: Name | None = None
+    matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+
+
+class ArchitectureChoice(Choice):
+    """The network.
+
+    Attributes:
+        weights: Published weights to start from, None for random ones.
+    """
+
+    weights: str | None = None
+
+
+class TrainingRecipe(Section):
+    """How original and retrained models are trained; methods with a full schedule follow it too.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images in a step.
+        learning_rate: Of SGD; the highest one of a one-cycle schedule.
+        momentum: Of SGD.
+        weight_decay: Of SGD, on all parameters.
+        schedule: `steps` multiplies the rate by `factor` after each of `milestones`; `one_cycle` raises it
+            linearly from 1/25 over the first 30 % of the steps, then lowers it by a cosine to 1/10,000;
+            `constant` keeps it.
+        milestones: Epochs after which `steps` lowers the rate.
+        factor: What `steps` multiplies the rate by.
+        crop: Side of the square that training crops at random and testing from the centre; None keeps the size.
+        padding: Zero pixels added on each side before a random crop.
+        horizontal_flip: Mirror every second training image, at random.
+        precision: Of the forward and backward pass in training: `auto` is bfloat16 where the hardware
+            computes in it, else float32. Master weights and evaluation are float32.
+    """
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["steps", "one_cycle", "constant"] = "steps"
+    milestones: tuple[PositiveInt, ...] = ()
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    crop: PositiveInt | None = None
+    padding: Annotated[int, Field(ge=0)] = 0
+    horizontal_flip: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class ProblemChoice(Section):
+    """What is forgotten, and which data are left.
+
+    Attributes:
+        forget_classes: Class indices or names.
+        forget_last: The last so many classes, in place of `forget_classes`.
+        limited_share: Share of each class's training images that is left, in (0, 1], rounded up.
+        limited_images_per_class: Number of training images of each class that is left, in place of a share.
+        matrix: Keys of this table, each with a list of values: one problem for every combination.
+    """
+
+    forget_classes: tuple[int | str, ...] | None = None
+    forget_last: int | None = None
+    limited_share: float | None = None
+    limited_images_per_class: int | None = None
+    matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+
+
+class Manifest(Section):
+    """A whole manifest.
+
+    Attributes:
+        name: Names the records; the file's name where left out.
+        description: For readers.
+        seeds: Each is an original/retrained pair and a limited subset of its own.
+        dataset: The data set.
+        architecture: The network.
+        problem: Forget classes and limited data.
+        training: The recipe of the reference models.
+        unlearners: The methods; Original and FDR are always there.
+        metrics: Metrics beside the three headline ones, or those with other options.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    description: str = ""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    dataset: Choice
+    architecture: ArchitectureChoice
+    problem: ProblemChoice
+    training: TrainingRecipe
+    unlearners: tuple[LabelledChoice, ...] = ()
+    metrics: tuple[LabelledChoice, ...] = ()
+
+
+class ManifestFile:
+    """A manifest as it was read: the sections that are well formed, and the faults of the others.
+
+    Attributes:
+        file: The path as the user gave it.
+        sections: Checked values by top-level key; those with a fault are missing.
+        faults: What is wrong so far.
+    """
+
+    def __init__(self, file: str, text: str, raw: dict[str, Any]) -> None:
+        self.file = file
+        self.raw = raw
+        self.lines = key_lines(text)
+        self.sections: dict[str, Any] = {}
+        self.faults: list[Fault] = []
+
+    def fault(self, path: KeyPath, message: str) -> None:
+        """Note a fault at a key."""
+        key = ".".join(str(part) for part in path)
+        self.faults.append(Fault(line_of(path, self.lines), key, message))
+
+    def raise_faults(self) -> None:
+        """Raise all faults noted so far.
+
+        Raises:
+            ManifestError: If there is any.
+        """
+        if self.faults:
+            raise ManifestError(self.file, self.faults)
+
+    def manifest(self) -> Manifest:
+        """Return the whole manifest.
+
+        Raises:
+            ManifestError: If it has faults.
+        """
+        self.raise_faults()
+        return Manifest(**self.sections)
+
+
+def read_manifest(path: Path) -> ManifestFile:
+    """Read a manifest and check its form, section by section, so that all faults are found at once.
+
+    Raises:
+        InvalidFileError: If the file cannot be read.
+        ManifestError: If it is not TOML.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+        raise ManifestError(str(path), [Fault(error.lineno, "", message)]) from error
+    raw.setdefault("name", path.stem)
+    file = ManifestFile(str(path), text, raw)
+    for key in raw.keys() - Manifest.model_fields.keys():
+        file.fault((key,), f"unknown key{did_you_mean(key, Manifest.model_fields)}")
+    for key, field in Manifest.model_fields.items():
+        if key in raw:
+            _check_section(file, key, field.annotation, field.metadata)
+        elif field.is_required():
+            file.fault((key,), "missing")
+    return file
+
+
+def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list[Any]) -> None:
+    """Put one checked section into `file`, or its faults."""
+    adapter = TypeAdapter[Any](Annotated[annotation, *metadata] if metadata else annotation)
+    try:
+        # JSON rules keep types strict and yet let a TOML array be a tuple.
+        file.sections[key] = adapter.validate_json(json.dumps(file.raw[key], default=str), strict=True)
+    except ValidationError as error:
+        messages: dict[KeyPath, list[str]] = {}
+        for detail in error.errors():
+            path, message = _fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
+            messages.setdefault(path, []).append(message)
+        for path, found in messages.items():
+            file.fault(path, " or ".join(dict.fromkeys(found)))
+
+
+def _fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) -> tuple[KeyPath, str]:
+    """Return where a fault that pydantic found stands in the file, and what to say of it."""
+    section = _section_at(annotation, path[1:-1])
+    if detail["type"] == "extra_forbidden" and section is not None:
+        return path, f"unknown key{did_you_mean(str(path[-1]), section.model_fields)}"
+    if detail["type"] == "missing":
+        return path, "missing"
+    value = raw
+    known: KeyPath = ()
+    # A union adds the name of the type it tried to the path; that part is not in the file.
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            value = value[str(part)]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            break
+        known = (*known, part)
+    message = detail["msg"].replace("Input should", "should")
+    return known, f"{_shown(value)} {message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _section_at(annotation: Any, path: KeyPath) -> type[BaseModel] | None:
+    """Return the section class that a path within a section leads to."""
+    current = annotation
+    for part in path:
+        arguments = getattr(current, "__args__", ())
+        if isinstance(part, int) and arguments:
+            current = arguments[0]
+        elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[str(part)].annotation
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None

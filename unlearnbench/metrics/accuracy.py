@@ -1,0 +1,70 @@
+"""Accuracy of the classifier on forget and on retain classes: FAe and CAne."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.errors import MetricError
+from unlearnbench.features import FeatureFile
+
+
+def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]) -> float:
+    """Return the share of rows whose largest logit is that of their label.
+
+    Args:
+        logits: (N, O) outputs of the classifier; of equal largest ones the first counts.
+        labels: (N,) class indices.
+        output_classes: (O,) the class of each output, ascending.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        MetricError: If N is 0 or differs between the arrays, or if a logit is not a number.
+    """
+    if len(labels) == 0 or logits.shape != (len(labels), len(output_classes)):
+        raise MetricError(
+            f"accuracy: logits {logits.shape}, labels {labels.shape} and outputs {output_classes.shape} "
+            "do not fit (N, O), (N,) and (O,) with N > 0"
+        )
+    if np.isnan(logits).any():
+        raise MetricError(f"accuracy: {int(np.isnan(logits).any(axis=1).sum())} images have logits that are no number")
+    return float((output_classes[logits.argmax(axis=1)] == labels).mean())
+
+
+def forget_accuracy(features: FeatureFile) -> float:
+    """FAe: share of the forget classes' test images that are classified as their own class.
+
+    All outputs compete: with FOLMRCSC the new one too, with WD only those that are left.
+
+    Returns:
+        A fraction in [0, 1], lower is better.
+
+    Raises:
+        MetricError: If there is no such image.
+
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting accuracy. Known weakness: sees the
+    classifier alone; a model whose head lost a row scores 0 with all its knowledge in place.
+    """
+    return _class_accuracy(features, features.forget_classes)
+
+
+def retain_accuracy(features: FeatureFile) -> float:
+    """CAne: share of the retain classes' test images that are classified as their own class.
+
+    Returns:
+        A fraction in [0, 1], higher is better.
+
+    Raises:
+        MetricError: If there is no such image.
+
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), constraint accuracy. Known weakness: removing outputs
+    raises it a little, since fewer classes compete.
+    """
+    return _class_accuracy(features, features.retain_classes)
+
+
+def _class_accuracy(features: FeatureFile, classes: NDArray[np.int64]) -> float:
+    labels = features.labels("test", classes)
+    return accuracy(features.rows("test/logits", classes), labels, features.output_classes)

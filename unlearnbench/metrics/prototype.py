@@ -1,0 +1,84 @@
+"""Accuracy of the nearest class prototype in feature space: FPAe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.errors import MetricError
+from unlearnbench.features import FeatureFile
+
+CHUNK = 4096
+
+Distance = Literal["euclidean", "cosine"]
+
+
+def prototype_accuracy(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    prototypes: NDArray[np.float64],
+    distance: Distance = "euclidean",
+) -> float:
+    """Return the share of rows whose nearest prototype is that of their label.
+
+    Args:
+        features: (N, D).
+        labels: (N,) class indices in [0, K).
+        prototypes: (K, D); of equally near ones the lowest class index counts.
+        distance: `euclidean`, or `cosine` (1 - cosine similarity; a zero vector is at distance 1 from all).
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        MetricError: If N is 0, shapes do not fit, or a feature is not finite.
+    """
+    if len(labels) == 0 or features.shape != (len(labels), prototypes.shape[1]):
+        raise MetricError(
+            f"prototype accuracy: features {features.shape}, labels {labels.shape} and prototypes "
+            f"{prototypes.shape} do not fit (N, D), (N,) and (K, D) with N > 0"
+        )
+    if not np.isfinite(features).all() or not np.isfinite(prototypes).all():
+        raise MetricError("prototype accuracy: features or prototypes are not finite")
+    if distance == "cosine":
+        prototypes = prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)
+    half_squares = (prototypes**2).sum(axis=1) / 2
+    hits = 0
+    for start in range(0, len(labels), CHUNK):
+        rows = features[start : start + CHUNK].astype(np.float64)
+        similarity = rows @ prototypes.T
+        if distance == "euclidean":
+            # |f - p|^2 = |f|^2 - 2 (f.p - |p|^2 / 2): the nearest prototype has the largest bracket.
+            similarity -= half_squares
+        hits += int((similarity.argmax(axis=1) == labels[start : start + CHUNK]).sum())
+    return hits / len(labels)
+
+
+def forget_prototype_accuracy(
+    features: FeatureFile,
+    *,
+    prototypes: Literal["full", "limited"] = "full",
+    distance: Literal["euclidean", "cosine"] = "euclidean",
+) -> float:
+    """FPAe: share of the forget classes' test images whose nearest class prototype is their own.
+
+    The prototype of a class is its mean feature; the prototypes of all K classes compete.
+
+    Args:
+        prototypes: Means over the `full` training set or the `limited` data.
+        distance: `euclidean` or `cosine`.
+
+    Returns:
+        A fraction in [0, 1]. The yardstick is FDR's value, not 0: below it means damage.
+
+    Raises:
+        MetricError: If there is no such image, or a feature is not finite.
+
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting prototype accuracy. Known weakness: sees
+    class means only; knowledge that a probe can bring back may be elsewhere.
+    """
+    labels = features.labels("test", features.forget_classes)
+    rows = features.rows("test/features", features.forget_classes)
+    return prototype_accuracy(rows, labels, features.prototypes(prototypes), distance)

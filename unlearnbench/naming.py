@@ -1,0 +1,23 @@
+"""Names: content hashes that identify things, and the nearest valid name for one that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def content_id(*parts: Any) -> str:
+    """Return 16 hexadecimal digits that depend on every JSON value in `parts` and on nothing else."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return "\\n  Did you mean 'x'? <valid names>" for a wrong name, with the nearest one if there is one."""
+    valid = sorted(names)
+    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    question = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    return f"\n  {question}Valid: {', '.join(valid) if valid else 'none'}"

@@ -1,0 +1,170 @@
+"""The plan: every model to train and every cell to run, each named by the hash of what determines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unlearnbench.naming import content_id
+from unlearnbench.resolve import Metric, Method, Problem, Resolved, label_slug
+from unlearnbench.source import source_hash
+
+# Raised when what lies in the store changes its form, so that older entries are made anew.
+STORE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """An original or retrained model.
+
+    Attributes:
+        id: Its name in the store.
+        role: `original` saw all classes, `retrained` the retain classes only.
+        seed: The seed of its weights and batches.
+        classes: The classes it is trained on.
+        image_passes: Training images it reads, over all epochs.
+    """
+
+    id: str
+    role: Literal["original", "retrained"]
+    seed: int
+    classes: tuple[int, ...]
+    image_passes: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one problem with one seed: what a record is about.
+
+    Attributes:
+        id: Hash of all that determines the record.
+        problem: The problem.
+        method: The method.
+        seed: The seed.
+        original: The original model it starts from.
+        retrained: The retrained model of the same seed.
+        model_id: The judged model's name in the store.
+        features_id: Its features' name in the store.
+        path: Path of the record below `records`.
+        image_passes: Images a run of the method reads, None if only a run tells.
+    """
+
+    id: str
+    problem: Problem
+    method: Method
+    seed: int
+    original: ReferenceModel
+    retrained: ReferenceModel
+    model_id: str
+    features_id: str
+    path: str
+    image_passes: int | None
+
+    @property
+    def reference(self) -> ReferenceModel | None:
+        """The reference model that this cell judges, None if it judges an unlearner's."""
+        return {"original": self.original, "fdr": self.retrained}.get(self.method.name) if self.is_reference else None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the cell judges Original or FDR."""
+        return self.method.role == "reference"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a manifest amounts to.
+
+    Attributes:
+        resolved: The manifest, resolved.
+        cells: In the order of running: by problem, by seed, references first.
+    """
+
+    resolved: Resolved
+    cells: tuple[Cell, ...]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of every cell."""
+        return self.resolved.metrics
+
+
+def make_plan(resolved: Resolved, only: tuple[str, ...] = ()) -> Plan:
+    """Return the plan of a resolved manifest.
+
+    Args:
+        resolved: The manifest.
+        only: Labels of the unlearners to run, all if empty. References always run.
+    """
+    cells = []
+    for problem in resolved.problems:
+        for seed in resolved.manifest.seeds:
+            original = _reference(problem, "original", seed)
+            retrained = _reference(problem, "retrained", seed)
+            cells += [
+                _cell(resolved, problem, method, seed, original, retrained)
+                for method in resolved.methods
+                if not only or method.role == "reference" or method.label in only
+            ]
+    return Plan(resolved, tuple(cells))
+
+
+def _reference(problem: Problem, role: Literal["original", "retrained"], seed: int) -> ReferenceModel:
+    every = tuple(range(len(problem.info.class_names)))
+    classes = every if role == "original" else problem.retain_classes
+    identity = content_id(
+        STORE_FORMAT,
+        role,
+        [problem.dataset.name, problem.dataset.options, problem.info.revision],
+        [*vars(problem.architecture).values(), problem.weights],
+        problem.recipe,
+        classes,
+        seed,
+        source_hash("unlearnbench.training"),
+    )
+    passes = int(problem.recipe["epochs"]) * sum(problem.info.train_counts[label] for label in classes)
+    return ReferenceModel(identity, role, seed, classes, passes)
+
+
+def _cell(
+    resolved: Resolved,
+    problem: Problem,
+    method: Method,
+    seed: int,
+    original: ReferenceModel,
+    retrained: ReferenceModel,
+) -> Cell:
+    if method.role == "reference":
+        reference = original if method.name == "original" else retrained
+        model_id, passes = reference.id, reference.image_passes
+    else:
+        model_id = content_id(
+            STORE_FORMAT,
+            original.id,
+            problem.forget_classes,
+            problem.limited_counts,
+            seed,
+            [method.name, method.options, method.distribution, method.version, method.source],
+            source_hash("unlearnbench.task"),
+        )
+        passes = method_passes(method, problem)
+    features_id = content_id(
+        STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.features")
+    )
+    metrics = [list(vars(metric).values()) for metric in resolved.metrics]
+    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
+    path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
+    return Cell(
+        record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes
+    )
+
+
+def method_passes(method: Method, problem: Problem) -> int | None:
+    """Return about how many images a method reads: its epochs, or the recipe's, times the limited data.
+
+    Only a method with an option `epochs` tells before it ran; where that is None the recipe's count.
+    """
+    if "epochs" not in method.options:
+        return None
+    epochs = method.options["epochs"]
+    return int(epochs if epochs is not None else problem.recipe["epochs"]) * sum(problem.limited_counts)

@@ -1,0 +1,255 @@
+"""The record of a cell: one JSON file with all that a table, or a sceptical reader, needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlearnbench.errors import InvalidFileError
+from unlearnbench.plan import Cell, Plan
+from unlearnbench.store import Store, write_json
+
+SCHEMA = 1
+
+Status = Literal["done", "failed", "not_applicable"]
+
+
+class Part(BaseModel):
+    """A table of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProblemRecord(Part):
+    """The problem: what was forgotten by which network."""
+
+    id: str
+    slug: str
+    title: str
+    dataset: str
+    dataset_options: dict[str, Any]
+    dataset_revision: str
+    architecture: str
+    architecture_options: dict[str, Any]
+    weights: str | None
+    training: dict[str, Any]
+    num_classes: int
+    forget_classes: tuple[int, ...]
+    forget_class_names: tuple[str, ...]
+    limited: str
+    limited_counts: tuple[int, ...]
+    train_images: int
+    test_images: int
+
+
+class MethodRecord(Part):
+    """The method, with all that its result depends on."""
+
+    label: str
+    name: str
+    role: Literal["reference", "unlearner"]
+    distribution: str
+    version: str
+    source: str
+    options: dict[str, Any]
+
+
+class MetricRecord(Part):
+    """One metric: a fraction with the fields of its protocol, or the reason why there is none."""
+
+    name: str
+    status: Literal["done", "failed"]
+    value: float | None
+    reason: str | None
+    options: dict[str, Any]
+    distribution: str
+    version: str
+    source: str
+
+
+class FileRecord(Part):
+    """A file of the store that the record rests on, by its path below the output folder."""
+
+    path: str
+    sha256: str
+
+
+class Measured(Part):
+    """What differs from run to run on the same machine: times and memory.
+
+    `seconds` holds the seconds of each stage; `peak_memory_bytes` the process's peak while the method ran.
+    """
+
+    finished_at: str
+    seconds: dict[str, float]
+    peak_memory_bytes: int | None
+
+
+class Record(Part):
+    """One cell: a method on a problem with a seed.
+
+    Fractions are in [0, 1]. `image_reads` counts the images that the method read, by kind. `hash` is that of
+    everything else in the file.
+    """
+
+    schema_version: Literal[1]
+    cell: str
+    status: Status
+    reason: str | None
+    manifest_name: str
+    manifest: dict[str, Any]
+    problem: ProblemRecord
+    method: MethodRecord
+    seed: int
+    metrics: dict[str, MetricRecord]
+    details: dict[str, Any]
+    image_reads: dict[str, int]
+    files: dict[str, FileRecord]
+    environment: dict[str, Any]
+    measured: Measured
+    hash: str
+
+    def value(self, metric: str) -> float | None:
+        """Return a metric's value, None if it has none."""
+        found = self.metrics.get(metric)
+        return found.value if found else None
+
+
+def problem_record(cell: Cell) -> ProblemRecord:
+    """Return the problem of a cell as it stands in its record."""
+    problem = cell.problem
+    names = problem.info.class_names
+    return ProblemRecord(
+        id=problem.id,
+        slug=problem.slug,
+        title=problem.title,
+        dataset=problem.dataset.name,
+        dataset_options=problem.dataset.options,
+        dataset_revision=problem.info.revision,
+        architecture=problem.architecture.name,
+        architecture_options=problem.architecture.options,
+        weights=problem.weights,
+        training=problem.recipe,
+        num_classes=len(names),
+        forget_classes=problem.forget_classes,
+        forget_class_names=tuple(names[label] for label in problem.forget_classes),
+        limited=problem.limited_text,
+        limited_counts=problem.limited_counts,
+        train_images=sum(problem.info.train_counts),
+        test_images=sum(problem.info.test_counts),
+    )
+
+
+def make_record(
+    plan: Plan,
+    cell: Cell,
+    *,
+    status: Status,
+    reason: str | None,
+    metrics: dict[str, MetricRecord],
+    details: dict[str, Any],
+    image_reads: dict[str, int],
+    files: dict[str, FileRecord],
+    environment: dict[str, Any],
+    measured: Measured,
+) -> Record:
+    """Return the record of a cell."""
+    record = Record(
+        schema_version=SCHEMA,
+        cell=cell.id,
+        status=status,
+        reason=reason,
+        manifest_name=plan.resolved.manifest.name,
+        manifest=plan.resolved.manifest.model_dump(mode="json"),
+        problem=problem_record(cell),
+        method=MethodRecord(**vars(cell.method)),
+        seed=cell.seed,
+        metrics=metrics,
+        details=details,
+        image_reads=image_reads,
+        files=files,
+        environment=environment,
+        measured=measured,
+        hash="",
+    )
+    return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
+
+
+def content_hash(values: dict[str, Any]) -> str:
+    """Return the hash of a record's values without its own `hash`."""
+    rest = {key: value for key, value in values.items() if key != "hash"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record so that a reader finds the old file or the whole new one."""
+    write_json(path, record.model_dump(mode="json"))
+
+
+def read_record(path: Path) -> Record:
+    """Return the record in a file.
+
+    Raises:
+        InvalidFileError: If it is missing, truncated, of another schema, or changed after it was written.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InvalidFileError(f"{path}: not a whole JSON file: {error}") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA:
+        what = "not a run record" if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
+        raise InvalidFileError(f"{path}: {what}")
+    try:
+        record = Record.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidFileError(f"{path}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
+    if record.hash != content_hash(values):
+        raise InvalidFileError(f"{path}: the content was changed after the run: its hash is not {record.hash[:16]}...")
+    return record
+
+
+def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
+    """Return the records of a plan's cells that need no work, by cell id.
+
+    A record counts if it is whole, belongs to the cell as planned now, did not fail, and the files that it
+    rests on are in the store. What is damaged is named.
+    """
+    found = {}
+    for cell in plan.cells:
+        path = output / "records" / cell.path
+        if not path.is_file():
+            continue
+        try:
+            record = read_record(path)
+        except InvalidFileError as error:
+            store.say(f"{error}; it is made again")
+            continue
+        if record.cell != cell.id or record.status == "failed":
+            continue
+        if record.status == "not_applicable" or (
+            store.has("models", cell.model_id) and store.has("features", cell.features_id)
+        ):
+            found[cell.id] = record
+    return found
+
+
+def load_records(folder: Path) -> list[Record]:
+    """Return all records below a folder (an output folder, or any folder that holds record files), by path.
+
+    Raises:
+        InvalidFileError: If there is none, or one cannot be used.
+    """
+    place = folder / "records" if (folder / "records").is_dir() else folder
+    paths = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
+    if not paths:
+        raise InvalidFileError(f"{folder}: holds no run records\n  unlearnbench run MANIFEST -o {folder}")
+    return [read_record(path) for path in paths]

@@ -1,0 +1,405 @@
+"""From a manifest to what it means here: plugins found, options complete, problems and methods spelled out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from unlearnbench import __version__
+from unlearnbench.dataset import Dataset, DatasetInfo, open_dataset
+from unlearnbench.errors import DatasetError, PluginError
+from unlearnbench.manifest import LabelledChoice, Manifest, ManifestFile, ProblemChoice, read_manifest
+from unlearnbench.naming import content_id, did_you_mean
+from unlearnbench.options import resolve_options
+from unlearnbench.registry import Kind, find
+from unlearnbench.split import limited_count
+from unlearnbench.source import source_hash
+from unlearnbench.toml_lines import KeyPath
+
+Role = Literal["reference", "unlearner"]
+HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A plugin as it is used: everything about it that determines a result.
+
+    Attributes:
+        name: The plugin's name.
+        options: All its options, as JSON values.
+        distribution: Who ships it.
+        version: That distribution's version.
+        source: Hash of its source.
+    """
+
+    name: str
+    options: dict[str, Any]
+    distribution: str
+    version: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Method(Component):
+    """An unlearner or a reference model.
+
+    Attributes:
+        label: The name in tables, unique in a manifest.
+        role: `reference` for Original and FDR.
+    """
+
+    label: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class Metric(Component):
+    """A metric with its protocol.
+
+    Attributes:
+        label: The key in records, unique in a manifest.
+    """
+
+    label: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be forgotten by which network.
+
+    Attributes:
+        dataset: The data set, as it is used.
+        info: Its facts.
+        architecture: The network.
+        weights: Published weights of the original, None if it is trained from random ones.
+        recipe: The training recipe, as JSON values.
+        forget_classes: Ascending class indices.
+        limited_counts: K numbers of limited images.
+        limited_text: How the manifest says it: "10 %" or "3 images".
+    """
+
+    dataset: Component
+    info: DatasetInfo
+    architecture: Component
+    weights: str | None
+    recipe: dict[str, Any]
+    forget_classes: tuple[int, ...]
+    limited_counts: tuple[int, ...]
+    limited_text: str
+
+    @property
+    def retain_classes(self) -> tuple[int, ...]:
+        """The classes that stay, ascending."""
+        return tuple(k for k in range(len(self.info.class_names)) if k not in self.forget_classes)
+
+    @property
+    def id(self) -> str:
+        """Names the problem everywhere: results of one id can be compared."""
+        return content_id(
+            [self.dataset.name, self.dataset.options, self.info.revision],
+            [self.architecture.name, self.architecture.options, self.weights],
+            self.recipe,
+            self.forget_classes,
+            self.limited_counts,
+        )
+
+    @property
+    def slug(self) -> str:
+        """The problem's name in paths."""
+        limited = self.limited_text.replace(" ", "").replace("%", "pct")
+        text = (
+            f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}-{self.id[:6]}"
+        )
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+    @property
+    def title(self) -> str:
+        """The problem in one line."""
+        return (
+            f"{self.dataset.name} / {self.architecture.name}: forget {len(self.forget_classes)} of "
+            f"{len(self.info.class_names)} classes, limited data {self.limited_text} per class"
+        )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A manifest with nothing left to look up.
+
+    Attributes:
+        manifest: The manifest.
+        file: Its path, as the user gave it.
+        dataset: The data set, open.
+        problems: One or, with a matrix, several.
+        methods: References first, then unlearners in the manifest's order.
+        metrics: Headline metrics first.
+    """
+
+    manifest: Manifest
+    file: str
+    dataset: Dataset
+    problems: tuple[Problem, ...]
+    methods: tuple[Method, ...]
+    metrics: tuple[Metric, ...]
+
+
+def resolve(path: Path) -> Resolved:
+    """Read a manifest and look up all it names.
+
+    Raises:
+        InvalidFileError: If the file cannot be read.
+        ManifestError: With all faults, form and names, at once.
+    """
+    file = read_manifest(path)
+    dataset = _dataset(file)
+    architecture = _component(file, "architectures", ("architecture",))
+    methods = _methods(file)
+    metrics = _metrics(file)
+    choices = _problem_choices(file)
+    problems = []
+    if dataset is not None:
+        for choice in choices:
+            sides = _split_sides(file, choice, dataset[1].info)
+            if sides is not None and architecture is not None and "training" in file.sections:
+                problems.append(_problem(file, dataset, architecture, choice, *sides))
+    manifest = file.manifest()
+    assert dataset is not None  # its fault would have been raised
+    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics)
+
+
+def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
+    """Look up a plugin and complete its options; note faults in `file`."""
+    section: Any = file.raw
+    for part in path:
+        section = section.get(part) if isinstance(section, dict) else section[int(part)]
+        if section is None:
+            return None
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        return None
+    given = section.get("options", {})
+    return _lookup(file, kind, path, section["name"], given if isinstance(given, dict) else {})
+
+
+def _lookup(
+    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any]
+) -> Component | None:
+    try:
+        plugin = find(kind, name)
+        options, faults = resolve_options(plugin, given)
+    except PluginError as error:
+        file.fault((*path, "name"), str(error))
+        return None
+    for key, message in faults.items():
+        file.fault((*path, "options", key), message)
+    if faults:
+        return None
+    return Component(name, options, plugin.distribution, plugin.version, plugin.source)
+
+
+def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
+    component = _component(file, "datasets", ("dataset",))
+    if component is None:
+        return None
+    try:
+        return component, open_dataset(component.name, component.options)
+    except (DatasetError, PluginError) as error:
+        file.fault(("dataset", "name"), str(error))
+        return None
+
+
+def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield label and options for every combination of a choice's matrix."""
+    label = choice.label or choice.name
+    for values in itertools.product(*choice.matrix.values()):
+        setting = dict(zip(choice.matrix, values, strict=True))
+        suffix = " ".join(f"{key}={_plain(value)}" for key, value in setting.items())
+        yield f"{label} {suffix}".strip(), {**choice.options, **setting}
+
+
+def _plain(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub(r"[^A-Za-z0-9._+-]+", ",", text).strip(",")
+
+
+def _labelled(
+    file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
+) -> Iterator[tuple[str, Component]]:
+    """Yield label and component of every entry of a list; note faults, doubled labels among them."""
+    taken = {label: f"{label!r} is the name of a reference" for label in reserved}
+    for index, choice in enumerate(file.sections.get(key, ())):
+        if not choice.matrix:
+            component = _component(file, key, (key, index))
+            variants = [(choice.label or choice.name, component)]
+        else:
+            variants = [
+                (label, _lookup(file, key, (key, index), choice.name, options))
+                for label, options in _variants(choice)
+            ]
+        for label, component in variants:
+            slug = label_slug(label)
+            if slug in taken:
+                place = "label" if choice.label else "name"
+                file.fault((key, index, place), f"{taken[slug]}\n  Give this entry a label of its own: label = ...")
+                continue
+            taken[slug] = f"the label {label!r} is taken by {key}.{index}"
+            if component is not None:
+                yield label, component
+
+
+def label_slug(label: str) -> str:
+    """Return a label as it stands in file names."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", label)
+
+
+def references() -> tuple[Method, Method]:
+    """Return the reference methods: Original and FDR (full data retraining)."""
+    source = source_hash("unlearnbench.training")
+    return (
+        Method("original", {}, "unlearnbench", __version__, source, label="original", role="reference"),
+        Method("fdr", {}, "unlearnbench", __version__, source, label="fdr", role="reference"),
+    )
+
+
+def _methods(file: ManifestFile) -> tuple[Method, ...]:
+    reserved = references()
+    found = tuple(
+        Method(**vars(component), label=label, role="unlearner")
+        for label, component in _labelled(file, "unlearners", tuple(method.label for method in reserved))
+    )
+    return (*reserved, *found)
+
+
+def _metrics(file: ManifestFile) -> tuple[Metric, ...]:
+    named = {
+        label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())
+    }
+    for label in HEADLINE:
+        if label not in named:
+            component = _lookup(file, "metrics", ("metrics",), label, {})
+            if component is not None:
+                named[label] = Metric(**vars(component), label=label)
+    ordered = [*HEADLINE, *(label for label in named if label not in HEADLINE)]
+    return tuple(named[label] for label in ordered if label in named)
+
+
+def _problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
+    """Return the problem of every combination of the problem's matrix."""
+    choice: ProblemChoice | None = file.sections.get("problem")
+    if choice is None:
+        return ()
+    valid = ProblemChoice.model_fields.keys() - {"matrix"}
+    for key in choice.matrix.keys() - valid:
+        file.fault(("problem", "matrix", key), f"unknown key{did_you_mean(key, valid)}")
+    if choice.matrix.keys() - valid:
+        return ()
+    base = choice.model_dump(exclude={"matrix"})
+    found = []
+    for values in itertools.product(*choice.matrix.values()):
+        setting = dict(zip(choice.matrix, values, strict=True))
+        try:
+            found.append(ProblemChoice.model_validate({**base, **_tuples(setting)}))
+        except ValidationError as error:
+            key = str(error.errors()[0]["loc"][0])
+            file.fault(("problem", "matrix", key), f"{setting[key]!r} is not a value of {key}")
+    return tuple(found)
+
+
+def _tuples(setting: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in setting.items()}
+
+
+def _split_sides(
+    file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return forget classes and limited counts, or None with the faults noted."""
+    forget = _forget_classes(file, choice, info)
+    counts = _limited_counts(file, choice, info)
+    return None if forget is None or counts is None else (forget, counts)
+
+
+def _one_of(file: ManifestFile, choice: ProblemChoice, first: str, second: str) -> str | None:
+    """Return which of two keys is set; note a fault unless it is exactly one."""
+    given = [key for key in (first, second) if getattr(choice, key) is not None]
+    if len(given) == 1:
+        return given[0]
+    message = f"both {first} and {second} are given; keep one" if given else f"{first} or {second} is missing"
+    file.fault(("problem", *given[1:]), message)
+    return None
+
+
+def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
+    key = _one_of(file, choice, "forget_classes", "forget_last")
+    if key is None:
+        return None
+    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    total = len(info.class_names)
+    if key == "forget_last":
+        last = choice.forget_last or 0
+        if not 0 < last < total:
+            file.fault(path, f"{last} is not possible: {info.name} has {total} classes; 1 to {total - 1} can go")
+            return None
+        return tuple(range(total - last, total))
+    chosen = []
+    for given in choice.forget_classes or ():
+        index = info.class_names.index(given) if given in info.class_names else given
+        if not isinstance(index, int) or not 0 <= index < total:
+            names = did_you_mean(given, info.class_names) if isinstance(given, str) else ""
+            file.fault(path, f"{info.name} has no class {given!r}: its classes are 0 to {total - 1}{names}")
+            return None
+        chosen.append(index)
+    forget = tuple(sorted(set(chosen)))
+    if len(forget) != len(chosen):
+        file.fault(path, "a class is named twice")
+    elif not forget:
+        file.fault(path, f"no class is forgotten; name 1 to {total - 1} of {info.name}'s {total} classes")
+    elif len(forget) == total:
+        file.fault(path, f"all {total} classes of {info.name} are forgotten; at least one must stay")
+    else:
+        return forget
+    return None
+
+
+def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
+    key = _one_of(file, choice, "limited_share", "limited_images_per_class")
+    if key is None:
+        return None
+    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    share, per_class = choice.limited_share, choice.limited_images_per_class
+    if share is not None and not 0 < share <= 1:
+        file.fault(path, f"{share:g} is not a share of the training images; above 0, at most 1")
+        return None
+    counts = tuple(limited_count(available, share, per_class) for available in info.train_counts)
+    for name, count, available in zip(info.class_names, counts, info.train_counts, strict=True):
+        if not 0 < count <= available:
+            file.fault(path, f"{count} images of class {name!r} cannot be left: 1 to {available} are there")
+            return None
+    return counts
+
+
+def _problem(
+    file: ManifestFile,
+    dataset: tuple[Component, Dataset],
+    architecture: Component,
+    choice: ProblemChoice,
+    forget: tuple[int, ...],
+    counts: tuple[int, ...],
+) -> Problem:
+    if choice.limited_share is not None:
+        limited = f"{choice.limited_share * 100:.10g} %"
+    else:
+        limited = f"{choice.limited_images_per_class} image{'s' if choice.limited_images_per_class != 1 else ''}"
+    return Problem(
+        dataset=dataset[0],
+        info=dataset[1].info,
+        architecture=architecture,
+        weights=file.sections["architecture"].weights if "architecture" in file.sections else None,
+        recipe=file.sections["training"].model_dump(mode="json"),
+        forget_classes=forget,
+        limited_counts=counts,
+        limited_text=limited,
+    )

@@ -1,0 +1,368 @@
+"""The executor: walks a plan in the order of its dependencies and leaves a record of every cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
+from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
+from unlearnbench.features import FEATURE_FILE, open_features, write_features
+from unlearnbench.loading import LoadedData
+from unlearnbench.manifest import TrainingRecipe
+from unlearnbench.naming import content_id
+from unlearnbench.networks import classifier, load_network, output_classes, save_network
+from unlearnbench.options import call_arguments
+from unlearnbench.plan import Cell, Plan, ReferenceModel
+from unlearnbench.progress import Display
+from unlearnbench.record import FileRecord, Measured, MetricRecord, Record, Status, finished_records, make_record
+from unlearnbench.record import write_record
+from unlearnbench.registry import Kind, find
+from unlearnbench.resolve import Metric
+from unlearnbench.split import derived_seed
+from unlearnbench.store import CHECKPOINT, Store, file_hash
+from unlearnbench.task import UnlearningTask
+from unlearnbench.training import Network, ReferenceTraining, input_shape, resolve_precision
+
+MODEL_FILE = "model.safetensors"
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a `--device` value; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        UnlearnBenchError: If torch does not know it or cannot use it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    # torch raises RuntimeError, AssertionError or others, by the kind of device and how it was built.
+    except Exception as error:
+        raise UnlearnBenchError(f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}") from error
+    return device
+
+
+class Runner:
+    """Runs the cells of a plan.
+
+    Args:
+        plan: What to run.
+        output: The output folder.
+        store: Its store.
+        device: Where to compute.
+        display: What the user sees.
+    """
+
+    def __init__(self, plan: Plan, output: Path, store: Store, device: torch.device, display: Display) -> None:
+        self.plan = plan
+        self.output = output
+        self.store = store
+        self.device = device
+        self.display = display
+        self.recipe = TrainingRecipe(**{**plan.cells[0].problem.recipe, **_tuples(plan.cells[0].problem.recipe)})
+        self._broken: dict[str, str] = {}
+
+    @cached_property
+    def data(self) -> LoadedData:
+        """The data set's images."""
+        return LoadedData(self.plan.resolved.dataset, self.recipe, self.device)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What this run runs on."""
+        cuda = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if cuda else f"{processor_name()} ({self.device.type})"
+        return environment(name, resolve_precision(self.recipe.precision, self.device), torch.get_num_threads())
+
+    def run(self) -> list[Record]:
+        """Run all cells that are not done yet and return the records of all, in the plan's order."""
+        finished = finished_records(self.plan, self.output, self.store)
+        records = []
+        for cell in self.plan.cells:
+            record = finished.get(cell.id)
+            if record is None:
+                record = self._run_cell(cell)
+                write_record(record, self.output / "records" / cell.path)
+                self.display.cell_done(_outcome(record))
+            else:
+                self.display.cell_done(f"{_outcome(record)} (done before)")
+            records.append(record)
+        return records
+
+    def _run_cell(self, cell: Cell) -> Record:
+        """Make everything a cell needs and return its record; a fault ends in a record too."""
+        try:
+            folder = self._features(cell)
+            return self._judge(cell, folder)
+        except NotApplicable as error:
+            return self._record(cell, "not_applicable", str(error))
+        except UnlearnBenchError as error:
+            return self._record(cell, "failed", str(error))
+        # Unlearners are foreign code: whatever one raises must not stop the others.
+        except Exception as error:
+            log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(traceback.format_exc())
+            self.display.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
+            return self._record(cell, "failed", f"{type(error).__name__}: {_first_line(str(error))}")
+
+    def _judge(self, cell: Cell, folder: Path) -> Record:
+        """Compute the metrics from the features alone."""
+        started = time.monotonic()
+        with open_features(folder / FEATURE_FILE) as features:
+            metrics = {metric.label: _metric_record(metric, features) for metric in self.plan.metrics}
+        facts = self.store.facts("models", cell.model_id)
+        evaluation = self.store.facts("features", cell.features_id)
+        seconds = {**facts["seconds"], **evaluation["seconds"], "metrics": time.monotonic() - started}
+        model = self.store.entry("models", cell.model_id) / MODEL_FILE
+        files = {
+            name: FileRecord(path=file.relative_to(self.output).as_posix(), sha256=file_hash(file))
+            for name, file in {"model": model, "features": folder / FEATURE_FILE}.items()
+        }
+        return self._record(
+            cell,
+            "done",
+            None,
+            metrics=metrics,
+            details=facts["details"],
+            image_reads=facts["image_reads"],
+            files=files,
+            seconds=seconds,
+            peak=facts["peak_memory_bytes"],
+        )
+
+    def _record(
+        self,
+        cell: Cell,
+        status: Status,
+        reason: str | None,
+        *,
+        metrics: dict[str, MetricRecord] | None = None,
+        details: dict[str, Any] | None = None,
+        image_reads: dict[str, int] | None = None,
+        files: dict[str, FileRecord] | None = None,
+        seconds: dict[str, float] | None = None,
+        peak: int | None = None,
+    ) -> Record:
+        finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        return make_record(
+            self.plan,
+            cell,
+            status=status,
+            reason=reason,
+            metrics=metrics or {},
+            details=details or {},
+            image_reads=image_reads or {},
+            files=files or {},
+            environment=self.environment,
+            measured=Measured(finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak),
+        )
+
+    def _features(self, cell: Cell) -> Path:
+        """Return the store's folder with the cell's feature file."""
+        if not self.store.has("features", cell.features_id):
+            self._model_folder(cell)
+
+        def build(folder: Path) -> dict[str, Any]:
+            model = self._load(self._network(cell), self._model_folder(cell))
+            started = time.monotonic()
+            limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
+            images = len(self.data.test) + len(self.data.train)
+            with self.display.stage(f"features of {_name(cell)}", images):
+                write_features(
+                    folder / FEATURE_FILE,
+                    model,
+                    (self.data.test, self.data.test_part.ids),
+                    (self.data.train, self.data.train_part.ids),
+                    limited,
+                    _attributes(cell),
+                    self.display.advance,
+                )
+            return {"seconds": {"features": time.monotonic() - started}}
+
+        return self.store.get("features", cell.features_id, build)
+
+    def _model_folder(self, cell: Cell) -> Path:
+        """Return the store's folder with the model that a cell judges."""
+        if cell.reference is not None:
+            return self._reference_folder(cell, cell.reference)
+        original = self._reference_folder(cell, cell.original)
+        return self.store.get("models", cell.model_id, lambda folder: self._unlearn(cell, original, folder))
+
+    def _reference_folder(self, cell: Cell, reference: ReferenceModel) -> Path:
+        if reference.id in self._broken:
+            raise TrainingFailedError(self._broken[reference.id])
+        try:
+            return self.store.get("models", reference.id, lambda folder: self._train(cell, reference, folder))
+        except TrainingFailedError as error:
+            # Its other methods need not train it again to fail the same way.
+            self._broken[reference.id] = f"the {reference.role} model of seed {reference.seed} failed: {error}"
+            raise
+
+    def _train(self, cell: Cell, reference: ReferenceModel, folder: Path) -> dict[str, Any]:
+        """Train a reference model and save it."""
+        model = self._network(cell).build(reference.seed, reference.role).to(self.device)
+        labels = self.data.train.labels
+        wanted = torch.isin(labels, torch.tensor(reference.classes, device=self.device))
+        positions = torch.nonzero(wanted).flatten()
+        self._start_measuring()
+        name = f"training {reference.role} model, seed {reference.seed}"
+        with self.display.stage(name, reference.image_passes), torch.random.fork_rng():
+            training = ReferenceTraining(
+                model, self.data.train, positions, self.recipe, reference.seed, reference.role, self.display.advance
+            )
+            seconds = training.run(folder / CHECKPOINT)
+        save_network(model, folder / MODEL_FILE)
+        forget = int(torch.isin(labels[positions], torch.tensor(cell.problem.forget_classes, device=self.device)).sum())
+        epochs = self.recipe.epochs
+        reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
+        return self._model_facts({"train": seconds}, reads, {})
+
+    def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:
+        """Let a method work on a copy of the original and save what it returns."""
+        method = cell.method
+        function: Callable[..., nn.Module] = find("unlearners", method.name).load()
+        arguments = call_arguments(function, method.options)
+        model = self._load(self._network(cell), original)
+        network, problem = self._network(cell), cell.problem
+        task = UnlearningTask(
+            self.data.limited(problem.limited_counts, cell.seed),
+            problem.forget_classes,
+            network.num_classes,
+            self.recipe,
+            cell.seed,
+            lambda: network.build(cell.seed, "original"),
+            keep=self._keeper(cell),
+            advance=self.display.advance,
+        )
+        self._start_measuring()
+        with self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes), torch.random.fork_rng():
+            torch.manual_seed(derived_seed(cell.seed, "unlearner"))
+            started = time.monotonic()
+            unlearned = function(model, task, **arguments)
+            reads = task.image_reads
+            seconds = time.monotonic() - started + task.shared_seconds
+        check_unlearned(unlearned, method.name)
+        save_network(unlearned, folder / MODEL_FILE)
+        return self._model_facts({"unlearn": seconds}, reads, task.details)
+
+    def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
+        """Return what keeps a method's shareable results in the store."""
+        store, problem = self.store, cell.problem
+        base = [cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed, cell.method.source]
+
+        def keep(
+            name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+        ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            identity = content_id(*base, name, settings)
+
+            def build(folder: Path) -> dict[str, Any]:
+                tensors, facts = compute()
+                save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / "tensors.safetensors")
+                return {**facts, "settings": settings}
+
+            folder = store.get(name, identity, build)
+            return load_file(folder / "tensors.safetensors"), store.facts(name, identity)
+
+        return keep
+
+    def _network(self, cell: Cell) -> Network:
+        """Return how to build the network of a cell's problem."""
+        problem = cell.problem
+        architecture = problem.architecture
+        shape = input_shape(problem.info.shape, self.recipe)
+        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape)
+
+    def _load(self, network: Network, folder: Path) -> nn.Module:
+        model = load_network(network.build(0, "shape"), folder / MODEL_FILE)
+        return model.to(self.device).eval()
+
+    def _start_measuring(self) -> None:
+        reset_peak_memory()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _model_facts(self, seconds: dict[str, float], reads: dict[str, int], details: dict[str, Any]) -> dict[str, Any]:
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else peak_memory()
+        return {"seconds": seconds, "image_reads": reads, "details": details, "peak_memory_bytes": peak}
+
+
+def check_unlearned(model: Any, name: str) -> None:
+    """Check what an unlearner returned.
+
+    Raises:
+        PluginError: If it is no model, or one whose outputs do not stand for classes.
+        TrainingFailedError: If a parameter is not finite.
+    """
+    if not isinstance(model, nn.Module):
+        raise PluginError(f"{name} returned {type(model).__name__}, not the unlearned torch.nn.Module")
+    outputs, classes = classifier(model).out_features, len(output_classes(model))
+    if outputs != classes:
+        raise PluginError(f"{name} returned a model with {outputs} outputs that stand for {classes} classes")
+    for key, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")
+
+
+def _metric_record(metric: Metric, features: Any) -> MetricRecord:
+    """Compute one metric; one that cannot be computed is recorded with its reason."""
+    common = dataclasses.asdict(metric)
+    common.pop("label")
+    try:
+        function = find("metrics", metric.name).load()
+        value = float(function(features, **call_arguments(function, metric.options)))
+    # Metrics may be foreign code too; one that fails must not cost the others.
+    except Exception as error:
+        kind = "" if isinstance(error, UnlearnBenchError) else f"{type(error).__name__}: "
+        return MetricRecord(**common, status="failed", value=None, reason=f"{kind}{_first_line(str(error))}")
+    if value != value:
+        return MetricRecord(**common, status="failed", value=None, reason="the value is not a number")
+    return MetricRecord(**common, status="done", value=value, reason=None)
+
+
+def _attributes(cell: Cell) -> dict[str, Any]:
+    problem = cell.problem
+    return {
+        "model": cell.model_id,
+        "dataset": problem.dataset.name,
+        "dataset_revision": problem.info.revision,
+        "num_classes": len(problem.info.class_names),
+        "forget_classes": list(problem.forget_classes),
+        "seed": cell.seed,
+    }
+
+
+def _tuples(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) for key, value in recipe.items() if isinstance(value, list)}
+
+
+def _first_line(text: str) -> str:
+    return re.split(r"\n", text.strip(), maxsplit=1)[0]
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.method.label}, seed {cell.seed}"
+
+
+def _outcome(record: Record) -> str:
+    """Return one line on how a cell ended."""
+    name = f"{record.method.label}, seed {record.seed}"
+    if record.status != "done":
+        return f"{name}: {record.status.replace('_', ' ')}: {record.reason}"
+    shown = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
+    values = {short: record.value(metric) for short, metric in shown.items()}
+    parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
+    return f"{name}: {', '.join(parts)}"

@@ -1,0 +1,83 @@
+"""Hashes of source code: what a stored result depends on besides its settings."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+
+@functools.cache
+def module_file(module: str) -> Path | None:
+    """Return the source file of `module` without importing it, or None if it has none.
+
+    The packages above the module are imported by Python's own search; they hold no code here.
+    """
+    loaded = sys.modules.get(module)
+    if loaded is not None and getattr(loaded, "__file__", None):
+        return Path(str(loaded.__file__))
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """Return the modules of the same top-level package that `module` imports, functions included."""
+    file = module_file(module)
+    if file is None:
+        return frozenset()
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    top = module.partition(".")[0]
+    found: set[str] = set()
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return frozenset()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                base = f"{parent}.{base}" if base else parent
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    inside = {name for name in found if name == top or name.startswith(f"{top}.")}
+    return frozenset(name for name in inside if module_file(name) is not None)
+
+
+@functools.cache
+def source_hash(module: str) -> str:
+    """Return the hash of a module's source and of all it imports from its own top-level package.
+
+    A change anywhere in that code gives another hash, so that a stored result is never taken for that of
+    newer code; a change elsewhere (the command line, a table) does not.
+
+    Args:
+        module: Dotted name.
+
+    Returns:
+        16 hexadecimal digits; those of the name alone where no source can be found.
+    """
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(_imports(name))
+    digest = hashlib.sha256()
+    for name in sorted(seen):
+        file = module_file(name)
+        content = file.read_bytes() if file is not None else b""
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]

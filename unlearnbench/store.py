@@ -1,0 +1,154 @@
+"""The store: folders named by content, shared by all manifests of an output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from unlearnbench.errors import StoreError
+
+ENTRY = "entry.json"
+CHECKPOINT = "checkpoint.pt"
+
+Say = Callable[[str], None]
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader finds the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    temporary.replace(path)
+
+
+class Store:
+    """Results that took work to make: models, features, relevance tables.
+
+    An entry is a folder `KIND/ID` with an `entry.json` that holds facts and the hash of each file. It is
+    made under a temporary name and then renamed, by one process at a time; a second one waits and reads.
+
+    Args:
+        folder: Its place; made if missing.
+        say: Called with a line when the user should know something: a wait, a damaged file.
+        create: Whether to make the folder and check that it can be written; False only reads.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, say: Say = lambda message: None, *, create: bool = True) -> None:
+        self.folder = folder
+        self.say = say
+        self._trusted: set[Path] = set()
+        if create:
+            self._check_writable()
+
+    def _check_writable(self) -> None:
+        folder = self.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".write-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"{folder.parent}: the output folder cannot be written: {error.strerror or error}\n"
+                "  Choose another with --output"
+            ) from error
+
+    def entry(self, kind: str, identity: str) -> Path:
+        """Return the folder of an entry, whether it is there or not."""
+        return self.folder / kind / identity
+
+    def has(self, kind: str, identity: str) -> bool:
+        """Return whether an entry is there and whole; a damaged one is named."""
+        folder = self.entry(kind, identity)
+        if not folder.is_dir():
+            return False
+        damage = self._damage(folder)
+        if damage:
+            self.say(f"{damage}; it is made again")
+        return not damage
+
+    def facts(self, kind: str, identity: str) -> dict[str, Any]:
+        """Return what the entry's builder said of it."""
+        facts: dict[str, Any] = json.loads((self.entry(kind, identity) / ENTRY).read_text())["facts"]
+        return facts
+
+    def get(self, kind: str, identity: str, build: Callable[[Path], dict[str, Any]]) -> Path:
+        """Return the folder of an entry, made now if it is missing or damaged.
+
+        Args:
+            kind: Subfolder.
+            identity: The entry's name.
+            build: Puts the files into the folder it is given, which may hold a checkpoint of an earlier,
+                interrupted call, and returns facts to keep.
+        """
+        folder = self.entry(kind, identity)
+        if folder in self._trusted or self.has(kind, identity):
+            self._trusted.add(folder)
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.say(f"another run is making {kind}/{identity}; waiting for it")
+            lock.acquire()
+        try:
+            if not folder.is_dir() or self._damage(folder):
+                self._make(folder, build)
+        finally:
+            lock.release()
+        self._trusted.add(folder)
+        return folder
+
+    def _make(self, folder: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+        partial = folder.with_name(f"{folder.name}.partial")
+        partial.mkdir(exist_ok=True)
+        facts = build(partial)
+        (partial / CHECKPOINT).unlink(missing_ok=True)
+        files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}
+        write_json(partial / ENTRY, {"facts": facts, "files": files})
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+
+    def _damage(self, folder: Path) -> str:
+        """Return what is wrong with an entry, "" if nothing.
+
+        A file whose size and time are those noted when it was written is taken as it is; any other is
+        read and its hash compared.
+        """
+        try:
+            files = json.loads((folder / ENTRY).read_text())["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"{folder / ENTRY} is missing or not readable"
+        for name, stamp in files.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{file} is missing"
+            found = file.stat()
+            if found.st_size != stamp["size"]:
+                return f"{file} is damaged: {found.st_size} bytes, not {stamp['size']}"
+            if found.st_mtime_ns != stamp["modified"] and file_hash(file) != stamp["sha256"]:
+                return f"{file} is damaged: its content is not what was written"
+        return ""
+
+
+def _stamp(file: Path) -> dict[str, Any]:
+    found = file.stat()
+    return {"sha256": file_hash(file), "size": found.st_size, "modified": found.st_mtime_ns}

@@ -1,0 +1,95 @@
+"""Tables of ranked rows, as text cells: the terminal's and the markdown pages' common ground."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from unlearnbench.ranking import CANE_GATE, Row
+
+NAMES = {"original": "Original", "fdr": "FDR"}
+HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
+CAPTION = (
+    "Mean ± standard deviation over seeds, in percent. Ranked by FAe, then by |FPAe - FDR's|; methods more than "
+    f"{100 * CANE_GATE:g} points of CAne below Original have no rank."
+)
+
+
+def percent(mean: float | None, std: float | None) -> str:
+    """Return a fraction as "12.34 ± 0.56" percent, "-" if there is none."""
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+
+
+def method_name(row: Row) -> str:
+    """Return the name of a row's method as tables show it."""
+    return NAMES.get(row.label, row.label) if row.is_reference else row.label
+
+
+def gap_to_retrained(row: Row, rows: Sequence[Row]) -> str:
+    """Return the mean difference of FPAe to FDR's over common seeds, in points with a sign."""
+    metric = "forget_prototype_accuracy"
+    retrained = next((other for other in rows if other.is_reference and other.method.name == "fdr"), None)
+    if retrained is None or row is retrained:
+        return "-"
+    base = retrained.values(metric)
+    gaps = [value - base[seed] for seed, value in row.values(metric).items() if seed in base]
+    return f"{100 * statistics.fmean(gaps):+.2f}" if gaps else "-"
+
+
+def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return a row's cells in the order of `HEADER`."""
+    metrics = [
+        percent(row.mean(name), row.std(name))
+        for name in ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+    ]
+    reads = [sum(record.image_reads.values()) for record in row.done]
+    seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
+    done, total = len(row.done), len(row.records)
+    return (
+        "" if row.rank is None else str(row.rank),
+        method_name(row),
+        metrics[0],
+        metrics[1],
+        gap_to_retrained(row, rows),
+        metrics[2],
+        f"{statistics.fmean(reads):,.0f}" if reads else "-",
+        f"{statistics.fmean(seconds):.2f}" if seconds else "-",
+        str(done) if done == total else f"{done} of {total}",
+    )
+
+
+def terminal_table(rows: Sequence[Row]) -> Table:
+    """Return one problem's table for a terminal."""
+    table = Table(title=rows[0].problem.title, caption=CAPTION, title_justify="left", caption_justify="left")
+    for name in HEADER:
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for number, row in enumerate(rows):
+        following = rows[number + 1] if number + 1 < len(rows) else None
+        # A line between references, ranked methods and those below the gate.
+        ends = following is not None and (row.is_reference, row.rank is None) != (
+            following.is_reference,
+            following.rank is None,
+        )
+        table.add_row(*cells(row, rows), end_section=ends, style=None if row.rank or row.is_reference else "dim")
+    return table
+
+
+def print_tables(problems: Sequence[Sequence[Row]], console: Console) -> None:
+    """Print the table of each problem, and below it why methods have no rank."""
+    for rows in problems:
+        console.print(terminal_table(rows))
+        for row in rows:
+            if row.note:
+                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return one problem's table in markdown."""
+    lines = [f"| {' | '.join(HEADER)} |", f"|{'|'.join(' --- ' if name == 'method' else ' ---: ' for name in HEADER)}|"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells(row, rows))} |" for row in rows]
+    return "\n".join(lines)

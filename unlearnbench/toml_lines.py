@@ -1,0 +1,55 @@
+"""Where in a TOML file a key stands, so that a message can name its line."""
+
+from __future__ import annotations
+
+import re
+
+KeyPath = tuple[str | int, ...]
+
+_KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
+_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"\s*(\[\[|\[)\s*({_DOTTED})\s*\]")
+_ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
+_INLINE = re.compile(rf"[{{,]\s*({_DOTTED})\s*=")
+
+
+def _parts(dotted: str) -> KeyPath:
+    return tuple(part.strip("\"'") for part in re.findall(_KEY, dotted))
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """Return the line, counted from 1, of every table and key; keys of inline tables by their text.
+
+    Args:
+        text: A TOML document that parses.
+    """
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = ()
+            parts = _parts(header[2])
+            for position, part in enumerate(parts, start=1):
+                table = (*table, part)
+                if header[1] == "[[" and position == len(parts):
+                    counts[table] = counts.get(table, -1) + 1
+                if table in counts:
+                    lines.setdefault(table, number)
+                    table = (*table, counts[table])
+                lines.setdefault(table, number)
+        elif assignment := _ASSIGNMENT.match(line):
+            path = (*table, *_parts(assignment[1]))
+            for length in range(len(table) + 1, len(path) + 1):
+                lines.setdefault(path[:length], number)
+            for inline in _INLINE.finditer(line, assignment.end()):
+                lines.setdefault((*path, *_parts(inline[1])), number)
+    return lines
+
+
+def line_of(path: KeyPath, lines: dict[KeyPath, int]) -> int:
+    """Return the line of a key, or that of the nearest table above it, or 1."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return 1

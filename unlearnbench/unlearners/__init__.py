@@ -1,0 +1,1 @@
+"""The unlearners of the paper."""

@@ -1,0 +1,202 @@
+"""ERwP: efficient removal with preservation."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearnbench.distillation import Reduction, distillation_loss
+from unlearnbench.task import UnlearningTask
+from unlearnbench.training import check_finite, set_learning_rate
+from unlearnbench.unlearners.relevance import RelevanceOptions, relevant_parameters
+
+
+@dataclass(frozen=True)
+class RemovalOptions:
+    """Removal: how the relevant parameters move.
+
+    Attributes:
+        epochs: Passes over the limited data.
+        batch_size: Images in a step, those of the recipe if None.
+        optimizer: `adam`, or `sgd`.
+        learning_rate: The rate of the first epoch.
+        learning_rate_steps: Pairs of an epoch, counted from 1, and the rate from there on.
+        momentum: Of SGD.
+        weight_decay: On the relevant parameters.
+        batch_norm: `frozen` keeps the original's statistics; `training` normalises by the batch's and moves them.
+        l_e: Whether the loss has the ascent on forget images.
+        l_ne: Whether it has the cross-entropy of retain images.
+        l_kd: Whether it has distillation.
+        stop_when_forgotten: End after the first epoch in which no limited forget image is recognised.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 10
+    batch_size: Annotated[int, Field(gt=0)] | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate_steps: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)]], ...] = ()
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    batch_norm: Literal["frozen", "training"] = "frozen"
+    l_e: bool = True
+    l_ne: bool = True
+    l_kd: bool = True
+    stop_when_forgotten: bool = False
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Distillation: what holds the retain classes.
+
+    Attributes:
+        beta: Weight of the distillation loss.
+        kappa: Temperature.
+        reduction: `batch_mean` sums over classes, `element_mean` averages over them.
+    """
+
+    beta: Annotated[float, Field(ge=0)] = 10.0
+    kappa: Annotated[float, Field(gt=0)] = 2.0
+    reduction: Reduction = "batch_mean"
+
+
+@dataclass(frozen=True)
+class ErwpOptions(DistillationOptions, RemovalOptions, RelevanceOptions):
+    """All options of ERwP."""
+
+
+def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpOptions()) -> nn.Module:
+    """ERwP: find the parameters relevant to the forget classes, then move only them.
+
+    On mini-batches of the limited data it ascends the cross-entropy of forget images, descends that of retain
+    images and distils the original's retain logits on all images. All other parameters stay, bit for bit.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data of both kinds.
+        options: See the option classes.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Raises:
+        TrainingFailedError: If the loss stops being finite; ascent has no lower bound.
+
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), section 4 and supplement 2. The paper names no
+    optimizer and no batch-norm mode: Adam and the original's statistics are our choice; distillation is
+    averaged over images and summed over classes.
+    """
+    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    masks, facts = relevant_parameters(model, task, options)
+    task.report("relevant_share", facts["relevant_share"])
+    update = MaskedUpdate(model, masks, options)
+    for epoch in range(1, options.epochs + 1):
+        set_mode(model, options)
+        set_learning_rate(update.optimizer, rate_of_epoch(options, epoch))
+        total = torch.zeros((), device=task.device)
+        for images, labels in task.batches(1, batch_size=options.batch_size):
+            with task.autocast():
+                with torch.no_grad():
+                    target = teacher(images)
+                logits = model(images)
+            loss = removal_loss(logits.float(), target.float(), labels, task, options)
+            update.step(loss)
+            total += loss.detach()
+        check_finite(float(total), f"removal epoch {epoch}")
+        if options.stop_when_forgotten and not _recognises_any(model, task):
+            break
+    return model
+
+
+def removal_loss(
+    logits: Tensor, target: Tensor, labels: Tensor, task: UnlearningTask, options: ErwpOptions
+) -> Tensor:
+    """Return the loss of a batch: ascent and descent over the batch size, plus beta times distillation.
+
+    Args:
+        logits: (B, K) of the model.
+        target: (B, K) of the original.
+        labels: (B,).
+        task: Knows which labels are forget classes.
+        options: Which terms there are, and their weights.
+    """
+    forget = task.is_forget(labels)
+    entropy = F.cross_entropy(logits, labels, reduction="none")
+    signs = torch.where(forget, -float(options.l_e), float(options.l_ne))
+    loss = (signs * entropy).sum() / len(labels)
+    if options.l_kd:
+        retain = task.retain_classes
+        distilled = distillation_loss(logits[:, retain], target[:, retain], options.kappa, options.reduction)
+        loss = loss + options.beta * distilled
+    return loss
+
+
+def rate_of_epoch(options: RemovalOptions, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 1."""
+    rate = options.learning_rate
+    for first, stepped in sorted(options.learning_rate_steps):
+        rate = stepped if epoch >= first else rate
+    return rate
+
+
+def set_mode(model: nn.Module, options: RemovalOptions) -> None:
+    """Put a model into training mode, batch norm as the options say."""
+    model.train()
+    if options.batch_norm == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _recognises_any(model: nn.Module, task: UnlearningTask) -> bool:
+    """Return whether the model recognises any limited forget image; it is in evaluation mode afterwards."""
+    model.eval()
+    with torch.no_grad():
+        return any([bool((model(images).argmax(dim=1) == labels).any()) for images, labels in task.plain("forget")])
+
+
+class MaskedUpdate:
+    """Optimizer steps that leave everything outside a mask as it is, bit for bit.
+
+    Args:
+        model: Parameters without a mask take no part at all.
+        masks: Bool tensors by parameter name.
+        options: Optimizer settings.
+    """
+
+    def __init__(self, model: nn.Module, masks: dict[str, Tensor], options: RemovalOptions) -> None:
+        named = dict(model.named_parameters())
+        model.requires_grad_(False)
+        self._parameters = [named[name].requires_grad_() for name in masks]
+        self._masks = list(masks.values())
+        # Weight decay and momentum move parameters without a gradient; their first values go back in.
+        self._kept = [parameter.detach().clone() for parameter in self._parameters]
+        if options.optimizer == "adam":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                self._parameters, lr=options.learning_rate, weight_decay=options.weight_decay
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                self._parameters,
+                lr=options.learning_rate,
+                momentum=options.momentum,
+                weight_decay=options.weight_decay,
+            )
+
+    def step(self, loss: Tensor) -> None:
+        """Move the masked parameters down the loss's gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward()
+        with torch.no_grad():
+            for parameter, mask in zip(self._parameters, self._masks, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(mask)
+            self.optimizer.step()
+            for parameter, mask, kept in zip(self._parameters, self._masks, self._kept, strict=True):
+                torch.where(mask, parameter, kept, out=parameter.data)

@@ -1,0 +1,214 @@
+"""Which parameters matter to a class: ERwP's search, layer by layer (SPEC of the paper's supplement, section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from unlearnbench.task import UnlearningTask
+
+AugmentationName = Literal["grayscale", "vertical_flip", "rotation", "affine", "none"]
+
+
+@dataclass(frozen=True)
+class RelevanceOptions:
+    """Relevance: which parameters may move.
+
+    Attributes:
+        augmentation: Applied to a class's images before the backward pass; one that training did not use.
+        first_share: Share of a layer's parameters that is zeroed first, then doubled.
+        threshold: A class's accuracy below this is low.
+        judged_on: Whether that accuracy is read on the `plain` or the `augmented` limited images.
+        layers: What is searched: `weights` takes each convolution and linear weight as a layer,
+            `all` each parameter tensor, biases and batch norm included.
+        keep_share: Share of the relevant parameters of each layer and class that is kept, the most
+            relevant first (supplement 5.7).
+    """
+
+    augmentation: AugmentationName = "grayscale"
+    first_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
+    judged_on: Literal["plain", "augmented"] = "plain"
+    layers: Literal["weights", "all"] = "weights"
+    keep_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True)
+class LayerFinding:
+    """What the search found for one class in one layer.
+
+    Attributes:
+        label: The class.
+        layer: Name of the parameter tensor.
+        share: Share of the layer that is relevant.
+        accuracy_before: The class's accuracy with the layer intact.
+        accuracy_after: The same with that share zeroed.
+        low: Whether that is below the threshold; if not, all of the layer counts as relevant.
+    """
+
+    label: int
+    layer: str
+    share: float
+    accuracy_before: float
+    accuracy_after: float
+    low: bool
+
+
+def augmented(pixels: Tensor, name: AugmentationName, generator: torch.Generator) -> Tensor:
+    """Return images under one augmentation, each with random parameters of its own.
+
+    Args:
+        pixels: (N, C, H, W) float32 in [0, 1].
+        name: `grayscale`; `vertical_flip`; `rotation` by -45..45 degrees; `affine`: rotation by -30..30
+            degrees, shift by up to 10 % of the side, scale 0.8..1.2, shear by -10..10 degrees; `none`.
+        generator: On the CPU.
+    """
+    if name == "none":
+        return pixels
+    if name == "grayscale":
+        return transforms.rgb_to_grayscale(pixels, pixels.shape[1]) if pixels.shape[1] == 3 else pixels
+    if name == "vertical_flip":
+        return pixels.flip(-2)
+    reach = (45.0, 0.0, 0.0, 0.0) if name == "rotation" else (30.0, 0.1, 0.2, 10.0)
+    drawn = 2 * torch.rand(len(pixels), 5, generator=generator) - 1
+    angle, shear = torch.deg2rad(drawn[:, 0] * reach[0]), torch.deg2rad(drawn[:, 4] * reach[3])
+    scale = 1 + drawn[:, 3] * reach[2]
+    # Rows of the map from output to input coordinates, both in [-1, 1], for the whole batch at once.
+    first = torch.stack([angle.cos(), -angle.sin() + shear.tan(), 2 * drawn[:, 1] * reach[1]], dim=1)
+    second = torch.stack([angle.sin(), angle.cos(), 2 * drawn[:, 2] * reach[1]], dim=1)
+    matrix = torch.stack([first, second], dim=1)
+    matrix[:, :, :2] /= scale[:, None, None]
+    grid = F.affine_grid(matrix.to(pixels.device), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
+
+
+def searched_layers(model: nn.Module, layers: Literal["weights", "all"]) -> dict[str, nn.Parameter]:
+    """Return the parameter tensors that count as layers, by name."""
+    if layers == "all":
+        return dict(model.named_parameters())
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return {
+        f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)
+    }
+
+
+def zeroed_count(size: int, share: float) -> int:
+    """Return how many parameters of a layer a share is, rounded up."""
+    return min(size, math.ceil(round(size * share, 6)))
+
+
+def find_share(is_low: Callable[[float], bool], first_share: float) -> tuple[float, bool]:
+    """Look for the share of a layer that must be zeroed for a class's accuracy to be low.
+
+    The order of looks is that of the paper: double from the first share on until the accuracy is low; then
+    try once with half the difference to the share before taken away, and keep that if it is low too.
+
+    Args:
+        is_low: Whether the accuracy is low with a share zeroed.
+        first_share: In (0, 1].
+
+    Returns:
+        The share, and whether the accuracy is low there; the whole layer if no share makes it low.
+    """
+    before, share = 0.0, first_share
+    while not is_low(share):
+        if share >= 1.0:
+            return 1.0, False
+        before, share = share, min(1.0, 2 * share)
+    fewer = share - (share - before) / 2
+    return (fewer, True) if is_low(fewer) else (share, True)
+
+
+def search(
+    model: nn.Module, task: UnlearningTask, options: RelevanceOptions
+) -> tuple[dict[str, Tensor], list[LayerFinding]]:
+    """Find the parameters relevant to the forget classes, by zeroing shares of each layer.
+
+    Weights are restored after each look; the model is the same, bit for bit, afterwards.
+
+    Args:
+        model: The original model.
+        task: Gives the limited images of each forget class.
+        options: How to search.
+
+    Returns:
+        For each layer a bool mask of the parameters relevant to any forget class, and the findings for
+        each class and layer.
+
+    Source: ERwP (ECCV 2022), supplement section 2. The model is in evaluation mode, the loss is the class's
+    mean cross-entropy, and a share of a layer is rounded up to whole parameters; of equal gradients the
+    first in memory counts as larger.
+    """
+    model.eval()
+    parameters = searched_layers(model, options.layers)
+    masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in parameters.items()}
+    findings = []
+    for label in task.forget_classes.tolist():
+        for finding, relevant in _search_class(model, task, options, parameters, label):
+            masks[finding.layer].view(-1)[relevant] = True
+            findings.append(finding)
+    return masks, findings
+
+
+def _search_class(
+    model: nn.Module,
+    task: UnlearningTask,
+    options: RelevanceOptions,
+    parameters: dict[str, nn.Parameter],
+    label: int,
+) -> Iterator[tuple[LayerFinding, Tensor]]:
+    """Yield for each layer what was found and the positions of the relevant parameters."""
+    plain = task.images_of(label)
+    labels = torch.full((len(plain),), label, device=task.device)
+    changed = augmented(task.pixels(plain), options.augmentation, task.generator("augmentation", label))
+    loss_images = task.normalise(changed)
+    judged = plain if options.judged_on == "plain" else loss_images
+    gradients = torch.autograd.grad(F.cross_entropy(model(loss_images), labels), list(parameters.values()))
+    # images_of counted the backward pass's images; each look from here on is a pass of its own.
+    intact = _accuracy(model, judged, labels, task)
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        order = gradient.flatten().abs().sort(descending=True, stable=True).indices
+        looks: dict[float, float] = {}
+
+        def is_low(
+            share: float, weights: Tensor = parameter.data, order: Tensor = order, looks: dict[float, float] = looks
+        ) -> bool:
+            kept = weights.clone()
+            weights.view(-1)[order[: zeroed_count(len(order), share)]] = 0
+            looks[share] = _accuracy(model, judged, labels, task)
+            weights.copy_(kept)
+            return looks[share] < options.threshold
+
+        share, low = find_share(is_low, options.first_share)
+        finding = LayerFinding(label, name, share, intact, looks[share], low)
+        yield finding, order[: zeroed_count(zeroed_count(len(order), share), options.keep_share)]
+
+
+def _accuracy(model: nn.Module, images: Tensor, labels: Tensor, task: UnlearningTask) -> float:
+    task.count(labels)
+    with torch.inference_mode():
+        return float((model(images).argmax(dim=1) == labels).float().mean())
+
+
+def relevant_parameters(
+    model: nn.Module, task: UnlearningTask, options: RelevanceOptions
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the masks of `search` and its findings as JSON values, searched once for the same settings."""
+    settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(RelevanceOptions)}
+
+    def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        masks, findings = search(model, task, options)
+        marked = sum(int(mask.sum()) for mask in masks.values())
+        total = sum(mask.numel() for mask in masks.values())
+        return masks, {"relevant_share": marked / total, "findings": [vars(finding) for finding in findings]}
+
+    return task.keep("relevance", settings, compute)
