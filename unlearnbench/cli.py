@@ -68,7 +68,8 @@ def run(
     output: OutputOption = Path("runs"),
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
     only: Annotated[
-        list[str] | None, typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD")
+        list[str] | None,
+        typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -86,7 +87,9 @@ def run(
         raise typer.Exit(130) from None
     _show_tables(records, as_json)
     _messages().print(
-        f"records: {output / 'records'}\nmodels and features: {output / 'store'}", markup=False, highlight=False
+        f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
+        markup=False,
+        highlight=False,
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
@@ -145,9 +148,7 @@ def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
 
         chosen = choose_device(device)
     passes = known_passes(planned_work(plan, output, store))
-    messages.print(
-        f"{name}: {len(plan.cells)} cells, {len(finished)} done before, on {chosen.type}", highlight=False
-    )
+    messages.print(f"{name}: {len(plan.cells)} cells, {len(finished)} done before, on {chosen.type}", highlight=False)
     with Display(messages, len(plan.cells), passes) as display:
         return Runner(plan, output, store, chosen, display).run()
 

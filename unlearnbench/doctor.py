@@ -85,5 +85,3 @@ def _plugins() -> Iterator[Finding]:
         if not names(kind):
             broken.append("none; install the package itself: pip install -e .")
         yield Finding(kind, "; ".join(broken) if broken else count, not broken)
-
-

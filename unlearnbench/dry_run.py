@@ -62,7 +62,13 @@ def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
             there = skipped or store.has("features", cell.features_id)
             works.setdefault("features", Work("extract features")).add(there, images)
         works.setdefault("record", Work("metrics and record")).add(cell.id in finished, 0)
-    order = ["original", "retrained", *(key for key in works if key.startswith("unlearner")), "features", "record"]
+    order = [
+        "original",
+        "retrained",
+        *(key for key in works if key.startswith("unlearner")),
+        "features",
+        "record",
+    ]
     return [works[key] for key in order]
 
 

@@ -65,7 +65,10 @@ def problem_page(rows: Sequence[Row]) -> str:
 
 def overview_page(problems: Sequence[Sequence[Row]]) -> str:
     """Return the markdown page that lists all problems."""
-    parts = ["# Leaderboard", "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand."]
+    parts = [
+        "# Leaderboard",
+        "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand.",
+    ]
     for rows in problems:
         parts += [f"## [{rows[0].problem.title}]({page_name(rows)})", markdown_table(rows)]
     return "\n\n".join([*parts, CAPTION, LEGEND.strip()]) + "\n"

@@ -16,7 +16,7 @@ def content_id(*parts: Any) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return "\\n  Did you mean 'x'? <valid names>" for a wrong name, with the nearest one if there is one."""
+    """Return a line that names the nearest valid name, if there is one, and all valid names."""
     valid = sorted(names)
     nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     question = f"Did you mean {nearest[0]!r}? " if nearest else ""

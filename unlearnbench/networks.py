@@ -50,7 +50,7 @@ def classifier_name(model: nn.Module) -> str:
         if not isinstance(model.get_submodule(named), nn.Linear):
             raise PluginError(f"{type(model).__name__}.classifier_name {named!r} is not a linear layer")
         return named
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise PluginError(
             f"{type(model).__name__} has no linear layer to be its classifier\n"

@@ -79,9 +79,7 @@ def _type_name(annotation: Any) -> str:
 
 def argument_meanings(docstring: str | None) -> dict[str, str]:
     """Return what the `Args:` or `Attributes:` section of a Google docstring says of each name."""
-    match = re.search(
-        r"^(?:Args|Attributes):\n((?:[ \t]+.*\n|\n)+)", inspect.cleandoc(docstring or "") + "\n", re.M
-    )
+    match = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n|\n)+)", inspect.cleandoc(docstring or "") + "\n", re.M)
     meanings: dict[str, str] = {}
     current = ""
     for line in match.group(1).splitlines() if match else []:
@@ -130,7 +128,7 @@ def _field_options(bundle: type[Any]) -> typing.Iterator[Option]:
         meanings = argument_meanings(base.__doc__)
         group = (base.__doc__ or "").partition("\n")[0].rstrip(".") if base is not bundle else ""
         for field in dataclasses.fields(bundle):
-            if field.name not in base.__dict__.get("__annotations__", {}):
+            if field.name not in inspect.get_annotations(base):
                 continue
             if field.default is dataclasses.MISSING:
                 raise PluginError(f"option {field.name!r} of {bundle.__qualname__} needs a default")

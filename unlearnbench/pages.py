@@ -47,15 +47,20 @@ def plugin_page(plugin: Plugin) -> str:
 def _option_lines(options: tuple[Option, ...]) -> list[str]:
     if not options:
         return ["Options: none"]
-    lines = []
+    lines: list[str] = []
     group = None
     width = max(len(option.name) for option in options)
     for option in options:
         if option.group != group:
             group = option.group
-            lines += [*([""] if lines else []), f"Options, {group[:1].lower()}{group[1:]}" if group else "Options"]
+            lines += [
+                *([""] if lines else []),
+                f"Options, {group[:1].lower()}{group[1:]}" if group else "Options",
+            ]
         default = f'"{option.default}"' if isinstance(option.default, str) else str(option.default)
-        lines.append(f"  {option.name:<{width}}  {option.type_name}, {default.replace('True', 'true').replace('False', 'false')}")
+        lines.append(
+            f"  {option.name:<{width}}  {option.type_name}, {default.replace('True', 'true').replace('False', 'false')}"
+        )
         if option.meaning:
             lines.append(f"  {'':<{width}}  {option.meaning}")
     return lines

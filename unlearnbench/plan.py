@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unlearnbench.naming import content_id
-from unlearnbench.resolve import Metric, Method, Problem, Resolved, label_slug
+from unlearnbench.resolve import Method, Metric, Problem, Resolved, label_slug
 from unlearnbench.source import source_hash
 
 # Raised when what lies in the store changes its form, so that older entries are made anew.
@@ -134,6 +134,7 @@ def _cell(
     original: ReferenceModel,
     retrained: ReferenceModel,
 ) -> Cell:
+    passes: int | None
     if method.role == "reference":
         reference = original if method.name == "original" else retrained
         model_id, passes = reference.id, reference.image_passes
@@ -148,15 +149,11 @@ def _cell(
             source_hash("unlearnbench.task"),
         )
         passes = method_passes(method, problem)
-    features_id = content_id(
-        STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.features")
-    )
+    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.features"))
     metrics = [list(vars(metric).values()) for metric in resolved.metrics]
     record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
-    return Cell(
-        record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes
-    )
+    return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
 
 
 def method_passes(method: Method, problem: Problem) -> int | None:

@@ -70,10 +70,7 @@ class Row:
             "note": self.note,
             "seeds": [record.seed for record in self.records],
             "failed_seeds": [record.seed for record in self.records if record.status == "failed"],
-            **{
-                name: {"mean": self.mean(name), "std": self.std(name), "values": self.values(name)}
-                for name in metrics
-            },
+            **{name: {"mean": self.mean(name), "std": self.std(name), "values": self.values(name)} for name in metrics},
         }
 
 
@@ -91,7 +88,9 @@ def rows_by_problem(records: Iterable[Record]) -> list[list[Row]]:
         # Two manifests can share a cell; the later record of the same cell counts.
         if known is None or known.measured.finished_at <= record.measured.finished_at:
             seeds[record.seed] = record
-    ordered = sorted(problems.values(), key=lambda methods: next(iter(next(iter(methods.values())).values())).problem.slug)
+    ordered = sorted(
+        problems.values(), key=lambda methods: next(iter(next(iter(methods.values())).values())).problem.slug
+    )
     return [rank(_rows(methods)) for methods in ordered]
 
 
@@ -130,13 +129,13 @@ def rank(rows: Sequence[Row]) -> list[Row]:
             below.append(Row(row.problem, row.method, row.label, row.records, None, note))
         else:
             assert retrained is not None  # else there is a note
-            gap = abs(_mean(row, "forget_prototype_accuracy") - _paired_mean(retrained, row, "forget_prototype_accuracy"))
+            gap = abs(
+                _mean(row, "forget_prototype_accuracy") - _paired_mean(retrained, row, "forget_prototype_accuracy")
+            )
             passed.append(((round(_mean(row, "forget_accuracy"), 12), round(gap, 12)), row))
     passed.sort(key=lambda item: (item[0], item[1].label))
     keys = [key for key, _ in passed]
-    ranked = [
-        Row(row.problem, row.method, row.label, row.records, keys.index(key) + 1, "") for key, row in passed
-    ]
+    ranked = [Row(row.problem, row.method, row.label, row.records, keys.index(key) + 1, "") for key, row in passed]
     below.sort(key=lambda row: (-(row.mean("retain_accuracy") or -1.0), row.label))
     return [*references, *ranked, *below]
 

@@ -18,8 +18,8 @@ from unlearnbench.manifest import LabelledChoice, Manifest, ManifestFile, Proble
 from unlearnbench.naming import content_id, did_you_mean
 from unlearnbench.options import resolve_options
 from unlearnbench.registry import Kind, find
-from unlearnbench.split import limited_count
 from unlearnbench.source import source_hash
+from unlearnbench.split import limited_count
 from unlearnbench.toml_lines import KeyPath
 
 Role = Literal["reference", "unlearner"]
@@ -113,9 +113,7 @@ class Problem:
     def slug(self) -> str:
         """The problem's name in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")
-        text = (
-            f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}-{self.id[:6]}"
-        )
+        text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}-{self.id[:6]}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
     @property
@@ -185,9 +183,7 @@ def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | Non
     return _lookup(file, kind, path, section["name"], given if isinstance(given, dict) else {})
 
 
-def _lookup(
-    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any]
-) -> Component | None:
+def _lookup(file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any]) -> Component | None:
     try:
         plugin = find(kind, name)
         options, faults = resolve_options(plugin, given)
@@ -237,8 +233,7 @@ def _labelled(
             variants = [(choice.label or choice.name, component)]
         else:
             variants = [
-                (label, _lookup(file, key, (key, index), choice.name, options))
-                for label, options in _variants(choice)
+                (label, _lookup(file, key, (key, index), choice.name, options)) for label, options in _variants(choice)
             ]
         for label, component in variants:
             slug = label_slug(label)
@@ -275,9 +270,7 @@ def _methods(file: ManifestFile) -> tuple[Method, ...]:
 
 
 def _metrics(file: ManifestFile) -> tuple[Metric, ...]:
-    named = {
-        label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())
-    }
+    named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
     for label in HEADLINE:
         if label not in named:
             component = _lookup(file, "metrics", ("metrics",), label, {})

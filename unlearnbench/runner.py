@@ -26,9 +26,17 @@ from unlearnbench.networks import classifier, load_network, output_classes, save
 from unlearnbench.options import call_arguments
 from unlearnbench.plan import Cell, Plan, ReferenceModel
 from unlearnbench.progress import Display
-from unlearnbench.record import FileRecord, Measured, MetricRecord, Record, Status, finished_records, make_record
-from unlearnbench.record import write_record
-from unlearnbench.registry import Kind, find
+from unlearnbench.record import (
+    FileRecord,
+    Measured,
+    MetricRecord,
+    Record,
+    Status,
+    finished_records,
+    make_record,
+    write_record,
+)
+from unlearnbench.registry import find
 from unlearnbench.resolve import Metric
 from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
@@ -222,7 +230,13 @@ class Runner:
         name = f"training {reference.role} model, seed {reference.seed}"
         with self.display.stage(name, reference.image_passes), torch.random.fork_rng():
             training = ReferenceTraining(
-                model, self.data.train, positions, self.recipe, reference.seed, reference.role, self.display.advance
+                model,
+                self.data.train,
+                positions,
+                self.recipe,
+                reference.seed,
+                reference.role,
+                self.display.advance,
             )
             seconds = training.run(folder / CHECKPOINT)
         save_network(model, folder / MODEL_FILE)
@@ -249,7 +263,10 @@ class Runner:
             advance=self.display.advance,
         )
         self._start_measuring()
-        with self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes), torch.random.fork_rng():
+        with (
+            self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
+            torch.random.fork_rng(),
+        ):
             torch.manual_seed(derived_seed(cell.seed, "unlearner"))
             started = time.monotonic()
             unlearned = function(model, task, **arguments)
@@ -262,16 +279,27 @@ class Runner:
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
         """Return what keeps a method's shareable results in the store."""
         store, problem = self.store, cell.problem
-        base = [cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed, cell.method.source]
+        base = [
+            cell.original.id,
+            problem.forget_classes,
+            problem.limited_counts,
+            cell.seed,
+            cell.method.source,
+        ]
 
         def keep(
-            name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+            name: str,
+            settings: dict[str, Any],
+            compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
         ) -> tuple[dict[str, Tensor], dict[str, Any]]:
             identity = content_id(*base, name, settings)
 
             def build(folder: Path) -> dict[str, Any]:
                 tensors, facts = compute()
-                save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / "tensors.safetensors")
+                save_file(
+                    {key: value.cpu().contiguous() for key, value in tensors.items()},
+                    folder / "tensors.safetensors",
+                )
                 return {**facts, "settings": settings}
 
             folder = store.get(name, identity, build)

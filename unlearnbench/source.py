@@ -6,26 +6,27 @@ import ast
 import functools
 import hashlib
 import importlib.util
-import sys
 from pathlib import Path
 
 
 @functools.cache
 def module_file(module: str) -> Path | None:
-    """Return the source file of `module` without importing it, or None if it has none.
-
-    The packages above the module are imported by Python's own search; they hold no code here.
-    """
-    loaded = sys.modules.get(module)
-    if loaded is not None and getattr(loaded, "__file__", None):
-        return Path(str(loaded.__file__))
+    """Return the source file of `module` without importing anything, or None if it has none."""
+    top, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    if spec is None:
         return None
-    return Path(spec.origin)
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for location in spec.submodule_search_locations or ():
+        base = Path(location).joinpath(*rest)
+        for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 @functools.cache

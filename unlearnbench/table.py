@@ -90,6 +90,9 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console) -> None:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return one problem's table in markdown."""
-    lines = [f"| {' | '.join(HEADER)} |", f"|{'|'.join(' --- ' if name == 'method' else ' ---: ' for name in HEADER)}|"]
+    lines = [
+        f"| {' | '.join(HEADER)} |",
+        f"|{'|'.join(' --- ' if name == 'method' else ' ---: ' for name in HEADER)}|",
+    ]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells(row, rows))} |" for row in rows]
     return "\n".join(lines)

@@ -23,7 +23,10 @@ class Keeper(Protocol):
     """Keeps tensors that depend on the original model and the limited data only."""
 
     def __call__(
-        self, name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+        self,
+        name: str,
+        settings: dict[str, Any],
+        compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what `compute` returns, from an earlier call with the same name and settings if there was one."""
 
@@ -177,7 +180,10 @@ class UnlearningTask:
         return autocast(resolve_precision(self.recipe.precision, self.device), self.device)
 
     def keep(
-        self, name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+        self,
+        name: str,
+        settings: dict[str, Any],
+        compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and facts that depend on the original model, the limited data and `settings` only.
 

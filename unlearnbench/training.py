@@ -78,7 +78,10 @@ def learning_rate(recipe: TrainingRecipe, step: int, steps_per_epoch: int) -> fl
 def recipe_optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.SGD:
     """Return the recipe's optimizer for all parameters of a model."""
     return torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
     )
 
 
@@ -95,7 +98,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
     return "float32"
 

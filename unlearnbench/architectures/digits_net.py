@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def digits_net(num_classes: int, shape: tuple[int, int, int], *, width: int = 32) -> nn.Module:
+def digits_net(num_classes: int, shape: tuple[int, int, int], *, width: int = 16) -> nn.Module:
     """Return a convolutional network with batch norm that trains on digits in about a second.
 
     Args:

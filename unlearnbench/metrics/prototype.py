@@ -67,6 +67,7 @@ def forget_prototype_accuracy(
     The prototype of a class is its mean feature; the prototypes of all K classes compete.
 
     Args:
+        features: The judged model's features.
         prototypes: Means over the `full` training set or the `limited` data.
         distance: `euclidean` or `cosine`.
 

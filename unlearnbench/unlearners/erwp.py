@@ -113,9 +113,7 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     return model
 
 
-def removal_loss(
-    logits: Tensor, target: Tensor, labels: Tensor, task: UnlearningTask, options: ErwpOptions
-) -> Tensor:
+def removal_loss(logits: Tensor, target: Tensor, labels: Tensor, task: UnlearningTask, options: ErwpOptions) -> Tensor:
     """Return the loss of a batch: ascent and descent over the batch size, plus beta times distillation.
 
     Args:
@@ -157,7 +155,8 @@ def _recognises_any(model: nn.Module, task: UnlearningTask) -> bool:
     """Return whether the model recognises any limited forget image; it is in evaluation mode afterwards."""
     model.eval()
     with torch.no_grad():
-        return any([bool((model(images).argmax(dim=1) == labels).any()) for images, labels in task.plain("forget")])
+        hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]
+    return sum(hits) > 0
 
 
 class MaskedUpdate:
