@@ -1,0 +1,135 @@
+"""What several test files need: manifests, the command line in this process and in another, fake distributions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from unlearnbench.cli import main
+
+SEEDS = "seeds = [0]"
+DATASET = '[dataset]\nname = "digits"'
+ARCHITECTURE = '[architecture]\nname = "digits_net"\noptions = { width = 4 }'
+PROBLEM = '[problem]\nforget_classes = ["8", "9"]\nlimited_share = 0.1'
+TRAINING = '[training]\nepochs = 2\nbatch_size = 128\nlearning_rate = 0.1\nschedule = "one_cycle"\npadding = 1'
+WD = '[[unlearners]]\nname = "wd"'
+FOLNRC = '[[unlearners]]\nname = "folnrc"\noptions = { epochs = 1 }'
+ERWP = (
+    '[[unlearners]]\nname = "erwp"\noptions = { augmentation = "rotation", batch_size = 16, learning_rate = 1e-3, '
+    "epochs = 2 }"
+)
+
+
+def manifest_text(
+    *unlearners: str,
+    head: str = SEEDS,
+    dataset: str = DATASET,
+    architecture: str = ARCHITECTURE,
+    problem: str = PROBLEM,
+    training: str = TRAINING,
+) -> str:
+    """Return a small manifest: two epochs of a narrow network, WD alone if no unlearner is given."""
+    return "\n".join([head, dataset, architecture, problem, training, *(unlearners or (WD,))]) + "\n"
+
+
+def write_manifest(folder: Path, text: str, name: str = "small.toml") -> Path:
+    """Write a manifest and return its path."""
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that came to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+def cli(*arguments: str | Path) -> Done:
+    """Run the command line in this process, as the `unlearnbench` command does."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        mock.patch.object(sys, "argv", ["unlearnbench", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: str | Path, path: Path | None = None) -> subprocess.Popen[str]:
+    """Start `python ARGUMENTS` as a process of its own; `path` is put in front of its module search path."""
+    environment = dict(os.environ)
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def python(*arguments: str | Path, path: Path | None = None) -> Done:
+    """Run `python ARGUMENTS` in a process of its own to its end."""
+    process = start(*arguments, path=path)
+    out, err = process.communicate(timeout=120)
+    return Done(process.returncode, out, err)
+
+
+def fake_distribution(
+    folder: Path, name: str, entries: dict[str, dict[str, str]], modules: dict[str, str] | None = None
+) -> Path:
+    """Lay an installed distribution into a folder of the module search path.
+
+    Args:
+        folder: The folder, made if missing.
+        name: The distribution; its version is 1.0.
+        entries: For each kind of plugin the targets by name.
+        modules: Source texts by module name.
+    """
+    information = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = []
+    for kind, targets in entries.items():
+        lines += [f"[unlearnbench.{kind}]", *(f"{key} = {target}" for key, target in targets.items())]
+    (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module, text in (modules or {}).items():
+        (folder / f"{module}.py").write_text(text)
+    return folder
+
+
+def record_files(output: Path) -> dict[str, Path]:
+    """Return the record files of an output folder by `method/seed-N.json`."""
+    return {"/".join(path.parts[-2:]): path for path in sorted((output / "records").rglob("*.json"))}
+
+
+def comparable_records(output: Path) -> dict[str, dict[str, Any]]:
+    """Return all records of an output folder without times, memory and the hash over them."""
+    records = {}
+    for name, path in record_files(output).items():
+        values = json.loads(path.read_text())
+        records[name] = {key: value for key, value in values.items() if key not in {"measured", "hash"}}
+    return records
