@@ -100,7 +100,7 @@ def test_a_missing_key_is_placed_at_the_nearest_table_above_it(path: KeyPath, li
     [
         'a = 1 # says """ and \'\'\'\nb = 2 # """\n',
         "a = \"it is '''\"\nb = 2\n",
-        "a = '\"\"\"'\nb = '\"\"\"'\n",
+        'a = \'"""\'\nb = \'"""\'\n',
         'a = "\\""\nb = "\\""\n',
     ],
 )

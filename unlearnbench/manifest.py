@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -213,7 +214,7 @@ def read_manifest(path: Path) -> ManifestFile:
     except tomli.TOMLDecodeError as error:
         message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
         raise ManifestError(str(path), [Fault(error.lineno, "", message)]) from error
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
     file = ManifestFile(str(path), text, raw)
     for key in raw.keys() - Manifest.model_fields.keys():
         file.fault((key,), f"unknown key{did_you_mean(key, Manifest.model_fields)}")

@@ -344,15 +344,20 @@ def _one_of(file: ManifestFile, choice: ProblemChoice, first: str, second: str) 
     if len(given) == 1:
         return given[0]
     message = f"both {first} and {second} are given; keep one" if given else f"{first} or {second} is missing"
-    file.fault(("problem", *given[1:]), message)
+    file.fault(_place(file, second) if given else ("problem",), message)
     return None
+
+
+def _place(file: ManifestFile, key: str) -> KeyPath:
+    """Return where a key of the problem is set: in its table or in its matrix."""
+    return ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
 
 
 def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
     key = _one_of(file, choice, "forget_classes", "forget_last")
     if key is None:
         return None
-    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    path = _place(file, key)
     total = len(info.class_names)
     if key == "forget_last":
         last = choice.forget_last or 0
@@ -391,7 +396,7 @@ def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     key = _one_of(file, choice, "limited_share", "limited_images_per_class")
     if key is None:
         return None
-    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    path = _place(file, key)
     share, per_class = choice.limited_share, choice.limited_images_per_class
     if share is not None and not 0 < share <= 1:
         file.fault(path, f"{share:g} is not a share of the training images; above 0, at most 1")
