@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import h5py
+import numpy as np
+
 from unlearnbench.cli import main
 
 SEEDS = "seeds = [0]"
@@ -133,3 +136,34 @@ def comparable_records(output: Path) -> dict[str, dict[str, Any]]:
         values = json.loads(path.read_text())
         records[name] = {key: value for key, value in values.items() if key not in {"measured", "hash"}}
     return records
+
+
+def write_features_file(
+    path: Path,
+    *,
+    labels: list[int],
+    forget_classes: list[int],
+    num_classes: int,
+    logits: list[list[float]] | None = None,
+    features: list[list[float]] | None = None,
+    prototypes: list[list[float]] | None = None,
+    limited_prototypes: list[list[float]] | None = None,
+    counts: list[int] | None = None,
+) -> Path:
+    """Write a feature file with these test images by hand; what is left out is zero.
+
+    The outputs stand for the classes 0, 1, 2 and so on.
+    """
+    rows, outputs = len(labels), len(logits[0]) if logits else num_classes
+    width = len(features[0]) if features else 2
+    numbers = np.array(counts or [2] * num_classes)
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"format": 1, "num_classes": num_classes, "forget_classes": forget_classes})
+        file["output_classes"] = np.arange(outputs)
+        file["test/labels"] = np.array(labels)
+        file["test/logits"] = np.array(logits or np.zeros((rows, outputs)), dtype=np.float32)
+        file["test/features"] = np.array(features or np.zeros((rows, width)), dtype=np.float32)
+        for source, means in (("full", prototypes), ("limited", limited_prototypes or prototypes)):
+            file[f"prototypes/{source}/counts"] = numbers
+            file[f"prototypes/{source}/sums"] = np.array(means or np.zeros((num_classes, width))) * numbers[:, None]
+    return path

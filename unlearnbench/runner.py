@@ -237,6 +237,7 @@ class Runner:
                 reference.seed,
                 reference.role,
                 self.display.advance,
+                self.store.say,
             )
             seconds = training.run(folder / CHECKPOINT)
         save_network(model, folder / MODEL_FILE)
