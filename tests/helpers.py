@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 
 from unlearnbench.cli import main
+from unlearnbench.record import Record, content_hash
 
 SEEDS = "seeds = [0]"
 DATASET = '[dataset]\nname = "digits"'
@@ -167,3 +169,79 @@ def write_features_file(
             file[f"prototypes/{source}/counts"] = numbers
             file[f"prototypes/{source}/sums"] = np.array(means or np.zeros((num_classes, width))) * numbers[:, None]
     return path
+
+
+HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+
+
+def make_record(
+    method: str,
+    seed: int,
+    *,
+    metrics: Sequence[float | None] | None = (0.0, 0.5, 0.9),
+    status: str = "done",
+    reason: str | None = None,
+    options: dict[str, Any] | None = None,
+    problem: str = "problem",
+    finished_at: str = "2026-01-01T10:00:00+00:00",
+) -> Record:
+    """Return a record made up by hand: FAe, FPAe and CAne in `metrics`, None for one that failed."""
+    source = {"distribution": "made-up", "version": "1.0", "source": "0" * 16}
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "cell": f"{method}-{seed}",
+        "status": status,
+        "reason": reason,
+        "manifest_name": "small",
+        "manifest": {},
+        "problem": {
+            "id": problem,
+            "slug": problem,
+            "title": f"{problem}: forget 1 of 10 classes",
+            "dataset": "digits",
+            "dataset_options": {},
+            "dataset_revision": "1",
+            "architecture": "digits_net",
+            "architecture_options": {},
+            "weights": None,
+            "training": {"epochs": 2, "crop": None, "milestones": []},
+            "num_classes": 10,
+            "forget_classes": [9],
+            "forget_class_names": ["nine"],
+            "limited": "10 %",
+            "limited_counts": [14] * 10,
+            "train_images": 1352,
+            "test_images": 445,
+        },
+        "method": {
+            "label": method,
+            "name": method,
+            "role": "reference" if method in {"original", "fdr"} else "unlearner",
+            "options": options or {},
+            **source,
+        },
+        "seed": seed,
+        "metrics": {
+            name: {
+                "name": name,
+                "status": "failed" if value is None else "done",
+                "value": value,
+                "reason": "no image" if value is None else None,
+                "options": {},
+                **source,
+            }
+            for name, value in zip(HEADLINE, metrics or (), strict=metrics is not None)
+        },
+        "details": {},
+        "image_reads": {"forget": 100, "retain": 1000},
+        "files": {},
+        "environment": {"device": "a machine"},
+        "measured": {
+            "finished_at": finished_at,
+            "seconds": {"unlearn": 1.5, "features": 9.0},
+            "peak_memory_bytes": None,
+        },
+        "hash": "",
+    }
+    record = Record.model_validate_json(json.dumps(values))
+    return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
