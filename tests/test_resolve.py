@@ -8,9 +8,16 @@ import pytest
 from helpers import ARCHITECTURE, DATASET, PROBLEM, TRAINING, WD, fake_distribution, manifest_text, write_manifest
 
 from unlearnbench.errors import ManifestError
+from unlearnbench.options import schema
+from unlearnbench.registry import names
 from unlearnbench.resolve import Resolved, resolve
+from unlearnbench.unlearners.baselines import folnrc
 
-ITS_OPTIONS = "epochs (int, 10), learning_rate (float, 0.0001)"
+ITS_OPTIONS = ", ".join(f"{option.name} ({option.type_name}, {option.default!r})" for option in schema(folnrc))
+UNLEARNERS = ", ".join(names("unlearners"))
+METRICS = ", ".join(names("metrics"))
+DATASETS = ", ".join(names("datasets"))
+ARCHITECTURES = ", ".join(names("architectures"))
 FOLNRC = '[[unlearners]]\nname = "folnrc"'
 OWN_LABEL = "\n  Give this entry a label of its own: label = ..."
 
@@ -32,7 +39,7 @@ def faults(folder: Path, text: str) -> str:
         (
             DATASET,
             '[dataset]\nname = "digit"',
-            "m.toml:3: dataset.name: no dataset 'digit' is installed\n  Did you mean 'digits'? Valid: digits",
+            f"m.toml:3: dataset.name: no dataset 'digit' is installed\n  Did you mean 'digits'? Valid: {DATASETS}",
         ),
         (
             DATASET,
@@ -43,7 +50,7 @@ def faults(folder: Path, text: str) -> str:
             ARCHITECTURE,
             '[architecture]\nname = "digitsnet"',
             "m.toml:5: architecture.name: no architecture 'digitsnet' is installed\n"
-            "  Did you mean 'digits_net'? Valid: digits_net",
+            f"  Did you mean 'digits_net'? Valid: {ARCHITECTURES}",
         ),
         (
             "{ width = 4 }",
@@ -67,7 +74,7 @@ def faults(folder: Path, text: str) -> str:
             WD,
             '[[unlearners]]\nname = "erpw"',
             "m.toml:17: unlearners.0.name: no unlearner 'erpw' is installed\n"
-            "  Did you mean 'erwp'? Valid: erwp, folnrc, wd",
+            f"  Did you mean 'erwp'? Valid: {UNLEARNERS}",
         ),
         (
             WD,
@@ -91,7 +98,7 @@ def faults(folder: Path, text: str) -> str:
             WD,
             '[[metrics]]\nname = "retain_acuracy"',
             "m.toml:17: metrics.0.name: no metric 'retain_acuracy' is installed\n"
-            "  Did you mean 'retain_accuracy'? Valid: forget_accuracy, forget_prototype_accuracy, retain_accuracy",
+            f"  Did you mean 'retain_accuracy'? Valid: {METRICS}",
         ),
         (
             WD,
@@ -235,7 +242,7 @@ def test_an_impossible_problem_is_refused(tmp_path: Path, lines: str, messages: 
         ),
         (
             ('[[unlearners]]\nname = "fdr"',),
-            "17: unlearners.0.name: no unlearner 'fdr' is installed\n  Valid: erwp, folnrc, wd",
+            f"17: unlearners.0.name: no unlearner 'fdr' is installed\n  Valid: {UNLEARNERS}",
         ),
         (
             (f"{FOLNRC}\nmatrix = {{ epochs = [1, 2, 1] }}",),
@@ -269,7 +276,7 @@ def test_the_faults_of_all_entries_are_told_at_once(tmp_path: Path) -> None:
         "m.toml:18: unlearners.0.labels: unknown key",
         "  Did you mean 'label'? Valid: label, matrix, name, options",
         "m.toml:20: unlearners.1.name: no unlearner 'nope' is installed",
-        "  Valid: erwp, folnrc, wd",
+        f"  Valid: {UNLEARNERS}",
         "m.toml:23: unlearners.2.options.epoch: folnrc has no option 'epoch'",
         f"  Did you mean 'epochs'? Its options: {ITS_OPTIONS}",
         "m.toml:23: unlearners.2.options.learning_rate: 'x' does not fit option 'learning_rate' (float, default "
@@ -378,7 +385,7 @@ def test_a_headline_metric_can_have_other_options(tmp_path: Path) -> None:
 
 def test_options_are_complete(tmp_path: Path) -> None:
     found = resolved(tmp_path, manifest_text(f"{FOLNRC}\noptions = {{ epochs = 3 }}"))
-    assert found.methods[-1].options == {"epochs": 3, "learning_rate": 1e-4}
+    assert found.methods[-1].options == {**{option.name: option.default for option in schema(folnrc)}, "epochs": 3}
     assert found.problems[0].architecture.options == {"width": 4}
     assert found.problems[0].recipe["momentum"] == 0.9
 

@@ -39,7 +39,7 @@ def data(count: int = 40) -> Batches:
 def train(checkpoint: Path, settings: TrainingRecipe = RECIPE, seed: int = 0) -> tuple[nn.Module, ReferenceTraining]:
     batches = data()
     job = ReferenceTraining(NETWORK.build(seed, "original"), batches, torch.arange(40), settings, seed, "original")
-    job.run(checkpoint)
+    job.train(checkpoint)
     return job.model, job
 
 
@@ -123,7 +123,7 @@ def test_a_training_taken_up_again_ends_in_the_same_weights(
     job = ReferenceTraining(
         NETWORK.build(5, "original"), data(), torch.arange(40), RECIPE, 0, "original", advance=read.append
     )
-    job.run(checkpoint)
+    job.train(checkpoint)
     assert same(weights(whole), weights(job.model))
     assert read[0] == epochs_before * 40
     assert sum(read) == 4 * 40
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path: Path, content: byt
     job = ReferenceTraining(
         NETWORK.build(0, "original"), data(), torch.arange(40), RECIPE, 0, "original", say=said.append
     )
-    job.run(checkpoint)
+    job.train(checkpoint)
     assert said == [f"{checkpoint} is damaged; the training starts anew"]
     assert same(weights(whole), weights(job.model))
 
@@ -157,7 +157,7 @@ def test_a_truncated_checkpoint_is_named_and_not_used(tmp_path: Path) -> None:
     again = ReferenceTraining(
         NETWORK.build(0, "original"), data(), torch.arange(40), RECIPE, 0, "original", say=said.append
     )
-    again.run(checkpoint)
+    again.train(checkpoint)
     assert said == [f"{checkpoint} is damaged; the training starts anew"]
     assert same(weights(whole), weights(again.model))
 
