@@ -73,7 +73,7 @@ class Batches:
         """Return the images at `positions` as a test shows them: cut from the centre, normalised."""
         images = self._images[positions]
         crop = self.augmentation.crop
-        if crop is not None and crop < images.shape[-1]:
+        if crop is not None:
             top, left = (images.shape[-2] - crop) // 2, (images.shape[-1] - crop) // 2
             images = images[..., top : top + crop, left : left + crop]
         return self.normalise(images)

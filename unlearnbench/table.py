@@ -85,7 +85,17 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console) -> None:
         console.print(terminal_table(rows))
         for row in rows:
             if row.note:
-                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False)
+                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def one_line(text: str) -> str:
+    """Return text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def markdown_line(texts: Sequence[str]) -> str:
+    """Return one line of a markdown table; a bar in a cell is escaped."""
+    return f"| {' | '.join(one_line(text).replace('|', chr(92) + '|') for text in texts)} |"
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -94,5 +104,5 @@ def markdown_table(rows: Sequence[Row]) -> str:
         f"| {' | '.join(HEADER)} |",
         f"|{'|'.join(' --- ' if name == 'method' else ' ---: ' for name in HEADER)}|",
     ]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells(row, rows))} |" for row in rows]
+    lines += [markdown_line(cells(row, rows)) for row in rows]
     return "\n".join(lines)
