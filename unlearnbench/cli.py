@@ -12,6 +12,7 @@ from rich.console import Console
 
 from unlearnbench import __version__
 from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.method_cli import method_app
 
 if TYPE_CHECKING:
     from unlearnbench.plan import Plan
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 leaderboard_app = typer.Typer(help="Publish tables.", no_args_is_help=True)
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(method_app)
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -1,0 +1,1 @@
+"""The unlearner example."""

@@ -1,0 +1,51 @@
+"""example: replace the rule in this file by your own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+from unlearnbench.declaration import declare
+from unlearnbench.task import UnlearningTask
+
+
+# What the defaults do not show on the conformance check's small problem, these options do.
+@declare(check_options={"epochs": 20, "learning_rate": 1e-2})
+def example(
+    model: nn.Module,
+    task: UnlearningTask,
+    *,
+    epochs: Annotated[int, Field(ge=0)] = 5,
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3,
+) -> nn.Module:
+    """Train towards the original model's outputs with the forget classes removed.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data and the forget classes.
+        epochs: Passes over the limited data.
+        learning_rate: Of SGD with momentum 0.9.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Reads: all limited images, once per epoch; the original model sees them too.
+    Changes: all parameters and the batch-norm statistics.
+
+    Source: the paper, its equations, and what is done differently here.
+    """
+    original = copy.deepcopy(model).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
+    model.train()
+    for images, _ in task.batches(epochs):
+        with torch.no_grad():
+            target = original(images).index_fill(1, task.forget_classes, -torch.inf).softmax(dim=1)
+        loss = F.cross_entropy(model(images), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
