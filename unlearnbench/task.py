@@ -143,6 +143,11 @@ class UnlearningTask:
         self.count(self._data.labels[positions])
         return images
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height, width of the images as the network takes them."""
+        return tuple(self._data.plain(self._positions["all"][:0]).shape[1:])
+
     def pixels(self, images: Tensor) -> Tensor:
         """Return normalised images as intensities in [0, 1]."""
         return self._data.denormalise(images)

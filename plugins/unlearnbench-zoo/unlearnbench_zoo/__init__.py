@@ -1,0 +1,1 @@
+"""Published unlearning methods beyond the nine baselines of ERwP, each one function."""

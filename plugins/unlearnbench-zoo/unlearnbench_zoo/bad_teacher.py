@@ -1,0 +1,76 @@
+"""Bad Teacher: an incompetent teacher for the forget images, the original for the others."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from unlearnbench.declaration import declare
+from unlearnbench.task import UnlearningTask
+
+from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Share, divergence, forward
+
+
+@declare(check_options={"epochs": 30, "batch_size": 32, "learning_rate": 3e-3, "retain_share": 1.0})
+def bad_teacher(
+    model: nn.Module,
+    task: UnlearningTask,
+    *,
+    epochs: Epochs = 1,
+    batch_size: Count = 256,
+    learning_rate: Positive = 1e-4,
+    temperature: Positive = 1.0,
+    retain_share: Share = 0.3,
+    batch_norm: BatchNorm = "training",
+) -> nn.Module:
+    """Bad Teacher: distil a random network on the forget images and the original on some retain images.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data of both kinds.
+        epochs: Passes over the forget images.
+        batch_size: Images in a step, of both kinds together.
+        learning_rate: Of Adam.
+        temperature: Of both teachers and the student.
+        retain_share: Share of the retain images that is read in an epoch.
+        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Reads: the limited forget images and a share of the retain images, once per epoch; both teachers see them too.
+    Changes: all parameters, and the batch-norm statistics unless they are frozen.
+
+    Source: "Can Bad Teaching Induce Forgetting?" (Chundawat, Tarun, Mandal, Kankanhalli; AAAI 2023; arXiv
+    2205.08096), defaults of its code. The divergence is summed over classes and averaged over images; the code
+    averages over classes too, which makes the loss smaller by the number of classes. Every batch has both kinds in
+    the same proportion, and each epoch reads a share of its own. The incompetent teacher is the network as the
+    original's training started: random, but pre-trained where the recipe starts from published weights.
+    """
+    competent = copy.deepcopy(model).eval().requires_grad_(False)
+    incompetent = task.fresh_model().eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    descent = Descent(model, optimizer, batch_norm)
+    for _ in descent.epochs(epochs):
+        for images, labels in _mixed(task, batch_size, retain_share):
+            with torch.no_grad():
+                good, bad = forward(competent, images, task), forward(incompetent, images, task)
+            target = torch.where(task.is_forget(labels)[:, None], bad, good)
+            student = forward(model, images, task)
+            descent.step(divergence(student / temperature, (target / temperature).softmax(dim=1)))
+    return model
+
+
+def _mixed(task: UnlearningTask, batch_size: int, retain_share: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch: all forget images and a share of the retain images."""
+    forget, retain = task.size("forget"), math.ceil(retain_share * task.size("retain"))
+    steps = math.ceil((forget + retain) / batch_size)
+    parts = (
+        task.batches(1, "forget", batch_size=math.ceil(forget / steps)),
+        task.batches(1, "retain", batch_size=math.ceil(retain / steps)),
+    )
+    for (images, labels), (others, other_labels) in zip(*parts, strict=False):
+        yield torch.cat([images, others]), torch.cat([labels, other_labels])

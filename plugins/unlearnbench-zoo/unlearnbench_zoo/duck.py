@@ -1,0 +1,130 @@
+"""DUCK: drive forget images' features to the nearest centroid of a retain class."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from unlearnbench.declaration import declare
+from unlearnbench.networks import classifier
+from unlearnbench.task import UnlearningTask
+from unlearnbench.training import set_learning_rate
+
+from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
+
+
+@declare(check_options={"learning_rate": 3e-3, "batch_size": 32, "epochs": 20})
+def duck(
+    model: nn.Module,
+    task: UnlearningTask,
+    *,
+    epochs: Epochs = 200,
+    batch_size: Count = 256,
+    learning_rate: Positive = 4e-4,
+    forget_weight: Weight = 1.0,
+    retain_weight: Weight = 1.4,
+    temperature: Positive = 2.0,
+    retain_batches: Count = 5,
+    decay_epochs: tuple[Annotated[int, Field(gt=0)], ...] = (25, 40),
+    decay_factor: Positive = 0.5,
+    target_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.01,
+    batch_norm: BatchNorm = "training",
+) -> nn.Module:
+    """DUCK: metric learning that moves forget images' features to the nearest retain class's centroid.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data of both kinds.
+        epochs: Passes over the forget images, at most.
+        batch_size: Images of each kind in a step.
+        learning_rate: Of Adam.
+        forget_weight: The paper's lambda 1, on the cosine distance to the centroid.
+        retain_weight: The paper's lambda 2, on the retain images' cross-entropy.
+        temperature: Divides the retain images' logits.
+        retain_batches: Steps, each with retain images of its own, that a batch of forget images takes part in.
+        decay_epochs: Epochs, counted from 1, after which the rate falls.
+        decay_factor: What it falls by.
+        target_accuracy: End after the first epoch with an accuracy on the forget images below this.
+        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Reads: the limited retain images for the centroids; then in each epoch the forget images, once for every step
+        that they take part in and once to see whether they are recognised, and at most `retain_batches` batches of
+        retain images for each of their batches. A copy of the original sees the forget images too.
+    Changes: all parameters, and the batch-norm statistics unless they are frozen.
+
+    Source: "DUCK: Distance-based Unlearning via Centroid Kinematics" (Cotogni, Bonato, Sabetta, Pelosin, Nicolosi;
+    arXiv 2312.02052), defaults of the paper and its code. Centroids are those of plain images. The nearest one of an
+    image is looked up in the original's features whenever the image comes, where the code keeps what it found for a
+    place in an unshuffled first epoch; all forget classes are left out of the centroids. Left out: the fine-tuning
+    that the code does afterwards and the paper does not describe.
+    """
+    original = copy.deepcopy(model).eval().requires_grad_(False)
+    centroids = retain_centroids(original, task)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    descent = Descent(model, optimizer, batch_norm)
+    for epoch in descent.epochs(epochs):
+        set_learning_rate(optimizer, learning_rate * decay_factor ** sum(epoch > step for step in decay_epochs))
+        for images, labels in task.batches(1, "forget", batch_size=batch_size):
+            nearest = nearest_centroids(original, images, centroids, task)
+            retain = islice(task.batches(1, "retain", batch_size=batch_size), retain_batches)
+            for step, (others, other_labels) in enumerate(retain):
+                if step > 0:
+                    task.count(labels)
+                moved = features_of(model, images, task)
+                distance = (1 - F.cosine_similarity(moved, nearest)).mean()
+                entropy = F.cross_entropy(forward(model, others, task) / temperature, other_labels)
+                descent.step(forget_weight * distance + retain_weight * entropy)
+        if forget_accuracy(model, task) < target_accuracy:
+            break
+    return model
+
+
+@contextmanager
+def live_features(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the classifier's input of each forward pass, (B, D), with its gradient."""
+    captured: list[Tensor] = []
+    handle = classifier(model).register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].flatten(1)))
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+def features_of(model: nn.Module, images: Tensor, task: UnlearningTask) -> Tensor:
+    """Return the features (B, D) of a batch, in float32."""
+    with live_features(model) as captured:
+        forward(model, images, task)
+    return captured[0].float()
+
+
+def retain_centroids(model: nn.Module, task: UnlearningTask) -> Tensor:
+    """Return the mean feature of the plain limited images of each retain class, (K - F, D)."""
+    with torch.no_grad():
+        parts = [(features_of(model, images, task), labels) for images, labels in task.plain("retain")]
+    features, labels = torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts])
+    return torch.stack([features[labels == label].mean(dim=0) for label in task.retain_classes])
+
+
+def nearest_centroids(model: nn.Module, images: Tensor, centroids: Tensor, task: UnlearningTask) -> Tensor:
+    """Return for each image the centroid (B, D) of the smallest cosine distance to its features."""
+    with torch.no_grad():
+        features = F.normalize(features_of(model, images, task), dim=1)
+        return centroids[(features @ F.normalize(centroids, dim=1).T).argmax(dim=1)]
+
+
+def forget_accuracy(model: nn.Module, task: UnlearningTask) -> float:
+    """Return the accuracy on the plain limited forget images; the model is in evaluation mode afterwards."""
+    model.eval()
+    with torch.no_grad():
+        hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]
+    return sum(hits) / task.size("forget")

@@ -1,0 +1,176 @@
+"""Random labels for the forget images, on all weights or on those that matter most to them (SalUn)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from unlearnbench.declaration import declare
+from unlearnbench.task import UnlearningTask
+
+from unlearnbench_zoo.descent import (
+    BatchNorm,
+    Count,
+    Descent,
+    Epochs,
+    Momentum,
+    Positive,
+    Share,
+    Weight,
+    forward,
+)
+
+CHECK = {"epochs": 30, "batch_size": 32}
+
+
+@declare(check_options=CHECK)
+def random_labels(
+    model: nn.Module,
+    task: UnlearningTask,
+    *,
+    epochs: Epochs = 10,
+    batch_size: Count = 256,
+    learning_rate: Positive = 0.013,
+    momentum: Momentum = 0.9,
+    weight_decay: Weight = 5e-4,
+    batch_norm: BatchNorm = "training",
+) -> nn.Module:
+    """Random labels: train forget images towards random retain classes, then retain images towards their own.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data of both kinds.
+        epochs: Passes over the forget images, each followed by one over the retain images.
+        batch_size: Images in a step.
+        learning_rate: Of SGD.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Reads: all limited images, once per epoch.
+    Changes: all parameters, and the batch-norm statistics unless they are frozen.
+
+    Source: the baseline of SalUn (Fan, Liu, Zhang, Wong, Wei, Liu; ICLR 2024; arXiv 2310.12508), after "Amnesiac
+    machine learning" (Graves, Nagisetty, Ganesh; AAAI 2021). Defaults are SalUn's. Labels are drawn anew for
+    every batch and from the retain classes only: another forget class would be no forgetting.
+    """
+    optimizer = _sgd(model, learning_rate, momentum, weight_decay)
+    return _relabel(model, task, epochs, batch_size, Descent(model, optimizer, batch_norm))
+
+
+@declare(check_options=CHECK)
+def salun(
+    model: nn.Module,
+    task: UnlearningTask,
+    *,
+    salient_share: Share = 0.5,
+    epochs: Epochs = 10,
+    batch_size: Count = 256,
+    learning_rate: Positive = 0.013,
+    momentum: Momentum = 0.9,
+    weight_decay: Weight = 5e-4,
+    batch_norm: BatchNorm = "training",
+) -> nn.Module:
+    """SalUn: random labels, with only the weights moving whose gradient on the forget images is largest.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data of both kinds.
+        salient_share: Share of all parameters that may move.
+        epochs: Passes over the forget images, each followed by one over the retain images.
+        batch_size: Images in a step.
+        learning_rate: Of SGD.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Reads: the limited forget images once for the mask, then all limited images once per epoch.
+    Changes: the salient parameters, and the batch-norm statistics unless they are frozen. All other parameters
+        stay, bit for bit.
+
+    Source: SalUn (Fan, Liu, Zhang, Wong, Wei, Liu; ICLR 2024; arXiv 2310.12508), defaults of its code. The mask is
+    taken over all parameters together, as there; from plain images, where the code augments them. Frozen weights
+    and their momentum are put back after each step; the code masks gradients alone, so that weight decay still
+    moves the frozen ones. Labels come from the retain classes only.
+    """
+    masks = saliency_masks(model, task, salient_share)
+    optimizer = _sgd(model, learning_rate, momentum, weight_decay)
+    return _relabel(model, task, epochs, batch_size, MaskedDescent(model, optimizer, batch_norm, masks))
+
+
+class MaskedDescent(Descent):
+    """Steps after which everything outside the masks is as it was at first, momentum included.
+
+    Args:
+        model: The model.
+        optimizer: SGD with one group that holds all parameters of the model.
+        batch_norm: See `Descent`.
+        masks: Bool tensors in the order of the model's parameters.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, batch_norm: BatchNorm, masks: list[Tensor]
+    ) -> None:
+        super().__init__(model, optimizer, batch_norm)
+        self._frozen = [
+            (parameter, ~mask, parameter.detach().clone())
+            for parameter, mask in zip(model.parameters(), masks, strict=True)
+        ]
+
+    def step(self, loss: Tensor) -> None:
+        """Move the parameters, then put the frozen ones back."""
+        super().step(loss)
+        with torch.no_grad():
+            for parameter, frozen, kept in self._frozen:
+                torch.where(frozen, kept, parameter, out=parameter.data)
+                momentum = self.optimizer.state[parameter].get("momentum_buffer")
+                if momentum is not None:
+                    momentum.masked_fill_(frozen, 0.0)
+
+
+def saliency_masks(model: nn.Module, task: UnlearningTask, share: float) -> list[Tensor]:
+    """Return which parameters have the largest gradient of the forget images' summed cross-entropy.
+
+    Args:
+        model: In evaluation mode afterwards.
+        task: Gives the forget images.
+        share: Of all parameters together; ties at the border are decided by their order.
+
+    Returns:
+        Bool tensors in the order of the model's parameters.
+    """
+    model.eval()
+    parameters = list(model.parameters())
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    for images, labels in task.plain("forget"):
+        loss = F.cross_entropy(forward(model, images, task), labels, reduction="sum")
+        for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
+            total += gradient
+    magnitudes = torch.cat([total.abs().flatten() for total in sums])
+    order = magnitudes.argsort(descending=True, stable=True)
+    chosen = torch.zeros_like(magnitudes, dtype=torch.bool)
+    chosen[order[: int(len(magnitudes) * share)]] = True
+    pieces = chosen.split([parameter.numel() for parameter in parameters])
+    return [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
+
+
+def _sgd(model: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+
+def _relabel(model: nn.Module, task: UnlearningTask, epochs: int, batch_size: int, descent: Descent) -> nn.Module:
+    """Train on randomly labelled forget images, then on retain images, epoch by epoch."""
+    generator = task.generator("random labels")
+    for _ in descent.epochs(epochs):
+        for images, labels in task.batches(1, "forget", batch_size=batch_size):
+            drawn = torch.randint(len(task.retain_classes), labels.shape, generator=generator).to(task.device)
+            descent.step(F.cross_entropy(forward(model, images, task), task.retain_classes[drawn]))
+        for images, labels in task.batches(1, "retain", batch_size=batch_size):
+            descent.step(F.cross_entropy(forward(model, images, task), labels))
+    return model
