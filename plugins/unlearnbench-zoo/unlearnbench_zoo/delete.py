@@ -12,7 +12,7 @@ from unlearnbench.task import UnlearningTask
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Momentum, Positive, divergence, forward
 
 
-@declare(check_options={"learning_rate": 0.01, "batch_norm": "frozen"})
+@declare(check_options={"learning_rate": 0.01})
 def delete(
     model: nn.Module,
     task: UnlearningTask,

@@ -20,7 +20,7 @@ from unlearnbench.training import set_learning_rate
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
 
 
-@declare(check_options={"learning_rate": 3e-3, "batch_size": 32, "epochs": 20})
+@declare(check_options={"learning_rate": 3e-3, "batch_size": 32, "epochs": 30})
 def duck(
     model: nn.Module,
     task: UnlearningTask,

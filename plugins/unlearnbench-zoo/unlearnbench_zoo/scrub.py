@@ -16,7 +16,7 @@ from unlearnbench.training import set_learning_rate
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, divergence, forward
 
 
-@declare(check_options={"max_epochs": 5, "learning_rate": 2e-3, "weight_decay": 0.0})
+@declare(check_options={"forget_batch_size": 8, "learning_rate": 5e-3, "weight_decay": 0.0})
 def scrub(
     model: nn.Module,
     task: UnlearningTask,

@@ -11,7 +11,7 @@ from unlearnbench.task import UnlearningTask
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
 
 
-@declare(check_options={"impair_epochs": 2, "repair_epochs": 5, "batch_size": 32})
+@declare(check_options={"noise_ratio": 0.5, "repair_epochs": 10, "batch_size": 32})
 def unsir(
     model: nn.Module,
     task: UnlearningTask,

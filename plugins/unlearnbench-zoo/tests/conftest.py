@@ -1,0 +1,5 @@
+"""Before torch is imported: one thread, so that results do not depend on the machine."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,0 +1,42 @@
+"""Every method of the zoo keeps to the contract and says what it is."""
+
+from importlib.metadata import distribution
+
+import pytest
+from unlearnbench.options import plugin_schema
+from unlearnbench.pages import plugin_page
+from unlearnbench.registry import find
+from unlearnbench.testing import check_unlearner
+
+NAMES = sorted(entry.name for entry in distribution("unlearnbench-zoo").entry_points)
+
+
+def test_the_zoo_has_nine_methods() -> None:
+    assert NAMES == [
+        "bad_teacher",
+        "delete",
+        "duck",
+        "neggrad_plus",
+        "random_labels",
+        "salun",
+        "scrub",
+        "ssd",
+        "unsir",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_keeps_to_the_contract(name: str) -> None:
+    findings = check_unlearner(find("unlearners", name).load())
+    exempt = [finding.check for finding in findings if finding.status == "exempt"]
+    assert exempt == (["retain accuracy holds"] if name == "ssd" else [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_page_says_what_it_reads_and_changes_and_where_it_is_from(name: str) -> None:
+    plugin = find("unlearners", name)
+    lines = plugin_page(plugin).splitlines()
+    for section in ("Returns:", "Reads:", "Changes:", "Source:", "Options"):
+        assert any(line.startswith(section) for line in lines), section
+    assert max(map(len, lines)) <= 120
+    assert all(option.meaning for option in plugin_schema(plugin))
