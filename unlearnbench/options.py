@@ -216,6 +216,18 @@ def resolve_options(plugin: Plugin, given: Mapping[str, Any]) -> tuple[dict[str,
     return values, faults
 
 
+def check_positional(function: Callable[..., Any]) -> None:
+    """Check that an unlearner is called with a model and a task.
+
+    Raises:
+        ValueError: If it takes more or fewer positional arguments, or cannot be called.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) != 2:
+        raise ValueError(f"takes {len(positional)} positional arguments, not 2 (model, task)")
+
+
 def plugin_schema(plugin: Plugin) -> tuple[Option, ...]:
     """Return the options of an installed plugin.
 
@@ -223,7 +235,10 @@ def plugin_schema(plugin: Plugin) -> tuple[Option, ...]:
         PluginError: If it cannot be imported or one of its options has no type or default.
     """
     try:
-        return schema(plugin.load())
+        function = plugin.load()
+        if plugin.kind == "unlearners":
+            check_positional(function)
+        return schema(function)
     except PluginError:
         raise
     except (TypeError, NameError, ValueError) as error:

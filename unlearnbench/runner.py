@@ -126,7 +126,7 @@ class Runner:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(traceback.format_exc())
             self.display.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-            return self._record(cell, "failed", f"{type(error).__name__}: {_first_line(str(error))}")
+            return self._record(cell, "failed", _reason(error))
 
     def _judge(self, cell: Cell, folder: Path) -> Record:
         """Compute the metrics from the features alone."""
@@ -374,6 +374,13 @@ def _attributes(cell: Cell) -> dict[str, Any]:
 
 def _tuples(recipe: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) for key, value in recipe.items() if isinstance(value, list)}
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a cell failed, for an exception of foreign code."""
+    # Python's own error has no text, torch's is a page on allocators.
+    told = "out of memory: " if isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
+    return f"{told}{type(error).__name__}: {_first_line(str(error))}".removesuffix(": ")
 
 
 def _first_line(text: str) -> str:

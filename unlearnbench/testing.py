@@ -21,7 +21,7 @@ from unlearnbench.errors import NotApplicable, PluginError, UnlearnBenchError
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.networks import classifier, output_classes
-from unlearnbench.options import call_arguments, check_options, schema
+from unlearnbench.options import call_arguments, check_options, check_positional, schema
 from unlearnbench.pipeline import Batches
 from unlearnbench.randomness import own_random_state
 from unlearnbench.split import limited_count
@@ -205,12 +205,9 @@ def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) ->
 def _signature_fault(function: Unlearner) -> str:
     try:
         schema(function)
-        parameters = inspect.signature(function).parameters.values()
+        check_positional(function)
     except (PluginError, TypeError, NameError, ValueError) as error:
         return str(error)
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) != 2:
-        return f"takes {len(positional)} positional arguments, not 2 (model, task)"
     return ""
 
 
