@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from helpers import ERWP, FOLNRC, WD, cli, manifest_text, write_manifest
 
-from unlearnbench import options, registry, source
+from unlearnbench import data_card, options, registry, source
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +23,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(options, "_memory_file", lambda: folder / "cache" / "unlearnbench" / "options.json")
+        patch.setattr(data_card, "_memory_file", lambda: folder / "cache" / "unlearnbench" / "data-cards.json")
         patch.setenv("UNLEARNBENCH_DATA", str(folder / "data"))
         patch.setenv("COLUMNS", "200")
         options._memory.cache_clear()

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from unlearnbench.cli import main
 from unlearnbench.record import Record, content_hash
+from unlearnbench.registry import Kind, installed, names
 
 SEEDS = "seeds = [0]"
 DATASET = '[dataset]\nname = "digits"'
@@ -124,6 +126,19 @@ def fake_distribution(
     for module, text in (modules or {}).items():
         (folder / f"{module}.py").write_text(text)
     return folder
+
+
+def built_in(kind: Kind) -> list[str]:
+    """Return the names of the plugins that our own distribution brings along; others have tests of their own."""
+    return [plugin.name for plugin in installed(kind) if plugin.distribution == "unlearnbench"]
+
+
+def missing_plugins(manifest: Path) -> str:
+    """Return what a manifest names and nothing installed here provides, "" if all is there."""
+    raw = tomllib.loads(manifest.read_text())
+    wanted: list[tuple[Kind, str]] = [("unlearners", entry["name"]) for entry in raw.get("unlearners", ())]
+    wanted += [("datasets", raw["dataset"]["name"]), ("architectures", raw["architecture"]["name"])]
+    return ", ".join(name for kind, name in wanted if name not in names(kind))
 
 
 def record_files(output: Path) -> dict[str, Path]:

@@ -1,13 +1,13 @@
 """Pages of plugins, as `show` prints them."""
 
 import pytest
+from helpers import built_in
 
 from unlearnbench.errors import PluginError
 from unlearnbench.pages import plugin_json, plugin_page, plugins_named
-from unlearnbench.registry import names
 
 
-@pytest.mark.parametrize("name", names("unlearners"))
+@pytest.mark.parametrize("name", built_in("unlearners"))
 def test_the_page_of_an_unlearner_says_what_it_reads_and_changes_and_its_source(name: str) -> None:
     page = plugin_page(plugins_named(name)[0])
     lines = page.splitlines()

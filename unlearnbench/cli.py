@@ -17,6 +17,7 @@ from unlearnbench.method_cli import method_app
 if TYPE_CHECKING:
     from unlearnbench.plan import Plan
     from unlearnbench.record import Record
+    from unlearnbench.registry import Plugin
 
 app = typer.Typer(
     help="Benchmark of class unlearning with limited data.",
@@ -219,14 +220,27 @@ def show(
     name: Annotated[str, typer.Argument(help="An unlearner, data set, architecture or metric.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show the page of a plugin: what it does, its options, its source."""
+    """Show the page of a plugin: what it does, its options, its source, and what an unlearner reads."""
     from unlearnbench.pages import plugin_json, plugin_page, plugins_named
 
     plugins = plugins_named(name)
     if as_json:
-        _print_json([plugin_json(plugin) for plugin in plugins])
-    else:
-        typer.echo("\n\n".join(plugin_page(plugin) for plugin in plugins))
+        _print_json([{**plugin_json(plugin), **_card(plugin)} for plugin in plugins])
+        return
+    for number, plugin in enumerate(plugins):
+        typer.echo(("\n\n" if number else "") + plugin_page(plugin))
+        for card in _card(plugin).values():
+            typer.echo("\n".join(["", *card["lines"]]))
+
+
+def _card(plugin: Plugin) -> dict[str, Any]:
+    """Return an unlearner's data card, nothing for other plugins."""
+    if plugin.kind != "unlearners":
+        return {}
+    from unlearnbench.data_card import data_card
+
+    card = data_card(plugin)
+    return {"data_card": {**vars(card), "lines": card.lines()}}
 
 
 @app.command()

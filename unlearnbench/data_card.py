@@ -1,0 +1,152 @@
+"""A method's data card: what it reads and how many networks it runs, measured on the conformance check's problem."""
+
+from __future__ import annotations
+
+import copy
+import json
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from unlearnbench.naming import content_id
+from unlearnbench.options import call_arguments, check_options, schema
+from unlearnbench.randomness import own_random_state
+from unlearnbench.registry import Plugin
+from unlearnbench.source import source_hash
+from unlearnbench.testing import small_problem
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What a method needs, with its defaults.
+
+    Attributes:
+        forget_images: Limited forget images that there were.
+        retain_images: Limited retain images that there were.
+        forget_reads: Forget images that it read, each as often as it read it.
+        retain_reads: Retain images that it read.
+        test_reads: Test images: none, since a task holds none.
+        networks: Different networks that computed something: the one that it was given, teachers, fresh ones. Weights
+            kept in other forms (masks, importances, copies of parameters) are not seen.
+        reason: Why there are no figures, "" if there are.
+    """
+
+    forget_images: int
+    retain_images: int
+    forget_reads: int = 0
+    retain_reads: int = 0
+    test_reads: int = 0
+    networks: int = 0
+    reason: str = ""
+
+    def lines(self) -> list[str]:
+        """Return the card as `show` prints it."""
+        head = (
+            "Data card, measured with the defaults on digits "
+            f"({self.forget_images} forget and {self.retain_images} retain images)"
+        )
+        if self.reason:
+            return [head, f"  not measured: {self.reason}"]
+        rows = {
+            "forget images read": self.forget_reads,
+            "retain images read": self.retain_reads,
+            "test images read": self.test_reads,
+            "networks run": self.networks,
+        }
+        return [head, *(f"  {name:<18}  {value:,}" for name, value in rows.items())]
+
+
+def measured_card(function: Callable[..., nn.Module]) -> DataCard:
+    """Run an unlearner on the small problem and return what it read."""
+    problem = small_problem()
+    task = problem.task()
+    card = DataCard(task.size("forget"), task.size("retain"))
+    arguments = call_arguments(function, check_options("unlearner", schema(function), {})[0])
+    try:
+        with own_random_state(1), networks_that_run(problem.original) as networks:
+            function(copy.deepcopy(problem.original), task, **arguments)
+    # Foreign code may raise anything; the card says what.
+    except Exception as error:
+        return DataCard(card.forget_images, card.retain_images, reason=f"{type(error).__name__}: {error}")
+    reads = task.image_reads
+    return DataCard(card.forget_images, card.retain_images, reads["forget"], reads["retain"], networks=networks.number)
+
+
+class NetworkCount:
+    """How many different networks were called so far."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        # Weak, so that counting keeps nothing alive; an address can come again after its network is gone.
+        self._seen: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+    def add(self, network: nn.Module) -> None:
+        """Count a network unless it was counted before."""
+        if network not in self._seen:
+            self._seen.add(network)
+            self.number += 1
+
+
+@contextmanager
+def networks_that_run(original: nn.Module) -> Iterator[NetworkCount]:
+    """Count the networks that are called within the context: outermost modules of about the original's size."""
+    count, depth = NetworkCount(), [0]
+    smallest = sum(parameter.numel() for parameter in original.parameters()) / 2
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if depth[0] == 0 and sum(parameter.numel() for parameter in module.parameters()) > smallest:
+            count.add(module)
+        depth[0] += 1
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        depth[0] -= 1
+
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
+    try:
+        yield count
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _memory_file() -> Path:
+    return platformdirs.user_cache_path("unlearnbench") / "data-cards.json"
+
+
+def data_card(plugin: Plugin) -> DataCard:
+    """Return an installed unlearner's card; one that was measured for the same source is remembered.
+
+    Raises:
+        PluginError: If it cannot be imported or one of its options has no type or default.
+    """
+    key = content_id(plugin.distribution, plugin.version, plugin.target, plugin.source, source_hash(__name__))
+    file = _memory_file()
+    try:
+        remembered = json.loads(file.read_text())
+        return DataCard(**remembered[key])
+    except (OSError, ValueError, KeyError, TypeError):
+        card = measured_card(plugin.load())
+    _remember(file, key, card)
+    return card
+
+
+def _remember(file: Path, key: str, card: DataCard) -> None:
+    """Keep a card; a cache folder that cannot be written costs only time."""
+    try:
+        cards = json.loads(file.read_text())
+    except (OSError, ValueError):
+        cards = {}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{id(card)}.tmp")
+        temporary.write_text(json.dumps({**cards, key: asdict(card)}))
+        temporary.replace(file)
+    except (OSError, TypeError):
+        return
