@@ -149,7 +149,7 @@ def _cell(
             source_hash("unlearnbench.task"),
         )
         passes = method_passes(method, problem)
-    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.features"))
+    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.extraction"))
     metrics = [list(vars(metric).values()) for metric in resolved.metrics]
     record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"

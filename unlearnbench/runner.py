@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import re
 import time
 import traceback
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
 from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
-from unlearnbench.features import FEATURE_FILE, open_features, write_features
+from unlearnbench.extraction import write_features
+from unlearnbench.features import FEATURE_FILE, FeatureFile, open_features
+from unlearnbench.judging import Material, judge
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
+from unlearnbench.measurement import Costs, References
 from unlearnbench.naming import content_id
 from unlearnbench.networks import classifier, load_network, output_classes, save_network
 from unlearnbench.options import call_arguments
@@ -38,7 +41,6 @@ from unlearnbench.record import (
     write_record,
 )
 from unlearnbench.registry import find
-from unlearnbench.resolve import Metric
 from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
@@ -130,11 +132,13 @@ class Runner:
 
     def _judge(self, cell: Cell, folder: Path) -> Record:
         """Compute the metrics from the features alone."""
-        started = time.monotonic()
-        with open_features(folder / FEATURE_FILE) as features:
-            metrics = {metric.label: _metric_record(metric, features) for metric in self.plan.metrics}
+        references = self._references(cell)
         facts = self.store.facts("models", cell.model_id)
         evaluation = self.store.facts("features", cell.features_id)
+        started = time.monotonic()
+        with contextlib.ExitStack() as files_open:
+            features = files_open.enter_context(open_features(folder / FEATURE_FILE))
+            metrics = judge(self.plan.metrics, self._material(cell, features, references, files_open))
         seconds = {**facts["seconds"], **evaluation["seconds"], "metrics": time.monotonic() - started}
         model = self.store.entry("models", cell.model_id) / MODEL_FILE
         files = {
@@ -152,6 +156,37 @@ class Runner:
             seconds=seconds,
             peak=facts["peak_memory_bytes"],
         )
+
+    def _references(self, cell: Cell) -> tuple[Path, Path] | str:
+        """Return the folders with Original's and FDR's features of a cell's problem and seed, or why one is missing."""
+        folders = []
+        for name in ("original", "fdr"):
+            reference = self._reference_cells[cell.problem.id, cell.seed, name]
+            try:
+                folders.append(self._features(reference))
+            # Whatever it is, the reference's own cell says so; the metrics without a reference stand.
+            except Exception as error:
+                return f"{name} of seed {cell.seed} failed: {_first_line(str(error))}"
+        return folders[0], folders[1]
+
+    @cached_property
+    def _reference_cells(self) -> dict[tuple[str, int, str], Cell]:
+        cells = (cell for cell in self.plan.cells if cell.is_reference)
+        return {(cell.problem.id, cell.seed, cell.method.name): cell for cell in cells}
+
+    def _material(
+        self,
+        cell: Cell,
+        features: FeatureFile,
+        references: tuple[Path, Path] | str,
+        files_open: contextlib.ExitStack,
+    ) -> Material:
+        """Return what the metrics of a cell can ask for."""
+        if isinstance(references, str):
+            return Material(features, references, references)
+        original, retrained = (files_open.enter_context(open_features(path / FEATURE_FILE)) for path in references)
+        reads = [self.store.facts("models", name)["image_reads"] for name in (cell.model_id, cell.retrained.id)]
+        return Material(features, References(original, retrained), Costs(*reads))
 
     def _record(
         self,
@@ -336,22 +371,6 @@ def check_unlearned(model: Any, name: str) -> None:
     for key, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")
-
-
-def _metric_record(metric: Metric, features: Any) -> MetricRecord:
-    """Compute one metric; one that cannot be computed is recorded with its reason."""
-    common = dataclasses.asdict(metric)
-    common.pop("label")
-    try:
-        function = find("metrics", metric.name).load()
-        value = float(function(features, **call_arguments(function, metric.options)))
-    # Metrics may be foreign code too; one that fails must not cost the others.
-    except Exception as error:
-        kind = "" if isinstance(error, UnlearnBenchError) else f"{type(error).__name__}: "
-        return MetricRecord(**common, status="failed", value=None, reason=f"{kind}{_first_line(str(error))}")
-    if value != value:
-        return MetricRecord(**common, status="failed", value=None, reason="the value is not a number")
-    return MetricRecord(**common, status="done", value=value, reason=None)
 
 
 def _attributes(cell: Cell) -> dict[str, Any]:
