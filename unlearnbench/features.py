@@ -37,6 +37,8 @@ from unlearnbench.errors import InvalidFileError, MetricError
 FORMAT = 2
 FEATURE_FILE = "features.h5"
 CHUNK_ROWS = 512
+# What is smaller is kept in memory while the file is open: many metrics read the same arrays.
+KEPT_BYTES = 2**24
 
 Source = Literal["full", "limited"]
 Part = Literal["test", "limited"]
@@ -67,6 +69,7 @@ class FeatureFile:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
         self._file = file
+        self._kept: dict[str, NDArray[Any]] = {}
         self.num_classes = int(file.attrs["num_classes"])
         self.seed = int(file.attrs["seed"])
         self.forget_classes: NDArray[np.int64] = np.asarray(file.attrs["forget_classes"], dtype=np.int64)
@@ -88,18 +91,25 @@ class FeatureFile:
         return self.forget_classes if images == "forget" else self.retain_classes
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return a whole data set of the file, for example `test/labels`."""
-        return np.asarray(self._file[name])
+        """Return a whole data set of the file, for example `test/labels`; not to be changed."""
+        found = self._kept.get(name)
+        if found is None:
+            found = np.asarray(self._file[name])
+            found.flags.writeable = False
+            if found.nbytes <= KEPT_BYTES:
+                self._kept[name] = found
+        return found
 
     def rows(self, name: str, classes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows of `test/features` or the like whose label is among `classes`, as float32."""
         group = name.rpartition("/")[0]
         wanted = np.isin(self.array(f"{group}/labels"), classes)
         data = self._file[name]
+        if data.nbytes <= KEPT_BYTES:
+            return self.array(name)[wanted].astype(np.float32, copy=False)
         step = CHUNK_ROWS * 16
         parts = [data[start : start + step][wanted[start : start + step]] for start in range(0, len(wanted), step)]
-        found = np.concatenate(parts) if parts else np.empty((0, *data.shape[1:]))
-        return found.astype(np.float32, copy=False)
+        return np.concatenate(parts).astype(np.float32, copy=False)
 
     def labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`."""

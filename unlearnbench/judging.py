@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import inspect
 import json
 import math
@@ -90,7 +91,7 @@ def _value(function: Callable[..., Any], metric: Metric, material: Material) -> 
             raise MetricError(f"no {name}: {found}")
         given.append(found)
     with np.errstate(all="ignore"):
-        value = function(*given, **call_arguments(function, metric.options))
+        value = function(*given, **_arguments(function, json.dumps(metric.options)))
     measurement = value if isinstance(value, Measurement) else Measurement(float(value))
     if not math.isfinite(measurement):
         raise MetricError(f"the value is not finite ({float(measurement)})")
@@ -99,6 +100,11 @@ def _value(function: Callable[..., Any], metric: Metric, material: Material) -> 
     except (TypeError, ValueError) as error:
         raise MetricError(f"the details are no JSON values: {error}") from error
     return measurement
+
+
+@functools.cache
+def _arguments(function: Callable[..., Any], options: str) -> dict[str, Any]:
+    return call_arguments(function, json.loads(options))
 
 
 def packed(hits: NDArray[np.bool_]) -> Hits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
 from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
+from unlearnbench.epochs import judge_epochs
 from unlearnbench.extraction import write_features
 from unlearnbench.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.judging import Material, judge
+from unlearnbench.live_model import LiveModel
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.measurement import Costs, References
@@ -31,6 +34,7 @@ from unlearnbench.plan import Cell, Plan, ReferenceModel
 from unlearnbench.progress import Display
 from unlearnbench.randomness import own_random_state
 from unlearnbench.record import (
+    EpochRecord,
     FileRecord,
     Measured,
     MetricRecord,
@@ -41,12 +45,14 @@ from unlearnbench.record import (
     write_record,
 )
 from unlearnbench.registry import find
+from unlearnbench.snapshots import Snapshots
 from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import Network, ReferenceTraining, input_shape, resolve_precision
 
 MODEL_FILE = "model.safetensors"
+EPOCHS = "epochs"
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,6 +91,7 @@ class Runner:
         self.display = display
         self.recipe = TrainingRecipe(**{**plan.cells[0].problem.recipe, **_tuples(plan.cells[0].problem.recipe)})
         self._broken: dict[str, str] = {}
+        self._epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
     @cached_property
     def data(self) -> LoadedData:
@@ -121,14 +128,15 @@ class Runner:
         except NotApplicable as error:
             return self._record(cell, "not_applicable", str(error))
         except UnlearnBenchError as error:
-            return self._record(cell, "failed", str(error))
+            return self._record(cell, "failed", str(error), epochs=self._epochs_of_failed.get(cell.id, ()))
         # Unlearners are foreign code: whatever one raises must not stop the others.
         except Exception as error:
             log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(traceback.format_exc())
             self.display.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-            return self._record(cell, "failed", f"{type(error).__name__}: {_first_line(str(error))}")
+            reason = f"{type(error).__name__}: {_first_line(str(error))}"
+            return self._record(cell, "failed", reason, epochs=self._epochs_of_failed.get(cell.id, ()))
 
     def _judge(self, cell: Cell, folder: Path) -> Record:
         """Compute the metrics from the features alone."""
@@ -136,9 +144,9 @@ class Runner:
         facts = self.store.facts("models", cell.model_id)
         evaluation = self.store.facts("features", cell.features_id)
         started = time.monotonic()
-        with contextlib.ExitStack() as files_open:
-            features = files_open.enter_context(open_features(folder / FEATURE_FILE))
-            metrics = judge(self.plan.metrics, self._material(cell, features, references, files_open))
+        with contextlib.ExitStack() as opened, own_random_state(derived_seed(cell.seed, "metrics")):
+            features = opened.enter_context(open_features(folder / FEATURE_FILE))
+            metrics = judge(self.plan.metrics, self._material(cell, features, references, opened))
         seconds = {**facts["seconds"], **evaluation["seconds"], "metrics": time.monotonic() - started}
         model = self.store.entry("models", cell.model_id) / MODEL_FILE
         files = {
@@ -155,7 +163,19 @@ class Runner:
             files=files,
             seconds=seconds,
             peak=facts["peak_memory_bytes"],
+            speed_up=self._speed_up(cell, references),
+            epochs=tuple(EpochRecord(**epoch) for epoch in facts.get("epochs", ())),
         )
+
+    def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
+        """Return how many times longer the training of FDR took, None where that cannot be said."""
+        if isinstance(references, str):
+            return None
+        own, retrained = (
+            sum(self.store.facts("models", name)["seconds"].get(stage, 0.0) for stage in ("train", "unlearn"))
+            for name in (cell.model_id, cell.retrained.id)
+        )
+        return retrained / own if own > 0 and retrained > 0 else None
 
     def _references(self, cell: Cell) -> tuple[Path, Path] | str:
         """Return the folders with Original's and FDR's features of a cell's problem and seed, or why one is missing."""
@@ -179,14 +199,20 @@ class Runner:
         cell: Cell,
         features: FeatureFile,
         references: tuple[Path, Path] | str,
-        files_open: contextlib.ExitStack,
+        opened: contextlib.ExitStack,
     ) -> Material:
         """Return what the metrics of a cell can ask for."""
+        network, problem = self._network(cell), cell.problem
+        model = LiveModel(
+            load=lambda: self._load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
+            limited=lambda: self.data.limited(problem.limited_counts, cell.seed),
+            test=lambda: self.data.test,
+        )
         if isinstance(references, str):
-            return Material(features, references, references)
-        original, retrained = (files_open.enter_context(open_features(path / FEATURE_FILE)) for path in references)
+            return Material(features, references, references, model)
+        original, retrained = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
         reads = [self.store.facts("models", name)["image_reads"] for name in (cell.model_id, cell.retrained.id)]
-        return Material(features, References(original, retrained), Costs(*reads))
+        return Material(features, References(original, retrained), Costs(*reads), model)
 
     def _record(
         self,
@@ -200,6 +226,8 @@ class Runner:
         files: dict[str, FileRecord] | None = None,
         seconds: dict[str, float] | None = None,
         peak: int | None = None,
+        speed_up: float | None = None,
+        epochs: tuple[EpochRecord, ...] = (),
     ) -> Record:
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         return make_record(
@@ -212,7 +240,10 @@ class Runner:
             image_reads=image_reads or {},
             files=files or {},
             environment=self.environment,
-            measured=Measured(finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak),
+            measured=Measured(
+                finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak, speed_up_seconds=speed_up
+            ),
+            epochs=epochs,
         )
 
     def _features(self, cell: Cell) -> Path:
@@ -221,23 +252,27 @@ class Runner:
             self._model_folder(cell)
 
         def build(folder: Path) -> dict[str, Any]:
-            model = self._load(self._network(cell), self._model_folder(cell))
+            weights = self._model_folder(cell) / MODEL_FILE
             started = time.monotonic()
-            limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
-            images = len(self.data.test) + len(self.data.train)
-            with self.display.stage(f"features of {_name(cell)}", images):
-                write_features(
-                    folder / FEATURE_FILE,
-                    model,
-                    (self.data.test, self.data.test_part.ids),
-                    (self.data.train, self.data.train_part.ids),
-                    limited,
-                    _attributes(cell),
-                    self.display.advance,
-                )
+            self._extract(cell, weights, folder / FEATURE_FILE, f"features of {_name(cell)}")
             return {"seconds": {"features": time.monotonic() - started}}
 
         return self.store.get("features", cell.features_id, build)
+
+    def _extract(self, cell: Cell, weights: Path, path: Path, stage: str) -> None:
+        """Write the features of the weights in a file."""
+        model = self._load(self._network(cell), weights)
+        limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
+        with self.display.stage(stage, len(self.data.test) + len(self.data.train)):
+            write_features(
+                path,
+                model,
+                (self.data.test, self.data.test_part.ids),
+                (self.data.train, self.data.train_part.ids),
+                limited,
+                {**_attributes(cell), "model_sha256": file_hash(weights)},
+                self.display.advance,
+            )
 
     def _model_folder(self, cell: Cell) -> Path:
         """Return the store's folder with the model that a cell judges."""
@@ -286,8 +321,9 @@ class Runner:
         method = cell.method
         function: Callable[..., nn.Module] = find("unlearners", method.name).load()
         arguments = call_arguments(function, method.options)
-        model = self._load(self._network(cell), original)
+        snapshots = self._snapshots(folder)
         network, problem = self._network(cell), cell.problem
+        model = self._load(network, original / MODEL_FILE)
         task = UnlearningTask(
             self.data.limited(problem.limited_counts, cell.seed),
             problem.forget_classes,
@@ -297,19 +333,46 @@ class Runner:
             lambda: network.build(cell.seed, "original"),
             keep=self._keeper(cell),
             advance=self.display.advance,
+            watcher=snapshots,
         )
+        task.watch(model)
         self._start_measuring()
-        with (
-            self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
-            own_random_state(derived_seed(cell.seed, "unlearner")),
-        ):
-            started = time.monotonic()
-            unlearned = function(model, task, **arguments)
-            reads = task.image_reads
-            seconds = time.monotonic() - started + task.shared_seconds
-        check_unlearned(unlearned, method.name)
+        try:
+            with (
+                self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
+                own_random_state(derived_seed(cell.seed, "unlearner")),
+            ):
+                started = time.monotonic()
+                unlearned = function(model, task, **arguments)
+                reads = task.image_reads
+                seconds = time.monotonic() - started + task.shared_seconds - (snapshots.seconds if snapshots else 0.0)
+            check_unlearned(unlearned, method.name)
+        except Exception:
+            self._epochs_of_failed[cell.id] = self._epochs(cell, snapshots, None)
+            raise
         save_network(unlearned, folder / MODEL_FILE)
-        return self._model_facts({"unlearn": seconds}, reads, task.details)
+        facts = self._model_facts({"unlearn": seconds}, reads, task.details)
+        epochs = self._epochs(cell, snapshots, unlearned)
+        return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
+
+    def _snapshots(self, folder: Path) -> Snapshots | None:
+        """Return what keeps a method's epochs below a folder, None if the manifest does not ask for them."""
+        every = self.plan.resolved.manifest.evaluate_every
+        # An interrupted run may have left some.
+        shutil.rmtree(folder / EPOCHS, ignore_errors=True)
+        return Snapshots(folder / EPOCHS, every) if every else None
+
+    def _epochs(self, cell: Cell, snapshots: Snapshots | None, model: nn.Module | None) -> tuple[EpochRecord, ...]:
+        """Return the headline metrics after each epoch of a method that is done, and remove the snapshots."""
+        if snapshots is None:
+            return ()
+
+        def extract(weights: Path, path: Path) -> None:
+            self._extract(cell, weights, path, f"epochs of {_name(cell)}")
+
+        epochs = tuple(judge_epochs(snapshots.of(model), self.plan.metrics, extract))
+        snapshots.remove()
+        return epochs
 
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
         """Return what keeps a method's shareable results in the store."""
@@ -342,8 +405,8 @@ class Runner:
         shape = input_shape(problem.info.shape, self.recipe)
         return Network(architecture.name, architecture.options, len(problem.info.class_names), shape)
 
-    def _load(self, network: Network, folder: Path) -> nn.Module:
-        model = load_network(network.build(0, "shape"), folder / MODEL_FILE)
+    def _load(self, network: Network, weights: Path) -> nn.Module:
+        model = load_network(network.build(0, "shape"), weights)
         return model.to(self.device).eval()
 
     def _start_measuring(self) -> None:
@@ -382,6 +445,8 @@ def _attributes(cell: Cell) -> dict[str, Any]:
         "num_classes": len(problem.info.class_names),
         "forget_classes": list(problem.forget_classes),
         "seed": cell.seed,
+        "problem": problem.id,
+        "superclasses": list(problem.info.superclasses),
     }
 
 
