@@ -93,6 +93,4 @@ def linear_cka(
     """
     judged_against = references.original if reference == "original" else references.retrained
     classes = features.classes(images)
-    return debiased_linear_cka(
-        features.rows("test/features", classes), judged_against.rows("test/features", classes)
-    )
+    return debiased_linear_cka(features.rows("test/features", classes), judged_against.rows("test/features", classes))

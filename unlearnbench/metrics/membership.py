@@ -31,7 +31,9 @@ def attack_inputs(
     rows = np.arange(len(labels))
     others = logs.copy()
     others[rows, own] = -np.inf
-    return np.stack([logs[rows, own], logs.max(axis=1), entropy(probabilities), logs[rows, own] - others.max(axis=1)], 1)
+    return np.stack(
+        [logs[rows, own], logs.max(axis=1), entropy(probabilities), logs[rows, own] - others.max(axis=1)], 1
+    )
 
 
 def logistic_fit(inputs: NDArray[np.float64], targets: NDArray[np.bool_], penalty: float = 1.0) -> NDArray[np.float64]:
