@@ -66,7 +66,7 @@ class Row:
         return intervals.t_interval(list(self.values(metric).values()))
 
     def outcomes(self, metric: str, seeds: Sequence[int]) -> NDArray[Any]:
-        """Return a metric by seed and test image, (S, N); by seed alone, (S, 1), where a record does not say by image."""
+        """Return a metric by seed and test image, (S, N); by seed alone, (S, 1), where a record has no images."""
         records = {record.seed: record.metrics[metric] for record in self.done if metric in record.metrics}
         hits = [records[seed].hits for seed in seeds]
         images = {found.images if found else None for found in hits}

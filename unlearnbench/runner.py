@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
-from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.epochs import judge_epochs
+from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.extraction import write_features
 from unlearnbench.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.judging import Material, judge
