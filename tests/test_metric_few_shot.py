@@ -74,9 +74,7 @@ def test_equal_logits_go_to_the_lowest_class() -> None:
 
 def test_the_draws_depend_on_the_seed_alone() -> None:
     features, labels = blobs(0, 5, 12, 3, spread=2.0)
-    first, again, other = (
-        feature_file(features, labels, forget=[4], num_classes=5, seed=seed) for seed in (0, 0, 1)
-    )
+    first, again, other = (feature_file(features, labels, forget=[4], num_classes=5, seed=seed) for seed in (0, 0, 1))
 
     assert few_shot_relearning(first, shots=1).details == few_shot_relearning(again, shots=1).details
     assert few_shot_relearning(first, shots=1).details != few_shot_relearning(other, shots=1).details

@@ -80,7 +80,11 @@ def test_entropy_is_scipys() -> None:
 
 
 def test_prediction_entropy_is_one_if_nothing_is_known_and_zero_if_all_is_sure() -> None:
-    for logits, expected in (([[0.0, 0.0, 0.0]], 1.0), ([[0.0, 1e3, 0.0]], 0.0), ([[0.0, 0.0, -1e3]], np.log(2) / np.log(3))):
+    for logits, expected in (
+        ([[0.0, 0.0, 0.0]], 1.0),
+        ([[0.0, 1e3, 0.0]], 0.0),
+        ([[0.0, 0.0, -1e3]], np.log(2) / np.log(3)),
+    ):
         file = feature_file(np.zeros((1, 2)), [2], forget=[2], num_classes=3, logits=logits,
                             limited=(np.zeros((3, 2)), range(3)))  # fmt: skip
         assert prediction_entropy(file) == pytest.approx(expected)
