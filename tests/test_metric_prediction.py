@@ -55,8 +55,10 @@ def test_a_forget_class_without_images_is_named() -> None:
 
 
 def test_a_single_output_has_no_matrix_and_no_entropy() -> None:
-    file = feature_file(np.zeros((1, 2)), [1], forget=[1], num_classes=2, outputs=[0], logits=[[7.0]],
-                        limited=(np.zeros((2, 2)), [0, 1]), limited_logits=[[1.0], [1.0]], weight=np.ones((1, 2)))  # fmt: skip
+    file = feature_file(
+        np.zeros((1, 2)), [1], forget=[1], num_classes=2, outputs=[0], logits=[[7.0]],
+        limited=(np.zeros((2, 2)), [0, 1]), limited_logits=[[1.0], [1.0]], weight=np.ones((1, 2)),
+    )  # fmt: skip
 
     for metric in (prediction_matrix, prediction_entropy):
         with pytest.raises(MetricError, match="single output"):

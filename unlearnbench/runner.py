@@ -353,6 +353,8 @@ class Runner:
         save_network(unlearned, folder / MODEL_FILE)
         facts = self._model_facts({"unlearn": seconds}, reads, task.details)
         epochs = self._epochs(cell, snapshots, unlearned)
+        if snapshots is not None and snapshots.taken and not epochs:
+            facts["details"]["epochs"] = "the task does not know the returned model; the method should call task.watch"
         return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
 
     def _snapshots(self, folder: Path) -> Snapshots | None:

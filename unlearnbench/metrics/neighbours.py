@@ -66,13 +66,15 @@ def _prepared(rows: NDArray[np.float32], distance: Distance) -> NDArray[np.float
 def _largest(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Return (N, count) columns of the largest entries of each row, in any order; of equal ones the first."""
     if count == 1:
-        return similarity.argmax(axis=1)[:, None]
+        first: NDArray[np.int64] = similarity.argmax(axis=1)[:, None]
+        return first
     last = similarity.shape[1] - count
     threshold = np.partition(similarity, last, axis=1)[:, last, None]
     above, equal = similarity > threshold, similarity == threshold
     missing = count - above.sum(axis=1, keepdims=True)
     chosen = above | (equal & (equal.cumsum(axis=1) <= missing))
-    return np.nonzero(chosen)[1].reshape(len(similarity), count)
+    columns: NDArray[np.int64] = np.nonzero(chosen)[1].reshape(len(similarity), count)
+    return columns
 
 
 def forget_neighbour_accuracy(
