@@ -19,6 +19,7 @@ from torch import nn
 
 from unlearnbench.cli import main
 from unlearnbench.evaluation import evaluate
+from unlearnbench.features import open_features
 from unlearnbench.measurement import Measurement
 from unlearnbench.ranking import rows_by_problem
 from unlearnbench.record import Record, load_records, read_record, with_hash, write_record
@@ -222,6 +223,24 @@ def test_a_copy_that_nobody_knows_has_no_epochs(
     assert record.status == "done"
     assert record.epochs == ()
     assert record.details["epochs"] == "the task does not know the returned model; the method should call task.watch"
+
+
+def test_features_in_half_precision_give_about_the_same_metrics(stored_run: Path, tmp_path: Path) -> None:
+    text = MANIFEST.replace("evaluate_every = 1", 'evaluate_every = 1\nfeature_dtype = "float16"').replace(
+        "[0, 1]", "[0]"
+    )
+    (tmp_path / "metrics.toml").write_text(text)
+    shutil.copytree(stored_run / "store", tmp_path / "runs" / "store")
+    cli("run", tmp_path / "metrics.toml", "-o", tmp_path / "runs", "--device", "cpu", "--only", "wd")
+
+    half, whole = records(tmp_path / "runs")["wd/0"], records(stored_run)["wd/0"]
+    with open_features(tmp_path / "runs" / half.files["features"].path) as features:
+        assert features.attributes["feature_dtype"] == "float16"
+        assert features.attributes["model_sha256"] == half.files["model"].sha256
+        assert features.array("limited/features").dtype == "float16"
+    assert half.value("forget_accuracy") == whole.value("forget_accuracy")
+    for label in ("linear_cka reference=retrained images=forget", "forget_prototype_accuracy", "probe_recovery"):
+        assert half.value(label) == pytest.approx(whole.value(label), abs=0.03)
 
 
 def test_relearn_cost_counts_images_until_fdr_and_a_margin_are_reached(stored_run: Path) -> None:

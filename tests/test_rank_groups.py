@@ -122,6 +122,12 @@ def test_a_group_ends_where_its_leader_is_told_apart() -> None:
     assert ranks(a, b, c) == {"a": 1, "b": 1, "c": 3}
 
 
+def test_a_method_of_wide_spread_is_with_the_leader_it_cannot_be_told_from() -> None:
+    steady, wide = row("steady", [0.1] * 5, [0.6] * 5), row("wide", [0.0, 0.0, 0.0, 0.0, 0.6], [0.6] * 5)
+
+    assert ranks(row("best", [0.0] * 5, [0.6] * 5), steady, wide) == {"best": 1, "wide": 1, "steady": 3}
+
+
 def test_without_outcomes_by_image_the_seeds_alone_are_drawn() -> None:
     close = ranks(row("a", [0.1, 0.2, 0.3, 0.2, 0.1], [0.6] * 5), row("b", [0.2, 0.1, 0.3, 0.1, 0.2], [0.6] * 5))
     apart = ranks(row("a", [0.1, 0.2, 0.3, 0.2, 0.1], [0.6] * 5), row("b", [0.2, 0.3, 0.4, 0.3, 0.2], [0.6] * 5))
