@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -387,3 +388,22 @@ def test_the_table_ranks_by_paired_intervals(stored_run: Path) -> None:
 
     assert [row.label for row in rows][:2] == ["original", "fdr"]
     assert all(row.rank is not None or row.note or row.is_reference for row in rows)
+
+
+def test_the_readmes_examples_read_a_finished_run(
+    stored_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text().partition("## Reading the features")[2]
+    with_reader, with_h5py = re.findall(r"```python\n(.*?)```", readme, re.S)
+    monkeypatch.chdir(stored_run.parent)
+    found = records(stored_run)
+
+    exec(compile(with_reader, "README", "exec"), {})
+    shown = dict(line.rsplit(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert len(shown) == 10
+    for name, value in shown.items():
+        record = found[name.replace(" ", "/")]
+        assert float(value) == pytest.approx(record.value("forget_prototype_accuracy"))
+
+    exec(compile(with_h5py.replace("ID", Path(found["fdr/0"].files["features"].path).parts[-2]), "README", "exec"), {})
+    assert "forget_classes" in capsys.readouterr().out

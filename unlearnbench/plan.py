@@ -159,7 +159,7 @@ def _cell(
         source_hash("unlearnbench.extraction"),
     )
     metrics = [list(vars(metric).values()) for metric in resolved.metrics]
-    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
+    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.judging"))
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
     return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
 
