@@ -232,6 +232,40 @@ def table(folder: Runs, as_json: JsonOption = False) -> None:
     _show_tables(load_records(folder), as_json)
 
 
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="An installed unlearner.")],
+) -> None:
+    """Check that an unlearner keeps to the contract, on a small real problem."""
+    from unlearnbench.registry import find
+
+    plugin = find("unlearners", name)
+    from unlearnbench.testing import examine
+
+    failed = 0
+    for finding in examine(plugin.load()):
+        failed += finding.status == "failed"
+        typer.echo(f"{finding.status:<15} {finding.check}{': ' if finding.message else ''}{finding.message}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def relevance(folder: Runs, as_json: JsonOption = False) -> None:
+    """Show which share of each layer ERwP found relevant in the runs of DIR, and save it as CSV."""
+    from unlearnbench.record import load_records
+    from unlearnbench.relevance_table import relevance_json, relevance_tables, searches, write_relevance
+
+    found = searches(load_records(folder), folder)
+    if as_json:
+        _print_json(relevance_json(found))
+    else:
+        for shown in relevance_tables(found):
+            _data().print(shown)
+    for path in write_relevance(found, folder / "relevance"):
+        _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
 @leaderboard_app.command("build")
 def leaderboard_build(
     records: Runs,

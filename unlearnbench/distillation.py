@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from unlearnbench.task import UnlearningTask
 
 Reduction = Literal["batch_mean", "element_mean"]
 
@@ -32,3 +36,34 @@ def distillation_loss(
     q = F.log_softmax(student.float() / kappa, dim=1)
     divergence = F.kl_div(q, p, reduction="batchmean" if reduction == "batch_mean" else "mean", log_target=True)
     return kappa**2 * divergence
+
+
+class Teacher:
+    """The untouched original model in evaluation mode, and the loss that holds a student to it.
+
+    Args:
+        original: Copied; may be trained afterwards.
+        task: Knows the retain classes, whose logits alone take part.
+        beta: Weight of the loss.
+        kappa: Temperature.
+        reduction: See `distillation_loss`.
+    """
+
+    def __init__(
+        self, original: nn.Module, task: UnlearningTask, beta: float, kappa: float, reduction: Reduction
+    ) -> None:
+        self._model = copy.deepcopy(original).eval().requires_grad_(False)
+        self._task = task
+        self._beta, self._kappa, self._reduction = beta, kappa, reduction
+
+    def loss(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Return beta times the distillation loss of a batch.
+
+        Args:
+            images: (B, C, H, W), as the student saw them.
+            logits: (B, K or more) of the student.
+        """
+        with torch.no_grad(), self._task.autocast():
+            target = self._model(images)
+        retain = self._task.retain_classes
+        return self._beta * distillation_loss(logits[:, retain], target[:, retain], self._kappa, self._reduction)

@@ -50,7 +50,7 @@ def _torch_pair() -> Finding:
         return Finding(
             "torch and torchvision",
             f"do not work together: {reason}\n"
-            "           install both from the same place in one command: pip install --force-reinstall torch torchvision",
+            "           install both together: pip install --force-reinstall torch torchvision",
             False,
         )
     return Finding("torch and torchvision", f"work together (torch {torch.__version__})", True)

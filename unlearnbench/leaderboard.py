@@ -12,11 +12,11 @@ from unlearnbench.table import CAPTION, markdown_table, method_name
 
 LEGEND = """\
 - **FAe**, forgetting accuracy: forget classes' test images still classified as their own class. Lower is better.
-- **FPAe**, forgetting prototype accuracy: forget classes' test images whose nearest class prototype is still their own. \
-The yardstick is FDR's value; below it means damage, not better forgetting.
+- **FPAe**, forgetting prototype accuracy: forget classes' test images whose nearest class prototype is still their \
+own. The yardstick is FDR's value; below it means damage, not better forgetting.
 - **CAne**, constraint accuracy: the same as FAe on the retain classes. Higher is better.
-- **Original** saw all classes, **FDR** (full data retraining) was trained from scratch without the forget classes; both are \
-references and have no rank.
+- **Original** saw all classes, **FDR** (full data retraining) was trained from scratch without the forget classes; \
+both are references and have no rank.
 - **images read** counts the images that a method took through the network on the way, per seed; **seconds** are its \
 training or unlearning time per seed on the machine of the record.
 """

@@ -26,6 +26,7 @@ from unlearnbench.networks import classifier, load_network, output_classes, save
 from unlearnbench.options import call_arguments
 from unlearnbench.plan import Cell, Plan, ReferenceModel
 from unlearnbench.progress import Display
+from unlearnbench.randomness import own_random_state
 from unlearnbench.record import (
     FileRecord,
     Measured,
@@ -228,7 +229,7 @@ class Runner:
         positions = torch.nonzero(wanted).flatten()
         self._start_measuring()
         name = f"training {reference.role} model, seed {reference.seed}"
-        with self.display.stage(name, reference.image_passes), torch.random.fork_rng():
+        with self.display.stage(name, reference.image_passes), own_random_state(0):
             training = ReferenceTraining(
                 model,
                 self.data.train,
@@ -238,7 +239,7 @@ class Runner:
                 reference.role,
                 self.display.advance,
             )
-            seconds = training.run(folder / CHECKPOINT)
+            seconds = training.train(folder / CHECKPOINT)
         save_network(model, folder / MODEL_FILE)
         forget = int(torch.isin(labels[positions], torch.tensor(cell.problem.forget_classes, device=self.device)).sum())
         epochs = self.recipe.epochs
@@ -265,9 +266,8 @@ class Runner:
         self._start_measuring()
         with (
             self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
-            torch.random.fork_rng(),
+            own_random_state(derived_seed(cell.seed, "unlearner")),
         ):
-            torch.manual_seed(derived_seed(cell.seed, "unlearner"))
             started = time.monotonic()
             unlearned = function(model, task, **arguments)
             reads = task.image_reads
@@ -279,28 +279,21 @@ class Runner:
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
         """Return what keeps a method's shareable results in the store."""
         store, problem = self.store, cell.problem
-        base = [
-            cell.original.id,
-            problem.forget_classes,
-            problem.limited_counts,
-            cell.seed,
-            cell.method.source,
-        ]
+        base = [cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed]
 
         def keep(
             name: str,
             settings: dict[str, Any],
             compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+            source: str,
         ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            identity = content_id(*base, name, settings)
+            identity = content_id(*base, name, settings, source)
 
             def build(folder: Path) -> dict[str, Any]:
                 tensors, facts = compute()
-                save_file(
-                    {key: value.cpu().contiguous() for key, value in tensors.items()},
-                    folder / "tensors.safetensors",
-                )
-                return {**facts, "settings": settings}
+                kept = {key: value.cpu().contiguous() for key, value in tensors.items()}
+                save_file(kept, folder / "tensors.safetensors")
+                return {**facts, "settings": settings, "id": identity}
 
             folder = store.get(name, identity, build)
             return load_file(folder / "tensors.safetensors"), store.facts(name, identity)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.pipeline import Batches
+from unlearnbench.source import source_hash
 from unlearnbench.split import derived_seed
 from unlearnbench.training import autocast, resolve_precision
 
@@ -27,8 +28,12 @@ class Keeper(Protocol):
         name: str,
         settings: dict[str, Any],
         compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+        source: str,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what `compute` returns, from an earlier call with the same name and settings if there was one."""
+        """Return what `compute` returns, or did in an earlier call with the same name, settings and source hash.
+
+        The facts get an `id` that names them among the kept results.
+        """
 
 
 class UnlearningTask:
@@ -203,7 +208,8 @@ class UnlearningTask:
             return counted()
         before = self._reads.clone()
         started = monotonic()
-        tensors, facts = self._keep(name, settings, counted)
+        tensors, facts = self._keep(name, settings, counted, source_hash(compute.__module__))
+        self.details.setdefault("kept", {})[name] = facts["id"]
         self.shared_seconds += max(0.0, facts["seconds"] - (monotonic() - started))
         reads = facts["image_reads"]
         self._reads = before + torch.tensor([reads["forget"], reads["retain"]], device=self.device)

@@ -18,6 +18,7 @@ from unlearnbench.errors import TrainingFailedError
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.networks import build_network
 from unlearnbench.pipeline import Augmentation, Batches
+from unlearnbench.randomness import own_random_state
 from unlearnbench.split import derived_seed
 
 CHECKPOINT_SECONDS = 30.0
@@ -44,8 +45,7 @@ class Network:
 
         Torch's global random state is the same afterwards.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed(derived_seed(seed, role, "weights"))
+        with own_random_state(derived_seed(seed, role, "weights")):
             return build_network(self.name, self.options, self.num_classes, self.shape)
 
 
@@ -155,9 +155,13 @@ class ReferenceTraining:
         """Steps of one epoch."""
         return math.ceil(len(self.positions) / self.recipe.batch_size)
 
-    def run(self, checkpoint: Path) -> float:
-        """Train to the end, from the checkpoint if there is one, and return the seconds it took in all."""
-        if checkpoint.is_file():
+    def train(self, checkpoint: Path | None = None) -> float:
+        """Train to the end and return the seconds that it took in all.
+
+        Args:
+            checkpoint: Taken up from if it is there, and written now and then; None for neither.
+        """
+        if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
         saved = monotonic()
         while self.epoch < self.recipe.epochs:
@@ -165,7 +169,8 @@ class ReferenceTraining:
             self._train_epoch()
             self.epoch += 1
             self.seconds += monotonic() - started
-            if monotonic() - saved > CHECKPOINT_SECONDS and self.epoch < self.recipe.epochs:
+            due = monotonic() - saved > CHECKPOINT_SECONDS and self.epoch < self.recipe.epochs
+            if checkpoint is not None and due:
                 self.save(checkpoint)
                 saved = monotonic()
         self.model.eval()

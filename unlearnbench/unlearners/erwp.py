@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnbench.distillation import Reduction, distillation_loss
+from unlearnbench.declaration import declare
+from unlearnbench.distillation import Reduction, Teacher
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import check_finite, set_learning_rate
 from unlearnbench.unlearners.relevance import RelevanceOptions, relevant_parameters
@@ -70,6 +70,8 @@ class ErwpOptions(DistillationOptions, RemovalOptions, RelevanceOptions):
     """All options of ERwP."""
 
 
+# Ascent needs some hundred steps; the check's limited data give nine in an epoch.
+@declare(check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20})
 def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpOptions()) -> nn.Module:
     """ERwP: find the parameters relevant to the forget classes, then move only them.
 
@@ -91,7 +93,7 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     optimizer and no batch-norm mode: Adam and the original's statistics are our choice; distillation is
     averaged over images and summed over classes.
     """
-    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    teacher = Teacher(model, task, options.beta, options.kappa, options.reduction) if options.l_kd else None
     masks, facts = relevant_parameters(model, task, options)
     task.report("relevant_share", facts["relevant_share"])
     update = MaskedUpdate(model, masks, options)
@@ -101,10 +103,10 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
         total = torch.zeros((), device=task.device)
         for images, labels in task.batches(1, batch_size=options.batch_size):
             with task.autocast():
-                with torch.no_grad():
-                    target = teacher(images)
                 logits = model(images)
-            loss = removal_loss(logits.float(), target.float(), labels, task, options)
+            loss = removal_loss(logits.float(), labels, task, options)
+            if teacher is not None:
+                loss = loss + teacher.loss(images, logits)
             update.step(loss)
             total += loss.detach()
         check_finite(float(total), f"removal epoch {epoch}")
@@ -113,25 +115,18 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     return model
 
 
-def removal_loss(logits: Tensor, target: Tensor, labels: Tensor, task: UnlearningTask, options: ErwpOptions) -> Tensor:
-    """Return the loss of a batch: ascent and descent over the batch size, plus beta times distillation.
+def removal_loss(logits: Tensor, labels: Tensor, task: UnlearningTask, options: RemovalOptions) -> Tensor:
+    """Return a batch's cross-entropy, retain images counted up and forget images down, over the batch size.
 
     Args:
         logits: (B, K) of the model.
-        target: (B, K) of the original.
-        labels: (B,).
+        labels: (B,) class indices.
         task: Knows which labels are forget classes.
-        options: Which terms there are, and their weights.
+        options: Which of the two terms there are.
     """
-    forget = task.is_forget(labels)
     entropy = F.cross_entropy(logits, labels, reduction="none")
-    signs = torch.where(forget, -float(options.l_e), float(options.l_ne))
-    loss = (signs * entropy).sum() / len(labels)
-    if options.l_kd:
-        retain = task.retain_classes
-        distilled = distillation_loss(logits[:, retain], target[:, retain], options.kappa, options.reduction)
-        loss = loss + options.beta * distilled
-    return loss
+    signs = torch.where(task.is_forget(labels), -float(options.l_e), float(options.l_ne))
+    return (signs * entropy).sum() / len(labels)
 
 
 def rate_of_epoch(options: RemovalOptions, epoch: int) -> float:
