@@ -57,11 +57,12 @@ class Listener:
     advance: Advance = lambda images: None
 
 
+SILENT = Listener()
 ADDABLE = ("cifar100", "cub200", "image_folder", "imagenet1k")
 
 
 def add(
-    name: str, paths: Sequence[Path], options: FolderOptions = FolderOptions(), listener: Listener = Listener()
+    name: str, paths: Sequence[Path], options: FolderOptions = FolderOptions(), listener: Listener = SILENT
 ) -> DatasetInfo:
     """Prepare a data set from folders or archives and return its facts.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.dataset import data_folder
 from unlearnbench.disk_space import size_text
+from unlearnbench.errors import DatasetError
+from unlearnbench.weights import Weights
 
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -130,6 +135,57 @@ def how_to_get(name: str, folder: Path) -> str:
         return f"{name} is not on this machine: nothing at {folder}\n  Add it: {add}"
     size, packed = DATASET_DOWNLOADS[name].size or 0, PREPARED_BYTES[name]
     return (
-        f"{name} is not on this machine: nothing at {folder} ({size_text(size)} to fetch, {size_text(packed)} on disk)\n"
+        f"{name} is not on this machine: nothing at {folder} "
+        f"({size_text(size)} to fetch, {size_text(packed)} on disk)\n"
         f"  Fetch it: unlearnbench data fetch {name}, or run with --download; or add your own copy: {add}"
     )
+
+
+def find_weights(architecture: str, label: str, folder: Path) -> Weights:
+    """Return the weights that a manifest means.
+
+    Args:
+        architecture: The architecture's name.
+        label: Name of published weights, or a path to a checkpoint.
+        folder: What a relative path is relative to: the manifest's folder.
+
+    Raises:
+        DatasetError: If there are none of this name, or they are not on this machine.
+    """
+    published = WEIGHTS.get((architecture, label))
+    if published is None:
+        return _own_checkpoint(architecture, label, folder)
+    path = cached_weights(published)
+    if path is None:
+        raise DatasetError(
+            f"{label!r} of {architecture} is not on this machine ({size_text(published.size)})\n"
+            f"  Fetch it: unlearnbench data fetch weights {architecture} {label}, or run with --download"
+        )
+    return Weights(
+        label,
+        published.checksum,
+        path,
+        published.algorithm,
+        published.checksum,
+        published.num_classes,
+        published.mean,
+        published.std,
+    )
+
+
+def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
+    path = folder / Path(label).expanduser()
+    if not path.is_file():
+        what = "no such file" if path.suffix in CHECKPOINT_SUFFIXES else "neither published weights nor a file"
+        names = [name for known, name in WEIGHTS if known == architecture]
+        listed = f"Published for {architecture}: {', '.join(names) or 'none'}"
+        raise DatasetError(f"{label!r}: {what} (looked at {path})\n  {listed}")
+    state = path.stat()
+    return Weights(label, _file_digest(path, state.st_size, state.st_mtime_ns), path)
+
+
+@functools.cache
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    """Return the hash of a file; size and time are there so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

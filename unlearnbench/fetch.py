@@ -63,8 +63,9 @@ def fetch(download: Download, folder: Path, progress: Progress = lambda done, to
         found = _digest(part, download.algorithm)
         part.unlink()
         raise DatasetError(
-            f"{download.url}: wrong checksum: {download.algorithm} {found}, not {download.checksum}; the file was removed\n"
-            "  Fetch it again; if it happens twice, the publisher has changed the file"
+            f"{download.url}: wrong checksum: {download.algorithm} {found}, not {download.checksum}\n"
+            "  The file was removed. "
+            "Fetch it again; if it happens twice, the publisher has changed the file"
         )
     part.replace(whole)
     return whole

@@ -192,9 +192,7 @@ def _statistics(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]
     return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
 
 
-def index(
-    found: Found, folder: Path, name: str, side: int, root: Path, advance: Advance = lambda images: None
-) -> None:
+def index(found: Found, folder: Path, name: str, side: int, root: Path, advance: Advance = lambda images: None) -> None:
     """Write an index of files that stay where they are and are decoded when they are read.
 
     Every file is read once for its hash and its header checked; its pixels are decoded when it is used.

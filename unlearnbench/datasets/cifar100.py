@@ -73,7 +73,7 @@ def _folders(places: Sequence[Path], roots: Sequence[Path]) -> Found:
     if not places:
         where = ", ".join(str(root) for root in roots)
         raise DatasetError(
-            f"cifar100: neither the official files (meta, train, test) nor folders train/CLASS and test/CLASS in {where}"
+            f"cifar100: neither the official files meta, train, test nor folders train/CLASS and test/CLASS in {where}"
         )
     faults: list[str] = []
     parts = {

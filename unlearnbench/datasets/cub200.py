@@ -34,9 +34,7 @@ def cub200(folder: Path) -> Dataset:
     return open_prepared(folder / "cub200")
 
 
-def find(
-    roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES
-) -> Found:
+def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:
     """Find CUB-200-2011 below some folders and check that it is whole.
 
     The lists are joined on the image id, never by their order. An image's id here is its official one.
@@ -60,7 +58,8 @@ def find(
     for file, table in (("image_class_labels.txt", labels), ("train_test_split.txt", split)):
         faults += [f"{place / file}: no line for image {key}" for key in images if key not in table]
         faults += [f"{place / file}: image {key} is not in images.txt" for key in table if key not in images]
-    faults += [f"{file}: missing" for path in images.values() if not (file := place / "images" / path).is_file()]
+    paths = [place / "images" / path for path in images.values()]
+    faults += [f"{path}: missing" for path in paths if not path.is_file()]
     faults += [f"image {key} has class {value}, not in classes.txt" for key, value in _foreign(labels, names)]
     raise_faults("cub200", faults)
     order = {key: index for index, key in enumerate(sorted(names))}

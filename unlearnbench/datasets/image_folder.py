@@ -33,7 +33,8 @@ def image_folder(folder: Path, *, source: str = "default") -> Dataset:
         added = sources(folder)
         known = did_you_mean(source, added) if added else ""
         raise DatasetError(
-            f"no images were added as {source!r}{known}\n  Add them: unlearnbench data add image_folder PATH --as {source}"
+            f"no images were added as {source!r}{known}\n"
+            f"  Add them: unlearnbench data add image_folder PATH --as {source}"
         )
     return open_prepared(place)
 

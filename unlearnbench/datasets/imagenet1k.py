@@ -31,16 +31,14 @@ def imagenet1k(folder: Path) -> Dataset:
     place = folder / "imagenet1k"
     if not is_prepared(place):
         raise DatasetError(
-            f"imagenet1k is not on this machine: nothing at {place} (about 150 GB of images, which stay in their own folder)\n"
-            "  It may not be passed on: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org, sort them\n"
-            "  into train/<wnid>/ and val/<wnid>/, then: unlearnbench data add imagenet1k PATH"
+            f"imagenet1k is not on this machine: nothing at {place} (about 150 GB, which stay in a folder of yours)\n"
+            "  It may not be passed on: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org,\n"
+            "  sort them into train/<wnid>/ and val/<wnid>/, then: unlearnbench data add imagenet1k PATH"
         )
     return open_prepared(place)
 
 
-def find(
-    roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES
-) -> Found:
+def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:
     """Find ImageNet-1k below some folders and check that it is whole.
 
     Args:
