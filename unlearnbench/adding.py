@@ -171,4 +171,4 @@ def _common_size(found: Found) -> tuple[int, int] | None:
         except DatasetError as error:
             faults.append(str(error))
     raise_faults("image_folder", faults)
-    return sizes.pop() if len(sizes) == 1 and max(*sizes)[0] <= LARGEST_KEPT_SIDE else None
+    return sizes.pop() if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_KEPT_SIDE else None
