@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, MetricError
 from unlearnbench.networks import captured_features, classifier, output_classes
 from unlearnbench.pipeline import Batches
 
@@ -161,20 +161,27 @@ class FeatureFile:
         return np.concatenate(parts) if parts else np.empty((0, *data.shape[1:]), dtype=np.float32)
 
     def labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`."""
+        """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`.
+
+        Raises:
+            MetricError: If one of the classes has no image.
+        """
         labels: NDArray[np.int64] = self.array(f"{part}/labels")
+        missing = np.setdiff1d(classes, labels).tolist()
+        if missing:
+            raise MetricError(f"no {part} image of classes {missing}")
         return labels[np.isin(labels, classes)]
 
     def prototypes(self, source: Source) -> NDArray[np.float64]:
         """Return the (K, D) mean feature of each class over `full` or `limited` training images.
 
         Raises:
-            InvalidFileError: If a class has no image.
+            MetricError: If a class has no image.
         """
         counts = self.array(f"prototypes/{source}/counts")
         if (counts == 0).any():
             missing = np.flatnonzero(counts == 0).tolist()
-            raise InvalidFileError(f"{self.path}: no {source} training image of classes {missing}")
+            raise MetricError(f"no training image of classes {missing} in the {source} data")
         means: NDArray[np.float64] = self.array(f"prototypes/{source}/sums") / counts[:, None]
         return means
 

@@ -89,7 +89,7 @@ class Batches:
     def _plain(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
         crop = self.augmentation.crop
         for images in self._stored(parts):
-            if crop is not None and crop < images.shape[-1]:
+            if crop is not None:
                 top, left = (images.shape[-2] - crop) // 2, (images.shape[-1] - crop) // 2
                 images = images[..., top : top + crop, left : left + crop]
             yield self.normalise(images.to(self.labels.device))

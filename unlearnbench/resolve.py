@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -182,6 +182,8 @@ def resolve(path: Path) -> Resolved:
             sides = _split_sides(file, choice, dataset[1].info)
             if sides is not None and architecture is not None and "training" in file.sections:
                 problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
+    if len({problem.id for problem in problems}) < len(problems):
+        file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
     manifest = file.manifest()
     assert dataset is not None  # its fault would have been raised
     return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics)
@@ -200,7 +202,9 @@ def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | Non
     return _lookup(file, kind, path, section["name"], given if isinstance(given, dict) else {})
 
 
-def _lookup(file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any]) -> Component | None:
+def _lookup(
+    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
+) -> Component | None:
     try:
         plugin = find(kind, name)
         options, faults = resolve_options(plugin, given)
@@ -208,7 +212,7 @@ def _lookup(file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dic
         file.fault((*path, "name"), str(error))
         return None
     for key, message in faults.items():
-        file.fault((*path, "options", key), message)
+        file.fault((*path, "matrix" if key in matrix else "options", key), message)
     if faults:
         return None
     return Component(name, options, plugin.distribution, plugin.version, plugin.source)
@@ -257,7 +261,7 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
         return
     channels, height, width = info.shape
     if recipe.crop is not None and recipe.crop > min(height, width):
-        file.fault(("training", "crop"), f"{recipe.crop} is more than the images of {info.name} have: {height}x{width}")
+        file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
     for key in ("mean", "std"):
         values = getattr(recipe, key)
         if values is not None and len(values) != channels:
@@ -294,24 +298,33 @@ def _labelled(
     file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
 ) -> Iterator[tuple[str, Component]]:
     """Yield label and component of every entry of a list; note faults, doubled labels among them."""
-    taken = {label: f"{label!r} is the name of a reference" for label in reserved}
+    taken: dict[str, int | None] = dict.fromkeys(reserved)
+    entries = file.raw.get(key)
+    if key not in file.sections and isinstance(entries, list):
+        # One entry is not well formed; the names and options of the others are looked up all the same.
+        for index in range(len(entries)):
+            _component(file, key, (key, index))
     for index, choice in enumerate(file.sections.get(key, ())):
-        if not choice.matrix:
-            component = _component(file, key, (key, index))
-            variants = [(choice.label or choice.name, component)]
-        else:
-            variants = [
-                (label, _lookup(file, key, (key, index), choice.name, options)) for label, options in _variants(choice)
-            ]
-        for label, component in variants:
+        for name in choice.matrix.keys() & choice.options.keys():
+            file.fault((key, index, "matrix", name), f"{name!r} stands among the options too; keep one")
+        for label, options in _variants(choice):
+            component = _lookup(file, key, (key, index), choice.name, options, choice.matrix)
             slug = label_slug(label)
-            if slug in taken:
-                place = "label" if choice.label else "name"
-                file.fault((key, index, place), f"{taken[slug]}\n  Give this entry a label of its own: label = ...")
-                continue
-            taken[slug] = f"the label {label!r} is taken by {key}.{index}"
-            if component is not None:
-                yield label, component
+            if slug not in taken:
+                taken[slug] = index
+                if component is not None:
+                    yield label, component
+            elif component is not None or choice.label:
+                file.fault((key, index, "label" if choice.label else "name"), _doubled(label, key, taken[slug], index))
+
+
+def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
+    """Return the fault of an entry whose label is taken, by the entry `owner` or by a reference (None)."""
+    if owner == index:
+        return f"two combinations of the matrix have the label {label!r}; remove one"
+    claimed = f"the label {label!r} is taken by {key}.{owner}"
+    reference = f"{label!r} is the name of a reference, which is always there"
+    return f"{reference if owner is None else claimed}\n  Give this entry a label of its own: label = ..."
 
 
 def label_slug(label: str) -> str:
@@ -356,6 +369,8 @@ def _problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
     valid = ProblemChoice.model_fields.keys() - {"matrix"}
     for key in choice.matrix.keys() - valid:
         file.fault(("problem", "matrix", key), f"unknown key{did_you_mean(key, valid)}")
+    for key in sorted(choice.matrix.keys() & choice.model_fields_set):
+        file.fault(("problem", "matrix", key), f"{key!r} stands in [problem] too; keep one")
     if choice.matrix.keys() - valid:
         return ()
     base = choice.model_dump(exclude={"matrix"})
@@ -389,15 +404,20 @@ def _one_of(file: ManifestFile, choice: ProblemChoice, first: str, second: str) 
     if len(given) == 1:
         return given[0]
     message = f"both {first} and {second} are given; keep one" if given else f"{first} or {second} is missing"
-    file.fault(("problem", *given[1:]), message)
+    file.fault(_place(file, second) if given else ("problem",), message)
     return None
+
+
+def _place(file: ManifestFile, key: str) -> KeyPath:
+    """Return where a key of the problem is set: in its table or in its matrix."""
+    return ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
 
 
 def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
     key = _one_of(file, choice, "forget_classes", "forget_last")
     if key is None:
         return None
-    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    path = _place(file, key)
     total = len(info.class_names)
     if key == "forget_last":
         last = choice.forget_last or 0
@@ -417,7 +437,7 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     if len(forget) != len(chosen):
         file.fault(path, "a class is named twice")
     elif not forget:
-        file.fault(path, f"no class is forgotten; name 1 to {total - 1} of {info.name}'s {total} classes")
+        file.fault(path, f"no class is forgotten; name 1 to {total - 1} of the {total} classes of {info.name}")
     elif len(forget) == total:
         file.fault(path, f"all {total} classes of {info.name} are forgotten; at least one must stay")
     else:
@@ -429,7 +449,7 @@ def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     key = _one_of(file, choice, "limited_share", "limited_images_per_class")
     if key is None:
         return None
-    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    path = _place(file, key)
     share, per_class = choice.limited_share, choice.limited_images_per_class
     if share is not None and not 0 < share <= 1:
         file.fault(path, f"{share:g} is not a share of the training images; above 0, at most 1")

@@ -136,7 +136,7 @@ class Runner:
         except UnlearnBenchError as error:
             return self._record(cell, "failed", str(error))
         # Unlearners are foreign code: whatever one raises must not stop the others.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(traceback.format_exc())
@@ -255,6 +255,7 @@ class Runner:
                 reference.seed,
                 reference.role,
                 self.display.advance,
+                self.store.say,
             )
             seconds = training.train(folder / CHECKPOINT)
         save_network(model, folder / MODEL_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ class ReferenceTraining:
         seed: The run's seed.
         role: "original" or "retrained".
         advance: Called with the number of images after each step.
+        say: Called with a line if a checkpoint cannot be used.
     """
 
     model: nn.Module
@@ -166,6 +168,7 @@ class ReferenceTraining:
     seed: int
     role: str
     advance: Callable[[int], None] = lambda images: None
+    say: Callable[[str], None] = lambda message: None
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -232,7 +235,11 @@ class ReferenceTraining:
         temporary.replace(checkpoint)
 
     def _load(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            self.say(f"{checkpoint} is damaged; the training starts anew")
+            return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]

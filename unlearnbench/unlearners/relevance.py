@@ -113,6 +113,13 @@ def zeroed_count(size: int, share: float) -> int:
     return min(size, math.ceil(round(size * share, 6)))
 
 
+def first_of(order: Tensor, count: int, like: Tensor) -> Tensor:
+    """Return a bool mask of the shape of `like` that marks the first `count` positions of a flat order."""
+    chosen = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+    chosen[order[:count]] = True
+    return chosen.view(like.shape)
+
+
 def find_share(accuracy_without: Callable[[float], float], first_share: float, threshold: float) -> tuple[float, float]:
     """Look for the share of a layer that must be zeroed for a class's accuracy to be low.
 
@@ -163,7 +170,7 @@ def search(
     findings = []
     for label in task.forget_classes.tolist():
         for finding, relevant in _search_class(model, task, options, parameters, label):
-            masks[finding.layer].view(-1)[relevant] = True
+            masks[finding.layer] |= relevant
             findings.append(finding)
     return masks, findings
 
@@ -175,7 +182,7 @@ def _search_class(
     parameters: dict[str, nn.Parameter],
     label: int,
 ) -> Iterator[tuple[LayerFinding, Tensor]]:
-    """Yield for each layer what was found and the positions of the relevant parameters."""
+    """Yield for each layer what was found and a mask of the relevant parameters."""
     plain = task.images_of(label)
     labels = torch.full((len(plain),), label, device=task.device)
     changed = augmented(task.pixels(plain), options.augmentation, task.generator("augmentation", label))
@@ -189,14 +196,15 @@ def _search_class(
 
         def accuracy_without(share: float, weights: Tensor = parameter.data, order: Tensor = order) -> float:
             kept = weights.clone()
-            weights.view(-1)[order[: zeroed_count(len(order), share)]] = 0
+            weights.masked_fill_(first_of(order, zeroed_count(len(order), share), weights), 0)
             accuracy = _accuracy(model, judged, labels, task)
             weights.copy_(kept)
             return accuracy
 
         share, after = find_share(accuracy_without, options.first_share, options.threshold)
         finding = LayerFinding(label, name, share, intact, after, after < options.threshold)
-        yield finding, order[: zeroed_count(zeroed_count(len(order), share), options.keep_share)]
+        kept_count = zeroed_count(zeroed_count(len(order), share), options.keep_share)
+        yield finding, first_of(order, kept_count, parameter)
 
 
 def _accuracy(model: nn.Module, images: Tensor, labels: Tensor, task: UnlearningTask) -> float:
