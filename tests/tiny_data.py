@@ -43,9 +43,9 @@ def class_tree(folder: Path, counts: dict[str, int], side: int = 8, salt: int = 
     return folder
 
 
-def cifar_folders(folder: Path, train: int = 6, test: int = 2) -> Path:
-    class_tree(folder / "train", dict.fromkeys(CIFAR_CLASSES, train), 32, salt=1)
-    class_tree(folder / "test", dict.fromkeys(CIFAR_CLASSES, test), 32, salt=2)
+def cifar_folders(folder: Path, train: int = 6, test: int = 2, classes: tuple[str, ...] = CIFAR_CLASSES) -> Path:
+    class_tree(folder / "train", dict.fromkeys(classes, train), 32, salt=1)
+    class_tree(folder / "test", dict.fromkeys(classes, test), 32, salt=2)
     return folder
 
 
@@ -95,11 +95,13 @@ def imagenet_tree(folder: Path, classes: int = 4, train: int = 3, test: int = 1)
     return folder
 
 
-def small_imagenet(monkeypatch: pytest.MonkeyPatch, classes: int = 4, train: int = 3, test: int = 1) -> None:
+def small_imagenet(
+    monkeypatch: pytest.MonkeyPatch, classes: int = 4, train: int = 3, test: int = 1, side: int = 36
+) -> None:
     """Tell ImageNet's reader that a few classes are all, and keep images small."""
     counts = {"classes": classes, "train": classes * train, "test": classes * test}
     monkeypatch.setattr(imagenet1k, "find", functools.partial(imagenet1k.find, **counts))
-    monkeypatch.setattr(imagenet1k, "SIDE", 36)
+    monkeypatch.setattr(imagenet1k, "SIDE", side)
 
 
 class WebServer:
@@ -127,7 +129,7 @@ class WebServer:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server.server_port}{path}"
