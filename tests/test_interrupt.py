@@ -24,11 +24,11 @@ def start_run(manifest: Path, output: Path) -> subprocess.Popen[str]:
 
 def wait_for(moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait until a moment of a run has come; the run must not end before."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not moment():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
-        time.sleep(0.001)
+        time.sleep(0.005)
 
 
 def count(output: Path, pattern: str) -> int:
@@ -39,7 +39,6 @@ def test_a_run_killed_again_and_again_ends_in_the_same_records(finished: Finishe
     output = tmp_path / "runs"
     moments: list[Callable[[], bool]] = [
         lambda: count(output, "store/models/*.partial/checkpoint.pt") > 0,
-        lambda: count(output, "records/**/seed-*.json") >= 2 and count(output, "store/features/*.partial") > 0,
         lambda: count(output, "records/**/seed-*.json") >= 4 and count(output, "store/relevance/*.partial") > 0,
         lambda: count(output, "records/**/seed-*.json") >= 7,
     ]
@@ -60,7 +59,7 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(finished: FinishedRun, t
     process = start_run(finished.manifest, output)
     wait_for(lambda: count(output, "records/**/seed-*.json") >= 2, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
     assert "Traceback" not in err
@@ -83,7 +82,7 @@ def test_ctrl_c_before_the_first_cell_is_told_too(search_path: Path, tmp_path: P
 def test_two_runs_on_one_output_folder_share_their_work(finished: FinishedRun, tmp_path: Path) -> None:
     output = tmp_path / "runs"
     processes = [start_run(finished.manifest, output) for _ in range(2)]
-    results = [process.communicate(timeout=120) for process in processes]
+    results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert results[0][0] == results[1][0]
     assert "Original" in results[0][0]
