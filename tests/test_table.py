@@ -9,7 +9,16 @@ from helpers import make_record
 from rich.console import Console
 
 from unlearnbench.ranking import Row, rows_by_problem
-from unlearnbench.table import HEADER, cells, gap_to_retrained, markdown_table, percent, print_tables
+from unlearnbench.table import (
+    DISPENSABLE,
+    HEADER,
+    cells,
+    fitting_table,
+    gap_to_retrained,
+    markdown_table,
+    percent,
+    print_tables,
+)
 
 RECORDS = [
     *(make_record("original", seed, metrics=(0.9, 0.8, 0.9)) for seed in (0, 1)),
@@ -128,3 +137,17 @@ def test_json_of_a_method_that_failed_names_its_seeds() -> None:
         [],
         "not applicable with seed 0: needs batch norm",
     )
+
+
+@pytest.mark.parametrize(
+    ("width", "missing"),
+    [(200, set()), (90, {"images read", "seconds"}), (40, set(DISPENSABLE))],
+)
+def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int, missing: set[str]) -> None:
+    console = Console(width=width, file=io.StringIO())
+    table = fitting_table(rows(), console)
+    shown = {str(column.header) for column in table.columns}
+    assert set(HEADER) - shown == missing
+    console.print(table)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("…" in printed) == (width == 40)
