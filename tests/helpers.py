@@ -204,6 +204,7 @@ def make_record(
             "architecture": "digits_net",
             "architecture_options": {},
             "weights": None,
+            "start": None,
             "training": {"epochs": 2, "crop": None, "milestones": []},
             "num_classes": 10,
             "forget_classes": [9],
