@@ -99,7 +99,7 @@ def start(*arguments: str | Path, path: Path | None = None) -> subprocess.Popen[
 def python(*arguments: str | Path, path: Path | None = None) -> Done:
     """Run `python ARGUMENTS` in a process of its own to its end."""
     process = start(*arguments, path=path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return Done(process.returncode, out, err)
 
 

@@ -35,7 +35,7 @@ def test_the_example_manifest_is_valid(tmp_path: Path) -> None:
     manifest = tmp_path / "example.toml"
     manifest.write_text(block("toml", "[problem]"))
     plan = make_plan(resolve(manifest))
-    assert [cell.method.label for cell in plan.cells][:4] == ["original", "fdr", "wd", "erwp, sgd beta=8"]
+    assert [cell.method.label for cell in plan.cells][:4] == ["original", "fdr", "wd", "erwp-sgd beta=8"]
     assert len(plan.cells) == 5 * (2 + 1 + 5)
 
 

@@ -141,7 +141,7 @@ def test_json_of_a_method_that_failed_names_its_seeds() -> None:
 
 @pytest.mark.parametrize(
     ("width", "missing"),
-    [(200, set()), (70, {"images read"}), (40, set(DISPENSABLE))],
+    [(200, set()), (90, {"images read", "seconds"}), (40, set(DISPENSABLE))],
 )
 def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int, missing: set[str]) -> None:
     console = Console(width=width, file=io.StringIO())

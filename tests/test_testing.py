@@ -64,7 +64,7 @@ def changes_the_original(model: nn.Module, task: UnlearningTask) -> nn.Module:
 
 def changes_the_images(model: nn.Module, task: UnlearningTask) -> nn.Module:
     for thing in gc.get_objects():
-        if isinstance(thing, torch.Tensor) and thing is task._data._images:
+        if type(thing) is torch.Tensor and thing is task._data._images:
             thing.fill_(0)
     return good(model, task)
 

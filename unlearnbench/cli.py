@@ -78,13 +78,13 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run every method of each MANIFEST and print the table; what is done already is not done again."""
-    if download:
-        _fetch_missing(manifests)
-    plans = [_plan(path, tuple(only or ())) for path in manifests]
-    if dry_run:
-        _show_work(plans, output, as_json)
-        return
     try:
+        if download:
+            _fetch_missing(manifests)
+        plans = [_plan(path, tuple(only or ())) for path in manifests]
+        if dry_run:
+            _show_work(plans, output, as_json)
+            return
         records = [record for plan in plans for record in _run_plan(plan, output, device)]
     except KeyboardInterrupt:
         _messages().print("interrupted; the same command goes on from here", highlight=False)
@@ -94,6 +94,7 @@ def run(
         f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
@@ -131,7 +132,8 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         return
     for plan in plans:
         work = works[plan.resolved.file]
-        _data().print(work_table(work, f"{plan.resolved.file}: {len(plan.cells)} cells"))
+        typer.echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
+        _data().print(work_table(work))
 
 
 def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
@@ -195,7 +197,8 @@ def validate(manifests: Manifests) -> None:
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
         typer.echo(
             f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
-            f"{len(resolved.manifest.seeds)} seeds, {len(plan.cells)} cells"
+            f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
+            f"{len(plan.cells)} cells"
         )
     if faults:
         raise typer.Exit(1)

@@ -78,9 +78,9 @@ def known_passes(works: list[Work]) -> int:
     return sum(work.image_passes or 0 for work in works)
 
 
-def work_table(works: list[Work], title: str) -> Table:
+def work_table(works: list[Work]) -> Table:
     """Return the work as a table for a terminal."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in ("work", "cells", "cached", "to do", "image passes"):
         table.add_column(name, justify="left" if name == "work" else "right")
     for work in works:

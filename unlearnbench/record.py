@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.store import Store, write_json
 
@@ -188,8 +188,15 @@ def content_hash(values: dict[str, Any]) -> str:
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record so that a reader finds the old file or the whole new one."""
-    write_json(path, record.model_dump(mode="json"))
+    """Write a record so that a reader finds the old file or the whole new one.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    try:
+        write_json(path, record.model_dump(mode="json"))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_record(path: Path) -> Record:

@@ -22,7 +22,7 @@ from unlearnbench.features import FEATURE_FILE, open_features, write_features
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.naming import content_id
-from unlearnbench.networks import classifier, load_network, output_classes, save_network
+from unlearnbench.networks import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.options import call_arguments
 from unlearnbench.plan import Cell, Plan, ReferenceModel
 from unlearnbench.progress import Display
@@ -197,11 +197,11 @@ class Runner:
 
     def _features(self, cell: Cell) -> Path:
         """Return the store's folder with the cell's feature file."""
-        if not self.store.has("features", cell.features_id):
-            self._model_folder(cell)
+        # The model too must be there and whole: the record rests on both.
+        trained = self._model_folder(cell)
 
         def build(folder: Path) -> dict[str, Any]:
-            model = self._load(self._network(cell), self._model_folder(cell))
+            model = self._load(self._network(cell), trained)
             started = time.monotonic()
             limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
             images = len(self.data.test) + len(self.data.train)
@@ -298,7 +298,7 @@ class Runner:
             unlearned = function(model, task, **arguments)
             reads = task.image_reads
             seconds = time.monotonic() - started + task.shared_seconds
-        check_unlearned(unlearned, method.name)
+        check_unlearned(unlearned, method.name, network.num_classes)
         save_network(unlearned, folder / MODEL_FILE)
         return self._model_facts({"unlearn": seconds}, reads, task.details)
 
@@ -347,7 +347,7 @@ class Runner:
         return {"seconds": seconds, "image_reads": reads, "details": details, "peak_memory_bytes": peak}
 
 
-def check_unlearned(model: Any, name: str) -> None:
+def check_unlearned(model: Any, name: str, num_classes: int) -> None:
     """Check what an unlearner returned.
 
     Raises:
@@ -359,6 +359,11 @@ def check_unlearned(model: Any, name: str) -> None:
     outputs, classes = classifier(model).out_features, len(output_classes(model))
     if outputs != classes:
         raise PluginError(f"{name} returned a model with {outputs} outputs that stand for {classes} classes")
+    if outputs != num_classes and not hasattr(model, OUTPUT_CLASSES):
+        raise PluginError(
+            f"{name} returned a model with {outputs} outputs for {num_classes} classes; "
+            "keep_outputs and add_output of unlearnbench.networks change them"
+        )
     for key, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")

@@ -73,7 +73,7 @@ def fitting_table(rows: Sequence[Row], console: Console) -> Table:
     endless = console.options.update(max_width=10_000)
     for dropped in range(len(DISPENSABLE) + 1):
         table = terminal_table(rows, DISPENSABLE[:dropped])
-        if console.measure(table, options=endless).minimum <= console.width:
+        if console.measure(table, options=endless).maximum <= console.width:
             break
     return table
 
