@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unlearnbench.catalogue import how_to_get
+from unlearnbench.catalogue import how_to_get, not_here
 from unlearnbench.class_folders import Found, FoundPart, class_images, merged, paired, raise_faults
 from unlearnbench.dataset import Dataset
 from unlearnbench.errors import DatasetError
@@ -26,13 +26,16 @@ def cifar100(folder: Path) -> Dataset:
         folder: The data folder; `unlearnbench data fetch cifar100` or `data add cifar100` puts it there.
 
     Raises:
-        DatasetError: If it was not added, or is damaged.
+        NotHereError: If it was not added.
+        DatasetError: If it is damaged.
 
     Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), fine labels. Images of a
     class are in the order of their file names, so that every form of the data set gives the same revision.
     """
     if not is_prepared(folder / "cifar100"):
-        raise DatasetError(how_to_get("cifar100", folder / "cifar100"))
+        message = how_to_get("cifar100", folder / "cifar100")
+        counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
+        raise not_here("cifar100", message, CLASSES, *counts, (3, 32, 32))
     return open_prepared(folder / "cifar100")
 
 
