@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from unlearnbench import __version__
+from unlearnbench.data_cli import data_app, telling
 from unlearnbench.errors import UnlearnBenchError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 leaderboard_app = typer.Typer(help="Publish tables.", no_args_is_help=True)
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(data_app, name="data")
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -71,16 +73,18 @@ def run(
         list[str] | None,
         typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets first.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run every method of each MANIFEST and print the table; what is done already is not done again."""
-    plans = [_plan(path, tuple(only or ())) for path in manifests]
-    if dry_run:
-        _show_work(plans, output, as_json)
-        return
     try:
+        if download:
+            _fetch_missing(manifests)
+        plans = [_plan(path, tuple(only or ()), to_run=not dry_run) for path in manifests]
+        if dry_run:
+            _show_work(plans, output, as_json)
+            return
         records = [record for plan in plans for record in _run_plan(plan, output, device)]
     except KeyboardInterrupt:
         _messages().print("interrupted; the same command goes on from here", highlight=False)
@@ -90,17 +94,28 @@ def run(
         f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
 
 
-def _plan(path: Path, only: tuple[str, ...]) -> Plan:
+def _fetch_missing(manifests: list[Path]) -> None:
+    from unlearnbench.obtaining import fetch_missing
+
+    with telling() as (counting, listener):
+        for path in manifests:
+            fetch_missing(path, listener, counting.download)
+
+
+def _plan(path: Path, only: tuple[str, ...], *, to_run: bool) -> Plan:
     from unlearnbench.naming import did_you_mean
     from unlearnbench.plan import make_plan
     from unlearnbench.resolve import resolve
 
-    resolved = resolve(path)
+    resolved = resolve(path, to_run=to_run)
+    for missing in resolved.missing:
+        typer.echo(missing, err=True)
     labels = [method.label for method in resolved.methods]
     for label in only:
         if label not in labels:
@@ -119,7 +134,8 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         return
     for plan in plans:
         work = works[plan.resolved.file]
-        _data().print(work_table(work, f"{plan.resolved.file}: {len(plan.cells)} cells"))
+        typer.echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
+        _data().print(work_table(work))
 
 
 def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
@@ -174,7 +190,7 @@ def validate(manifests: Manifests) -> None:
     faults = 0
     for path in manifests:
         try:
-            plan = make_plan(resolve(path))
+            plan = make_plan(resolve(path, to_run=False))
         except InvalidFileError as error:
             faults += 1
             typer.echo(str(error), err=True)
@@ -183,8 +199,11 @@ def validate(manifests: Manifests) -> None:
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
         typer.echo(
             f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
-            f"{len(resolved.manifest.seeds)} seeds, {len(plan.cells)} cells"
+            f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
+            f"{len(plan.cells)} cells"
         )
+        for missing in resolved.missing:
+            typer.echo(missing, err=True)
     if faults:
         raise typer.Exit(1)
 

@@ -34,8 +34,8 @@ def distillation_loss(
     """
     p = F.log_softmax(teacher.float() / kappa, dim=1)
     q = F.log_softmax(student.float() / kappa, dim=1)
-    divergence = F.kl_div(q, p, reduction="batchmean" if reduction == "batch_mean" else "mean", log_target=True)
-    return kappa**2 * divergence
+    divergence = F.kl_div(q, p, reduction="sum", log_target=True)
+    return kappa**2 * divergence / (len(student) if reduction == "batch_mean" else student.numel())
 
 
 class Teacher:

@@ -51,7 +51,8 @@ def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
         for reference in (cell.original, cell.retrained):
             if reference.id not in seen:
                 seen.add(reference.id)
-                work = works.setdefault(reference.role, Work(f"train {reference.role} model"))
+                does = "train" if reference.weights is None else "load"
+                work = works.setdefault(reference.role, Work(f"{does} {reference.role} model"))
                 work.add(store.has("models", reference.id), reference.image_passes)
         if not cell.is_reference:
             work = works.setdefault(f"unlearner {cell.method.label}", Work(f"unlearn with {cell.method.label}"))
@@ -90,9 +91,9 @@ def known_passes(works: list[Work]) -> int:
     return sum(work.image_passes or 0 for work in works)
 
 
-def work_table(works: list[Work], title: str) -> Table:
+def work_table(works: list[Work]) -> Table:
     """Return the work as a table for a terminal."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in ("work", "cells", "cached", "to do", "image passes"):
         table.add_column(name, justify="left" if name == "work" else "right")
     for work in works:

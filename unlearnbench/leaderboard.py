@@ -8,7 +8,7 @@ from pathlib import Path
 from unlearnbench.errors import StoreError
 from unlearnbench.ranking import Row, rows_by_problem
 from unlearnbench.record import Record
-from unlearnbench.table import CAPTION, markdown_table, method_name
+from unlearnbench.table import CAPTION, markdown_line, markdown_table, method_name, one_line
 
 LEGEND = """\
 - **FAe**, forgetting accuracy: forget classes' test images still classified as their own class. Lower is better.
@@ -31,14 +31,18 @@ def problem_page(rows: Sequence[Row]) -> str:
     """Return the markdown page of one problem."""
     problem = rows[0].problem
     devices = sorted({record.environment["device"] for row in rows for record in row.done})
-    notes = [f"- {method_name(row)}: {row.note}" for row in rows if row.note]
+    notes = [f"- {method_name(row)}: {one_line(row.note)}" for row in rows if row.note]
     forgotten = ", ".join(problem.forget_class_names)
     training = ", ".join(f"{key} {value}" for key, value in sorted(problem.training.items()) if value not in (None, []))
     manifests = sorted({record.manifest_name for row in rows for record in row.records})
     methods = [
-        f"| {method_name(row)} | {row.method.distribution} {row.method.version} | "
-        + (", ".join(f"{key} = {value}" for key, value in sorted(row.method.options.items())) or "none")
-        + " |"
+        markdown_line(
+            (
+                method_name(row),
+                f"{row.method.distribution} {row.method.version}",
+                ", ".join(f"{key} = {value}" for key, value in sorted(row.method.options.items())) or "none",
+            )
+        )
         for row in rows
         if not row.is_reference
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +16,29 @@ from unlearnbench.toml_lines import KeyPath, key_lines, line_of
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
 PositiveInt = Annotated[int, Field(gt=0)]
+# What HDF5 and safetensors can hold.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+# What is wrong with a value, in TOML's words, by the type of pydantic's fault.
+_WORDS = {
+    "int_type": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "float_type": "is not a number",
+    "finite_number": "is not a finite number",
+    "string_type": "is not a string",
+    "bool_type": "is not true or false",
+    "tuple_type": "is not an array",
+    "list_type": "is not an array",
+    "dict_type": "is not a table",
+    "model_type": "is not a table",
+    "too_short": "is empty; it needs at least one value",
+}
 
 
 class Section(BaseModel):
     """A table of a manifest: frozen, strict on types, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Choice(Section):
@@ -50,11 +68,19 @@ class LabelledChoice(Choice):
 class ArchitectureChoice(Choice):
     """The network.
 
+    Weights are the name of published ones ("pytorchcv", "IMAGENET1K_V1") or the path of a checkpoint, relative
+    to the manifest's folder.
+
     Attributes:
-        weights: Published weights to start from, None for random ones.
+        weights: Weights that are the original model: nobody trains it, and it is the same for every seed. FDR is
+            trained all the same.
+        start: Weights from which training starts, of the original (unless `weights` is it), of FDR and of methods that
+            begin where the original began; None for random ones. A classifier of another number of classes is
+            replaced by a random one.
     """
 
     weights: str | None = None
+    start: str | None = None
 
 
 class TrainingRecipe(Section):
@@ -74,6 +100,9 @@ class TrainingRecipe(Section):
         crop: Side of the square that training crops at random and testing from the centre; None keeps the size.
         padding: Zero pixels added on each side before a random crop.
         horizontal_flip: Mirror every second training image, at random.
+        mean: What is subtracted from each channel, in [0, 1]; None takes the weights' own where they are published,
+            else the data set's.
+        std: What each channel is divided by, likewise.
         precision: Of the forward and backward pass in training: `auto` is bfloat16 where the hardware
             computes in it, else float32. Master weights and evaluation are float32.
     """
@@ -89,6 +118,8 @@ class TrainingRecipe(Section):
     crop: PositiveInt | None = None
     padding: Annotated[int, Field(ge=0)] = 0
     horizontal_flip: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -130,7 +161,7 @@ class Manifest(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     description: str = ""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     dataset: Choice
     architecture: ArchitectureChoice
     problem: ProblemChoice
@@ -148,6 +179,7 @@ class ManifestFile:
         file: The path as the user gave it.
         sections: Checked values by top-level key; those with a fault are missing.
         faults: What is wrong so far.
+        missing: What is right, but not on this machine.
     """
 
     def __init__(self, file: str, text: str, raw: dict[str, Any]) -> None:
@@ -156,11 +188,20 @@ class ManifestFile:
         self.lines = key_lines(text)
         self.sections: dict[str, Any] = {}
         self.faults: list[Fault] = []
+        self.missing: list[Fault] = []
 
     def fault(self, path: KeyPath, message: str) -> None:
-        """Note a fault at a key."""
-        key = ".".join(str(part) for part in path)
-        self.faults.append(Fault(line_of(path, self.lines), key, message))
+        """Note a fault at a key, once: the combinations of a matrix share their faults."""
+        self._note(self.faults, path, message)
+
+    def not_here(self, path: KeyPath, message: str) -> None:
+        """Note that what a key names is not on this machine."""
+        self._note(self.missing, path, message)
+
+    def _note(self, notes: list[Fault], path: KeyPath, message: str) -> None:
+        fault = Fault(line_of(path, self.lines), ".".join(str(part) for part in path), message)
+        if fault not in notes:
+            notes.append(fault)
 
     def raise_faults(self) -> None:
         """Raise all faults noted so far.
@@ -199,7 +240,7 @@ def read_manifest(path: Path) -> ManifestFile:
     except tomli.TOMLDecodeError as error:
         message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
         raise ManifestError(str(path), [Fault(error.lineno, "", message)]) from error
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
     file = ManifestFile(str(path), text, raw)
     for key in raw.keys() - Manifest.model_fields.keys():
         file.fault((key,), f"unknown key{did_you_mean(key, Manifest.model_fields)}")
@@ -208,6 +249,9 @@ def read_manifest(path: Path) -> ManifestFile:
             _check_section(file, key, field.annotation, field.metadata)
         elif field.is_required():
             file.fault((key,), "missing")
+    seeds = file.sections.get("seeds", ())
+    for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        file.fault(("seeds",), f"{seed} stands there {seeds.count(seed)} times; every seed is run once")
     return file
 
 
@@ -220,10 +264,12 @@ def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list
     except ValidationError as error:
         messages: dict[KeyPath, list[str]] = {}
         for detail in error.errors():
-            path, message = _fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
-            messages.setdefault(path, []).append(message)
+            # An array whose items are wrong counts as empty too; the items' faults say it better.
+            if detail["type"] != "too_short" or not detail["input"]:
+                path, message = _fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
+                messages.setdefault(path, []).append(message)
         for path, found in messages.items():
-            file.fault(path, " or ".join(dict.fromkeys(found)))
+            file.fault(path, " and ".join(dict.fromkeys(found)))
 
 
 def _fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) -> tuple[KeyPath, str]:
@@ -244,8 +290,12 @@ def _fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) 
         else:
             break
         known = (*known, part)
-    message = detail["msg"].replace("Input should", "should")
-    return known, f"{_shown(value)} {message[:1].lower()}{message[1:]}"
+    if detail["type"] == "string_pattern_mismatch":
+        allowed = detail["ctx"]["pattern"].rpartition("[")[2].partition("]")[0].removeprefix("A-Za-z0-9")
+        message = f"is not a name: a letter or digit, then letters, digits and {allowed!r} are allowed"
+    else:
+        message = _WORDS.get(detail["type"]) or detail["msg"].replace("Input should", "should")
+    return known, f"{_shown(value)} {message}"
 
 
 def _shown(value: Any) -> str:

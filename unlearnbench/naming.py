@@ -8,6 +8,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+# The names of ImageNet's classes would fill the screen.
+SHOWN_NAMES = 40
+
 
 def content_id(*parts: Any) -> str:
     """Return 16 hexadecimal digits that depend on every JSON value in `parts` and on nothing else."""
@@ -16,8 +19,10 @@ def content_id(*parts: Any) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return a line that names the nearest valid name, if there is one, and all valid names."""
+    """Return a line that names the nearest valid name, if there is one, and the valid names."""
     valid = sorted(names)
     nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     question = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    return f"\n  {question}Valid: {', '.join(valid) if valid else 'none'}"
+    shown = ", ".join(valid[:SHOWN_NAMES]) if valid else "none"
+    rest = f", ... ({len(valid)} in all)" if len(valid) > SHOWN_NAMES else ""
+    return f"\n  {question}Valid: {shown}{rest}"

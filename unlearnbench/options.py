@@ -50,7 +50,7 @@ class Option:
         Raises:
             ValueError: If it is of another type or not among the allowed values.
         """
-        config = None if dataclasses.is_dataclass(self.annotation) else ConfigDict(strict=True)
+        config = None if dataclasses.is_dataclass(self.annotation) else ConfigDict(strict=True, allow_inf_nan=False)
         try:
             # JSON rules are strict on types, yet let a list be a tuple and a whole number a float.
             return TypeAdapter(self.annotation, config=config).validate_json(json.dumps(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from typing import Any
 
 from unlearnbench.errors import PluginError
@@ -61,6 +62,6 @@ def _option_lines(options: tuple[Option, ...]) -> list[str]:
         lines.append(
             f"  {option.name:<{width}}  {option.type_name}, {default.replace('True', 'true').replace('False', 'false')}"
         )
-        if option.meaning:
-            lines.append(f"  {'':<{width}}  {option.meaning}")
+        indent = " " * (width + 4)
+        lines += textwrap.wrap(option.meaning, 110, initial_indent=indent, subsequent_indent=indent)
     return lines

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.store import Store, write_json
 
@@ -36,6 +36,7 @@ class ProblemRecord(Part):
     architecture: str
     architecture_options: dict[str, Any]
     weights: str | None
+    start: str | None
     training: dict[str, Any]
     num_classes: int
     forget_classes: tuple[int, ...]
@@ -155,7 +156,8 @@ def problem_record(cell: Cell) -> ProblemRecord:
         dataset_revision=problem.info.revision,
         architecture=problem.architecture.name,
         architecture_options=problem.architecture.options,
-        weights=problem.weights,
+        weights=problem.weights.label if problem.weights else None,
+        start=problem.start.label if problem.start else None,
         training=problem.recipe,
         num_classes=len(names),
         forget_classes=problem.forget_classes,
@@ -216,8 +218,15 @@ def content_hash(values: dict[str, Any]) -> str:
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record so that a reader finds the old file or the whole new one."""
-    write_json(path, record.model_dump(mode="json"))
+    """Write a record so that a reader finds the old file or the whole new one.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    try:
+        write_json(path, record.model_dump(mode="json"))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_record(path: Path) -> Record:

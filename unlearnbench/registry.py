@@ -62,7 +62,7 @@ class Plugin:
             for part in attribute.split("."):
                 found = getattr(found, part)
         # A plugin's module is foreign code and may raise anything when it is imported.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{SINGULAR[self.kind]} {self.name!r} of {self.distribution} {self.version} cannot be "
                 f"loaded from {self.target}: {type(error).__name__}: {error}"
@@ -79,7 +79,7 @@ def _found(kind: Kind) -> dict[str, tuple[Plugin, ...]]:
         version = entry.dist.version if entry.dist else "unknown"
         plugin = Plugin(kind, entry.name, entry.value.replace(" ", ""), name, version)
         groups.setdefault(entry.name, {})[plugin] = None
-    return {name: tuple(plugins) for name, plugins in sorted(groups.items())}
+    return {name: tuple(sorted(plugins, key=str)) for name, plugins in sorted(groups.items())}
 
 
 def names(kind: Kind) -> tuple[str, ...]:

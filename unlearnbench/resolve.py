@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +12,29 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from unlearnbench import __version__
-from unlearnbench.dataset import Dataset, DatasetInfo, open_dataset
-from unlearnbench.errors import DatasetError, PluginError
-from unlearnbench.manifest import LabelledChoice, Manifest, ManifestFile, ProblemChoice, read_manifest
+from unlearnbench.catalogue import find_weights
+from unlearnbench.dataset import NOT_HERE, Dataset, DatasetInfo, open_dataset
+from unlearnbench.errors import DatasetError, NotHereError, PluginError
+from unlearnbench.manifest import (
+    ArchitectureChoice,
+    LabelledChoice,
+    Manifest,
+    ManifestFile,
+    ProblemChoice,
+    TrainingRecipe,
+    read_manifest,
+)
 from unlearnbench.naming import content_id, did_you_mean
 from unlearnbench.options import resolve_options
 from unlearnbench.registry import Kind, find
 from unlearnbench.source import source_hash
 from unlearnbench.split import limited_count
 from unlearnbench.toml_lines import KeyPath
+from unlearnbench.weights import Weights
 
 Role = Literal["reference", "unlearner"]
+WeightKey = Literal["weights", "start"]
+_WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
 HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
 # Beside them in every record: name and the options that differ from the defaults. All come from features alone.
 STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -102,7 +114,8 @@ class Problem:
         dataset: The data set, as it is used.
         info: Its facts.
         architecture: The network.
-        weights: Published weights of the original, None if it is trained from random ones.
+        weights: Weights that are the original, None if it is trained.
+        start: Weights from which training starts, None for random ones.
         recipe: The training recipe, as JSON values.
         forget_classes: Ascending class indices.
         limited_counts: K numbers of limited images.
@@ -112,7 +125,8 @@ class Problem:
     dataset: Component
     info: DatasetInfo
     architecture: Component
-    weights: str | None
+    weights: Weights | None
+    start: Weights | None
     recipe: dict[str, Any]
     forget_classes: tuple[int, ...]
     limited_counts: tuple[int, ...]
@@ -128,7 +142,8 @@ class Problem:
         """Names the problem everywhere: results of one id can be compared."""
         return content_id(
             [self.dataset.name, self.dataset.options, self.info.revision],
-            [self.architecture.name, self.architecture.options, self.weights],
+            [self.architecture.name, self.architecture.options],
+            [weights and weights.identity for weights in (self.weights, self.start)],
             self.recipe,
             self.forget_classes,
             self.limited_counts,
@@ -161,6 +176,7 @@ class Resolved:
         problems: One or, with a matrix, several.
         methods: References first, then unlearners in the manifest's order.
         metrics: Headline metrics first.
+        missing: What would have to be fetched before it can run, as `file:line: key: message`.
     """
 
     manifest: Manifest
@@ -169,10 +185,16 @@ class Resolved:
     problems: tuple[Problem, ...]
     methods: tuple[Method, ...]
     metrics: tuple[Metric, ...]
+    missing: tuple[str, ...] = ()
 
 
-def resolve(path: Path) -> Resolved:
+def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     """Read a manifest and look up all it names.
+
+    Args:
+        path: The manifest.
+        to_run: Whether a data set or weights that are not on this machine are a fault. If not, what is known of
+            their size stands in for them.
 
     Raises:
         InvalidFileError: If the file cannot be read.
@@ -184,15 +206,22 @@ def resolve(path: Path) -> Resolved:
     methods = _methods(file)
     metrics = _metrics(file)
     choices = _problem_choices(file)
+    weights = {key: _weights(file, key, path.parent, dataset) for key in _WEIGHT_KEYS}
     problems = []
     if dataset is not None:
+        _check_recipe(file, dataset[1].info)
         for choice in choices:
             sides = _split_sides(file, choice, dataset[1].info)
             if sides is not None and architecture is not None and "training" in file.sections:
-                problems.append(_problem(file, dataset, architecture, choice, *sides))
+                problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
+    if len({problem.id for problem in problems}) < len(problems):
+        file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
+    if to_run:
+        file.faults += file.missing
     manifest = file.manifest()
     assert dataset is not None  # its fault would have been raised
-    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics)
+    missing = tuple(fault.describe(str(path)) for fault in file.missing)
+    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics, missing)
 
 
 def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
@@ -208,7 +237,9 @@ def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | Non
     return _lookup(file, kind, path, section["name"], given if isinstance(given, dict) else {})
 
 
-def _lookup(file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any]) -> Component | None:
+def _lookup(
+    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
+) -> Component | None:
     try:
         plugin = find(kind, name)
         options, faults = resolve_options(plugin, given)
@@ -216,7 +247,7 @@ def _lookup(file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dic
         file.fault((*path, "name"), str(error))
         return None
     for key, message in faults.items():
-        file.fault((*path, "options", key), message)
+        file.fault((*path, "matrix" if key in matrix else "options", key), message)
     if faults:
         return None
     return Component(name, options, plugin.distribution, plugin.version, plugin.source)
@@ -228,9 +259,66 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
         return None
     try:
         return component, open_dataset(component.name, component.options)
+    except NotHereError as error:
+        file.not_here(("dataset", "name"), str(error))
+        return component, error.stand_in
     except (DatasetError, PluginError) as error:
         file.fault(("dataset", "name"), str(error))
         return None
+
+
+def _weights(
+    file: ManifestFile, key: WeightKey, folder: Path, dataset: tuple[Component, Dataset] | None
+) -> Weights | None:
+    """Look up the weights of a key of the architecture; note a fault."""
+    choice: ArchitectureChoice | None = file.sections.get("architecture")
+    label = getattr(choice, key, None)
+    if choice is None or label is None:
+        return None
+    try:
+        weights = find_weights(choice.name, label, folder)
+    except NotHereError as error:
+        file.not_here(("architecture", key), str(error))
+        weights = error.stand_in
+    except DatasetError as error:
+        file.fault(("architecture", key), str(error))
+        return None
+    outputs = weights.num_classes
+    classes = len(dataset[1].info.class_names) if dataset else outputs
+    if key == "weights" and dataset is not None and outputs is not None and outputs != classes:
+        file.fault(
+            ("architecture", key),
+            f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be the original\n"
+            f'  To train from it: start = "{label}"',
+        )
+        return None
+    return weights
+
+
+def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
+    """Note what a training recipe asks of images that they cannot give."""
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is None:
+        return
+    channels, height, width = info.shape
+    if recipe.crop is not None and recipe.crop > min(height, width):
+        file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
+    for key in ("mean", "std"):
+        values = getattr(recipe, key)
+        if values is not None and len(values) != channels:
+            file.fault(("training", key), f"{len(values)} numbers where {info.name} has {channels} channels")
+    if (recipe.mean is None) != (recipe.std is None):
+        given, other = ("mean", "std") if recipe.std is None else ("std", "mean")
+        file.fault(("training", given), f"{given} is given without {other}; give both or none")
+
+
+def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
+    """Return the recipe, with the normalisation that published weights were trained with unless it has its own."""
+    recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
+    for given in (weights["weights"], weights["start"]):
+        if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
+            recipe.update(mean=list(given.mean), std=list(given.std))
+    return recipe
 
 
 def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -255,24 +343,33 @@ def _labelled(
     file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
 ) -> Iterator[tuple[str, Component]]:
     """Yield label and component of every entry of a list; note faults, doubled labels among them."""
-    taken = {label: f"{label!r} is the name of a reference" for label in reserved}
+    taken: dict[str, int | None] = dict.fromkeys(reserved)
+    entries = file.raw.get(key)
+    if key not in file.sections and isinstance(entries, list):
+        # One entry is not well formed; the names and options of the others are looked up all the same.
+        for index in range(len(entries)):
+            _component(file, key, (key, index))
     for index, choice in enumerate(file.sections.get(key, ())):
-        if not choice.matrix:
-            component = _component(file, key, (key, index))
-            variants = [(choice.label or choice.name, component)]
-        else:
-            variants = [
-                (label, _lookup(file, key, (key, index), choice.name, options)) for label, options in _variants(choice)
-            ]
-        for label, component in variants:
+        for name in choice.matrix.keys() & choice.options.keys():
+            file.fault((key, index, "matrix", name), f"{name!r} stands among the options too; keep one")
+        for label, options in _variants(choice):
+            component = _lookup(file, key, (key, index), choice.name, options, choice.matrix)
             slug = label_slug(label)
-            if slug in taken:
-                place = "label" if choice.label else "name"
-                file.fault((key, index, place), f"{taken[slug]}\n  Give this entry a label of its own: label = ...")
-                continue
-            taken[slug] = f"the label {label!r} is taken by {key}.{index}"
-            if component is not None:
-                yield label, component
+            if slug not in taken:
+                taken[slug] = index
+                if component is not None:
+                    yield label, component
+            elif component is not None or choice.label:
+                file.fault((key, index, "label" if choice.label else "name"), _doubled(label, key, taken[slug], index))
+
+
+def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
+    """Return the fault of an entry whose label is taken, by the entry `owner` or by a reference (None)."""
+    if owner == index:
+        return f"two combinations of the matrix have the label {label!r}; remove one"
+    claimed = f"the label {label!r} is taken by {key}.{owner}"
+    reference = f"{label!r} is the name of a reference, which is always there"
+    return f"{reference if owner is None else claimed}\n  Give this entry a label of its own: label = ..."
 
 
 def label_slug(label: str) -> str:
@@ -345,6 +442,8 @@ def _problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
     valid = ProblemChoice.model_fields.keys() - {"matrix"}
     for key in choice.matrix.keys() - valid:
         file.fault(("problem", "matrix", key), f"unknown key{did_you_mean(key, valid)}")
+    for key in sorted(choice.matrix.keys() & choice.model_fields_set):
+        file.fault(("problem", "matrix", key), f"{key!r} stands in [problem] too; keep one")
     if choice.matrix.keys() - valid:
         return ()
     base = choice.model_dump(exclude={"matrix"})
@@ -378,15 +477,20 @@ def _one_of(file: ManifestFile, choice: ProblemChoice, first: str, second: str) 
     if len(given) == 1:
         return given[0]
     message = f"both {first} and {second} are given; keep one" if given else f"{first} or {second} is missing"
-    file.fault(("problem", *given[1:]), message)
+    file.fault(_place(file, second) if given else ("problem",), message)
     return None
+
+
+def _place(file: ManifestFile, key: str) -> KeyPath:
+    """Return where a key of the problem is set: in its table or in its matrix."""
+    return ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
 
 
 def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
     key = _one_of(file, choice, "forget_classes", "forget_last")
     if key is None:
         return None
-    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    path = _place(file, key)
     total = len(info.class_names)
     if key == "forget_last":
         last = choice.forget_last or 0
@@ -395,7 +499,11 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
             return None
         return tuple(range(total - last, total))
     chosen = []
-    for given in choice.forget_classes or ():
+    for position, given in enumerate(choice.forget_classes or ()):
+        if isinstance(given, str) and info.revision == NOT_HERE:
+            # The names are not known without the data; any class will do to count images.
+            chosen.append(total - 1 - position)
+            continue
         index = info.class_names.index(given) if given in info.class_names else given
         if not isinstance(index, int) or not 0 <= index < total:
             names = did_you_mean(given, info.class_names) if isinstance(given, str) else ""
@@ -406,7 +514,7 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     if len(forget) != len(chosen):
         file.fault(path, "a class is named twice")
     elif not forget:
-        file.fault(path, f"no class is forgotten; name 1 to {total - 1} of {info.name}'s {total} classes")
+        file.fault(path, f"no class is forgotten; name 1 to {total - 1} of the {total} classes of {info.name}")
     elif len(forget) == total:
         file.fault(path, f"all {total} classes of {info.name} are forgotten; at least one must stay")
     else:
@@ -418,7 +526,7 @@ def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     key = _one_of(file, choice, "limited_share", "limited_images_per_class")
     if key is None:
         return None
-    path = ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+    path = _place(file, key)
     share, per_class = choice.limited_share, choice.limited_images_per_class
     if share is not None and not 0 < share <= 1:
         file.fault(path, f"{share:g} is not a share of the training images; above 0, at most 1")
@@ -435,6 +543,7 @@ def _problem(
     file: ManifestFile,
     dataset: tuple[Component, Dataset],
     architecture: Component,
+    weights: dict[WeightKey, Weights | None],
     choice: ProblemChoice,
     forget: tuple[int, ...],
     counts: tuple[int, ...],
@@ -447,8 +556,9 @@ def _problem(
         dataset=dataset[0],
         info=dataset[1].info,
         architecture=architecture,
-        weights=file.sections["architecture"].weights if "architecture" in file.sections else None,
-        recipe=file.sections["training"].model_dump(mode="json"),
+        weights=weights["weights"],
+        start=weights["start"],
+        recipe=_recipe(file, weights),
         forget_classes=forget,
         limited_counts=counts,
         limited_text=limited,

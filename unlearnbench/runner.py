@@ -28,7 +28,7 @@ from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.measurement import Costs, References
 from unlearnbench.naming import content_id
-from unlearnbench.networks import classifier, load_network, output_classes, save_network
+from unlearnbench.networks import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.options import call_arguments
 from unlearnbench.plan import Cell, Plan, ReferenceModel
 from unlearnbench.progress import Display
@@ -50,6 +50,7 @@ from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import Network, ReferenceTraining, input_shape, resolve_precision
+from unlearnbench.weights import Weights
 
 MODEL_FILE = "model.safetensors"
 EPOCHS = "epochs"
@@ -108,6 +109,7 @@ class Runner:
     def run(self) -> list[Record]:
         """Run all cells that are not done yet and return the records of all, in the plan's order."""
         finished = finished_records(self.plan, self.output, self.store)
+        self._check_weights()
         records = []
         for cell in self.plan.cells:
             record = finished.get(cell.id)
@@ -120,6 +122,19 @@ class Runner:
             records.append(record)
         return records
 
+    def _check_weights(self) -> None:
+        """Try all weights that the manifest names on their networks, before anything is trained.
+
+        Raises:
+            InvalidFileError: If some do not fit.
+        """
+        for cell in {cell.problem.id: cell for cell in self.plan.cells}.values():
+            network = self._network(cell)
+            if cell.problem.weights is not None:
+                network.filled(cell.problem.weights)
+            if network.start is not None:
+                network.build(0, "original")
+
     def _run_cell(self, cell: Cell) -> Record:
         """Make everything a cell needs and return its record; a fault ends in a record too."""
         try:
@@ -130,7 +145,7 @@ class Runner:
         except UnlearnBenchError as error:
             return self._record(cell, "failed", str(error), epochs=self._epochs_of_failed.get(cell.id, ()))
         # Unlearners are foreign code: whatever one raises must not stop the others.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(traceback.format_exc())
@@ -185,7 +200,7 @@ class Runner:
             try:
                 folders.append(self._features(reference))
             # Whatever it is, the reference's own cell says so; the metrics without a reference stand.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return f"{name} of seed {cell.seed} failed: {_first_line(str(error))}"
         return folders[0], folders[1]
 
@@ -248,11 +263,11 @@ class Runner:
 
     def _features(self, cell: Cell) -> Path:
         """Return the store's folder with the cell's feature file."""
-        if not self.store.has("features", cell.features_id):
-            self._model_folder(cell)
+        # The model too must be there and whole: the record rests on both.
+        trained = self._model_folder(cell)
 
         def build(folder: Path) -> dict[str, Any]:
-            weights = self._model_folder(cell) / MODEL_FILE
+            weights = trained / MODEL_FILE
             started = time.monotonic()
             self._extract(cell, weights, folder / FEATURE_FILE, f"features of {_name(cell)}")
             return {"seconds": {"features": time.monotonic() - started}}
@@ -309,6 +324,8 @@ class Runner:
 
     def _train(self, cell: Cell, reference: ReferenceModel, folder: Path) -> dict[str, Any]:
         """Train a reference model and save it."""
+        if reference.weights is not None:
+            return self._fill(cell, reference.weights, folder)
         model = self._network(cell).build(reference.seed, reference.role).to(self.device)
         labels = self.data.train.labels
         wanted = torch.isin(labels, torch.tensor(reference.classes, device=self.device))
@@ -324,6 +341,7 @@ class Runner:
                 reference.seed,
                 reference.role,
                 self.display.advance,
+                self.store.say,
             )
             seconds = training.train(folder / CHECKPOINT)
         save_network(model, folder / MODEL_FILE)
@@ -331,6 +349,14 @@ class Runner:
         epochs = self.recipe.epochs
         reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
         return self._model_facts({"train": seconds}, reads, {})
+
+    def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
+        """Save a model that someone else has trained."""
+        self._start_measuring()
+        started = time.monotonic()
+        save_network(self._network(cell).filled(weights), folder / MODEL_FILE)
+        reads = {"forget": 0, "retain": 0}
+        return self._model_facts({"load": time.monotonic() - started}, reads, {"weights": weights.label})
 
     def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:
         """Let a method work on a copy of the original and save what it returns."""
@@ -362,8 +388,8 @@ class Runner:
                 unlearned = function(model, task, **arguments)
                 reads = task.image_reads
                 seconds = time.monotonic() - started + task.shared_seconds - (snapshots.seconds if snapshots else 0.0)
-            check_unlearned(unlearned, method.name)
-        except Exception:
+            check_unlearned(unlearned, method.name, network.num_classes)
+        except (Exception, SystemExit):
             self._epochs_of_failed[cell.id] = self._epochs(cell, snapshots, None)
             raise
         save_network(unlearned, folder / MODEL_FILE)
@@ -421,10 +447,10 @@ class Runner:
         problem = cell.problem
         architecture = problem.architecture
         shape = input_shape(problem.info.shape, self.recipe)
-        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape)
+        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape, problem.start)
 
     def _load(self, network: Network, weights: Path) -> nn.Module:
-        model = load_network(network.build(0, "shape"), weights)
+        model = load_network(network.unfilled(), weights)
         return model.to(self.device).eval()
 
     def _start_measuring(self) -> None:
@@ -437,7 +463,7 @@ class Runner:
         return {"seconds": seconds, "image_reads": reads, "details": details, "peak_memory_bytes": peak}
 
 
-def check_unlearned(model: Any, name: str) -> None:
+def check_unlearned(model: Any, name: str, num_classes: int) -> None:
     """Check what an unlearner returned.
 
     Raises:
@@ -449,6 +475,11 @@ def check_unlearned(model: Any, name: str) -> None:
     outputs, classes = classifier(model).out_features, len(output_classes(model))
     if outputs != classes:
         raise PluginError(f"{name} returned a model with {outputs} outputs that stand for {classes} classes")
+    if outputs != num_classes and not hasattr(model, OUTPUT_CLASSES):
+        raise PluginError(
+            f"{name} returned a model with {outputs} outputs for {num_classes} classes; "
+            "keep_outputs and add_output of unlearnbench.networks change them"
+        )
     for key, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")

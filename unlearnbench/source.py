@@ -8,6 +8,13 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+# Messages, names and forms: what they decide stands in the settings of a cell, which are hashed as well. A better
+# error message must not cost anybody a training of 300 epochs.
+WITHOUT_EFFECT = frozenset(
+    f"unlearnbench.{name}"
+    for name in ("errors", "naming", "toml_lines", "manifest", "registry", "options", "declaration", "source")
+)
+
 
 @functools.cache
 def module_file(module: str) -> Path | None:
@@ -61,7 +68,7 @@ def source_hash(module: str) -> str:
     """Return the hash of a module's source and of all it imports from its own top-level package.
 
     A change anywhere in that code gives another hash, so that a stored result is never taken for that of
-    newer code; a change elsewhere (the command line, a table) does not.
+    newer code; a change elsewhere (the command line, a table, a message) does not.
 
     Args:
         module: Dotted name.
@@ -73,7 +80,7 @@ def source_hash(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in seen:
+        if name not in seen and name not in WITHOUT_EFFECT:
             seen.add(name)
             waiting.extend(_imports(name))
     digest = hashlib.sha256()

@@ -119,6 +119,9 @@ class Store:
     def _make(self, folder: Path, build: Callable[[Path], dict[str, Any]]) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
         partial.mkdir(exist_ok=True)
+        for leftover in partial.iterdir():
+            if leftover.name != CHECKPOINT:
+                leftover.unlink()
         facts = build(partial)
         (partial / CHECKPOINT).unlink(missing_ok=True)
         files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}

@@ -64,10 +64,26 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def terminal_table(rows: Sequence[Row]) -> Table:
-    """Return one problem's table for a terminal."""
+# What a narrow terminal does without, first to last.
+DISPENSABLE = ("images read", "seconds", "gap to FDR", "seeds")
+
+
+def fitting_table(rows: Sequence[Row], console: Console) -> Table:
+    """Return one problem's table with as many columns as the console has room for."""
+    # Measured for a console without end: the width of a narrow one would be the answer.
+    endless = console.options.update(max_width=10_000)
+    for dropped in range(len(DISPENSABLE) + 1):
+        table = terminal_table(rows, DISPENSABLE[:dropped])
+        if console.measure(table, options=endless).maximum <= console.width:
+            break
+    return table
+
+
+def terminal_table(rows: Sequence[Row], without: Sequence[str] = ()) -> Table:
+    """Return one problem's table for a terminal, without some columns."""
     table = Table(title=rows[0].problem.title, caption=CAPTION, title_justify="left", caption_justify="left")
-    for name in HEADER:
+    shown = [number for number, name in enumerate(HEADER) if name not in without]
+    for name in (HEADER[number] for number in shown):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for number, row in enumerate(rows):
         following = rows[number + 1] if number + 1 < len(rows) else None
@@ -76,7 +92,9 @@ def terminal_table(rows: Sequence[Row]) -> Table:
             following.is_reference,
             following.rank is None,
         )
-        table.add_row(*cells(row, rows), end_section=ends, style=None if row.rank or row.is_reference else "dim")
+        texts = cells(row, rows)
+        style = None if row.rank or row.is_reference else "dim"
+        table.add_row(*(texts[number] for number in shown), end_section=ends, style=style)
     return table
 
 
@@ -103,10 +121,20 @@ def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
 def print_tables(problems: Sequence[Sequence[Row]], console: Console) -> None:
     """Print the table of each problem, and below it why methods have no rank."""
     for rows in problems:
-        console.print(terminal_table(rows))
+        console.print(fitting_table(rows, console))
         for row in rows:
             if row.note:
-                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False)
+                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def one_line(text: str) -> str:
+    """Return text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def markdown_line(texts: Sequence[str]) -> str:
+    """Return one line of a markdown table; a bar in a cell is escaped."""
+    return f"| {' | '.join(one_line(text).replace('|', chr(92) + '|') for text in texts)} |"
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -115,5 +143,5 @@ def markdown_table(rows: Sequence[Row]) -> str:
         f"| {' | '.join(HEADER)} |",
         f"|{'|'.join(' --- ' if name == 'method' else ' ---: ' for name in HEADER)}|",
     ]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells(row, rows))} |" for row in rows]
+    lines += [markdown_line(cells(row, rows)) for row in rows]
     return "\n".join(lines)

@@ -10,11 +10,22 @@ _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*(\[\[|\[)\s*({_DOTTED})\s*\]")
 _ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
+# Comments and strings, longest opening first; only the first two kinds of string can span lines.
+_TEXT = re.compile(
+    r"""#[^\n]*|\"{3}(?:\\.|[^\\])*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'""",
+    re.DOTALL,
+)
 _INLINE = re.compile(rf"[{{,]\s*({_DOTTED})\s*=")
 
 
 def _parts(dotted: str) -> KeyPath:
     return tuple(part.strip("\"'") for part in re.findall(_KEY, dotted))
+
+
+def _without_content(text: re.Match[str]) -> str:
+    """Return as many lines as a multi-line string has, without what they say; other text as it is."""
+    found = text[0]
+    return '""' + "\n" * found.count("\n") if found.startswith(('"""', "'''")) else found
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
@@ -26,7 +37,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
     table: KeyPath = ()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_TEXT.sub(_without_content, text).split("\n"), start=1):
         if header := _HEADER.match(line):
             table = ()
             parts = _parts(header[2])

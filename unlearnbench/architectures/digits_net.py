@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import nn
 
 
-def digits_net(num_classes: int, shape: tuple[int, int, int], *, width: int = 16) -> nn.Module:
+def digits_net(num_classes: int, shape: tuple[int, int, int], *, width: Annotated[int, Field(gt=0)] = 16) -> nn.Module:
     """Return a convolutional network with batch norm that trains on digits in about a second.
 
     Args:

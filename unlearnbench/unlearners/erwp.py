@@ -89,6 +89,11 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     Raises:
         TrainingFailedError: If the loss stops being finite; ascent has no lower bound.
 
+    Reads: for the search the limited images of each forget class, once backward and once for every look; for the
+        removal all limited images, once per epoch; the teacher sees these too.
+    Changes: the parameters relevant to the forget classes. With `batch_norm` frozen nothing else at all; in
+        training mode the batch-norm statistics move.
+
     Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), section 4 and supplement 2. The paper names no
     optimizer and no batch-norm mode: Adam and the original's statistics are our choice; distillation is
     averaged over images and summed over classes.

@@ -18,6 +18,9 @@ def wd(model: nn.Module, task: UnlearningTask) -> nn.Module:
     Returns:
         The model with K - F outputs; evaluation maps them back to class indices.
 
+    Reads: no image.
+    Changes: the classifier alone; every feature stays.
+
     Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), baseline 1.
     """
     keep_outputs(model, task.retain_classes)

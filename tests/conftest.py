@@ -1,0 +1,64 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Before torch is imported: this process and those that tests start compute with the same one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+from helpers import ERWP, FOLNRC, WD, cli, manifest_text, write_manifest
+
+from unlearnbench import options, registry, source
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache and data folders out of the tests, those of child processes included."""
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(options, "_memory_file", lambda: folder / "cache" / "unlearnbench" / "options.json")
+        patch.setenv("UNLEARNBENCH_DATA", str(folder / "data"))
+        patch.setenv("COLUMNS", "200")
+        options._memory.cache_clear()
+        yield
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run that tests share; they must not change it."""
+
+    manifest: Path
+    output: Path
+
+
+SHORT = manifest_text(WD, FOLNRC, ERWP, head="seeds = [0, 1]").replace("epochs = 2\n", "epochs = 3\n")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Two seeds of all built-in methods on a narrow network."""
+    folder = tmp_path_factory.mktemp("finished")
+    manifest = write_manifest(folder, SHORT, "short.toml")
+    done = cli("run", manifest, "-o", folder / "runs", "--device", "cpu")
+    assert done.code == 0, done.err
+    return FinishedRun(manifest, folder / "runs")
+
+
+@pytest.fixture
+def search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A new folder on the module search path; what was found before is looked up again."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    caches = (registry._found, source.module_file, source._imports, source.source_hash)
+    monkeypatch.syspath_prepend(folder)
+    for cache in caches:
+        cache.cache_clear()
+    yield folder
+    for cache in caches:
+        cache.cache_clear()

@@ -1,0 +1,272 @@
+"""Options of plugins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from helpers import fake_distribution, python
+from pydantic import Field
+
+from unlearnbench import options
+from unlearnbench.errors import PluginError
+from unlearnbench.options import Option, call_arguments, check_options, plugin_schema, resolve_options, schema
+from unlearnbench.registry import find
+
+
+def separate(
+    model: object,
+    task: object,
+    *,
+    epochs: Annotated[int, Field(ge=0)] = 5,
+    rate: float = 0.5,
+    mode: Literal["fast", "slow"] = "fast",
+    steps: tuple[tuple[int, float], ...] = (),
+    size: int | None = None,
+    deep: bool = False,
+) -> None:
+    """Do it.
+
+    Args:
+        model: The model.
+        epochs: Passes.
+        rate (float): Step size,
+            above 0.
+        mode: How.
+    """
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed: how fast.
+
+    Attributes:
+        epochs: Passes.
+        rate: Step size,
+            above 0.
+        mode: How.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 5
+    rate: float = 0.5
+    mode: Literal["fast", "slow"] = "fast"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape: how big."""
+
+    steps: tuple[tuple[int, float], ...] = ()
+    size: int | None = None
+    deep: bool = False
+
+
+@dataclass(frozen=True)
+class Bundle(Shape, Speed):
+    """All options."""
+
+
+def bundled(model: object, task: object, *, options: Bundle = Bundle()) -> None:
+    """Do it."""
+
+
+def test_a_schema_is_read_from_keyword_arguments() -> None:
+    found = schema(separate)
+    assert [(option.name, option.type_name, option.default, option.meaning) for option in found] == [
+        ("epochs", "int", 5, "Passes."),
+        ("rate", "float", 0.5, "Step size, above 0."),
+        ("mode", "'fast' | 'slow'", "fast", "How."),
+        ("steps", "tuple[tuple[int, float], ...]", (), ""),
+        ("size", "int | None", None, ""),
+        ("deep", "bool", False, ""),
+    ]
+
+
+def test_a_dataclass_gives_the_same_schema_and_groups() -> None:
+    def without_group(option: Option) -> tuple[Any, ...]:
+        return option.name, option.type_name, option.default, option.meaning
+
+    assert [without_group(option) for option in schema(bundled)] == [
+        without_group(option) for option in schema(separate)
+    ]
+    assert [option.group for option in schema(bundled)] == ["Speed: how fast"] * 3 + ["Shape: how big"] * 3
+    assert {option.group for option in schema(separate)} == {""}
+
+
+@pytest.mark.parametrize("function", [separate, bundled])
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"epochs": 0}, 0),
+        ({"rate": 1}, 1),
+        ({"mode": "slow"}, "slow"),
+        ({"steps": [[3, 0.1], [5, 1]]}, [[3, 0.1], [5, 1]]),
+        ({"size": 4}, 4),
+        ({"deep": True}, True),
+    ],
+)
+def test_a_fitting_value_is_kept_beside_the_defaults(
+    function: Callable[..., Any], given: dict[str, Any], value: Any
+) -> None:
+    values, faults = check_options("it", schema(function), given)
+    defaults = {"epochs": 5, "rate": 0.5, "mode": "fast", "steps": [], "size": None, "deep": False}
+    assert not faults
+    assert values == {**defaults, next(iter(given)): value}
+    assert json.loads(json.dumps(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epochs", "3", "'3' does not fit option 'epochs' (int, default 5): input should be a valid integer"),
+        ("epochs", True, "True does not fit option 'epochs' (int, default 5): input should be a valid integer"),
+        ("epochs", 1.5, "1.5 does not fit option 'epochs' (int, default 5): input should be a valid integer"),
+        (
+            "epochs",
+            -1,
+            "-1 does not fit option 'epochs' (int, default 5): input should be greater than or equal to 0",
+        ),
+        (
+            "rate",
+            float("nan"),
+            "nan does not fit option 'rate' (float, default 0.5): input should be a finite number",
+        ),
+        (
+            "mode",
+            "quick",
+            "'quick' does not fit option 'mode' ('fast' | 'slow', default 'fast'): input should be 'fast' or 'slow'",
+        ),
+        (
+            "steps",
+            [[1]],
+            "[[1]] does not fit option 'steps' (tuple[tuple[int, float], ...], default ()): field required",
+        ),
+        (
+            "steps",
+            3,
+            "3 does not fit option 'steps' (tuple[tuple[int, float], ...], default ()): input should be a valid array",
+        ),
+        ("size", "4", "'4' does not fit option 'size' (int | None, default None): input should be a valid integer"),
+        ("deep", 1, "1 does not fit option 'deep' (bool, default False): input should be a valid boolean"),
+        (
+            "epoch",
+            3,
+            "it has no option 'epoch'\n  Did you mean 'epochs'? Its options: epochs (int, 5), rate (float, 0.5), mode "
+            "('fast' | 'slow', 'fast'), steps (tuple[tuple[int, float], ...], ()), size (int | None, None), deep "
+            "(bool, False)",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_with_what_would(key: str, value: Any, message: str) -> None:
+    for function in (separate, bundled):
+        assert check_options("it", schema(function), {key: value})[1] == {key: message}
+
+
+def test_all_faults_of_the_options_are_told_at_once() -> None:
+    assert set(check_options("it", schema(separate), {"epochs": "x", "a": 1, "deep": 2, "rate": 1.0})[1]) == {
+        "epochs",
+        "a",
+        "deep",
+    }
+
+
+@pytest.mark.parametrize("function", [separate, bundled])
+def test_a_plugin_is_called_with_values_of_its_types(function: Callable[..., Any]) -> None:
+    values, _ = check_options("it", schema(function), {"steps": [[3, 1]], "rate": 1})
+    arguments = call_arguments(function, values)
+    assert set(arguments) == ({"options"} if function is bundled else set(values))
+    typed = vars(arguments["options"]) if function is bundled else arguments
+    assert typed["steps"] == ((3, 1.0),)
+    assert isinstance(typed["rate"], float)
+    assert (typed["epochs"], typed["mode"], typed["size"], typed["deep"]) == (5, "fast", None, False)
+
+
+def no_default(model: object, *, epochs: int) -> None: ...
+
+
+def no_type(model: object, *, epochs=3) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@dataclass(frozen=True)
+class NoDefault:
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Factory:
+    steps: list[int] = field(default_factory=list)
+
+
+def bundle_without_default(model: object, *, options: NoDefault) -> None: ...
+
+
+def bundle_with_factory(model: object, *, options: Factory = Factory()) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (no_default, f"option 'epochs' of {__name__}:no_default needs a type and a default"),
+        (no_type, f"option 'epochs' of {__name__}:no_type needs a type and a default"),
+        (bundle_without_default, "option 'epochs' of NoDefault needs a default"),
+        (bundle_with_factory, "option 'steps' of Factory needs a default"),
+    ],
+)
+def test_an_option_without_type_or_default_is_refused(function: Callable[..., Any], message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        schema(function)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "text", ["f = 3", "from __future__ import annotations\ndef f(model, *, epochs: Missing = 3): ..."]
+)
+def test_a_plugin_without_a_readable_signature_is_named(search_path: Path, text: str) -> None:
+    module = f"unreadable_{len(text)}"
+    fake_distribution(search_path, "odd", {"unlearners": {"odd": f"{module}:f"}}, {module: text})
+    with pytest.raises(PluginError, match=r"^unlearner 'odd' of odd has no readable signature: "):
+        plugin_schema(find("unlearners", "odd"))
+
+
+def test_a_plugin_without_options_has_an_empty_schema() -> None:
+    assert plugin_schema(find("unlearners", "wd")) == ()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", "\x00"])
+def test_a_damaged_memory_of_checked_options_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    file = tmp_path / "cache" / "options.json"
+    file.parent.mkdir()
+    file.write_text(damage)
+    monkeypatch.setattr(options, "_memory_file", lambda: file)
+    options._memory.cache_clear()
+    try:
+        assert resolve_options(find("unlearners", "wd"), {}) == ({}, {})
+        assert list(json.loads(file.read_text()).values()) == [{}]
+    finally:
+        options._memory.cache_clear()
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(options, "_memory_file", lambda: tmp_path / "file" / "options.json")
+    options._memory.cache_clear()
+    try:
+        values, faults = resolve_options(find("unlearners", "folnrc"), {"epochs": 3})
+    finally:
+        options._memory.cache_clear()
+    assert (values["epochs"], faults) == (3, {})
+
+
+def test_options_checked_once_need_no_import_again() -> None:
+    code = (
+        "import sys; from unlearnbench.options import resolve_options; from unlearnbench.registry import find; "
+        "print(resolve_options(find('unlearners', 'folnrc'), {'epochs': 77})[0]['epochs'], 'torch' in sys.modules)"
+    )
+    assert resolve_options(find("unlearners", "folnrc"), {"epochs": 77})[0]["epochs"] == 77
+    assert python("-c", code).out == "77 False\n"
