@@ -13,6 +13,7 @@ from helpers import (
     DATASET,
     WD,
     Done,
+    built_in,
     cli,
     comparable_records,
     fake_distribution,
@@ -88,9 +89,10 @@ def test_wrong_usage_exits_with_2_and_says_nothing_on_stdout(arguments: tuple[st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_names_plugins_and_their_distributions(kind: str) -> None:
-    lines = cli("list", kind).out.splitlines()
-    assert [line.split()[0] for line in lines] == list(names(kind))
-    assert all(line.split()[1:] == ["unlearnbench", __version__] for line in lines)
+    lines = [line.split() for line in cli("list", kind).out.splitlines()]
+    assert [line[0] for line in lines] == list(names(kind))
+    own = built_in(kind)
+    assert all(line[1:] == ["unlearnbench", __version__] for line in lines if line[0] in own)
     assert [plugin["name"] for plugin in cli("list", kind, "--json").json] == list(names(kind))
 
 
@@ -159,7 +161,24 @@ def test_the_manifests_of_the_repository_are_valid(path: Path) -> None:
     if missing:
         pytest.skip(f"not installed: {missing} (the zoo: pip install -e plugins/unlearnbench-zoo)")
     done = cli("validate", path)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert [line.partition(": ")[0] for line in done.out.splitlines()] == [str(path)]
+    # A fresh machine has the digits alone; of the others it is said what is missing and how to get it.
+    named = {line.partition(":")[0] for line in done.err.splitlines() if line.startswith("/")}
+    assert named == (set() if path.stem.startswith("digits") else {str(path)})
+
+
+def test_a_plan_can_be_seen_before_its_data_are_fetched_but_not_run(tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "manifests" / "cub200.toml"
+    done = cli("run", path, "-o", tmp_path / "runs", "--dry-run", "--json")
+    work = {row["what"]: row["image_passes"] for row in done.json[0]["work"]}
+    # 50 epochs and 5 seeds of all 5,994 training images; 3 images of each of 200 classes for 10 epochs.
+    assert (work["train original model"], work["unlearn with erwp"]) == (5 * 50 * 5994, 5 * 10 * 600)
+    assert done.err.splitlines()[0].startswith(f"{path}:")
+    assert " dataset.name: cub200 is not on this machine: " in done.err.splitlines()[0]
+    refused = cli("run", path, "-o", tmp_path / "runs")
+    assert (refused.code, refused.err) == (1, done.err)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_faulty_manifest_is_not_run(tmp_path: Path) -> None:

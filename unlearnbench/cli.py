@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from unlearnbench import __version__
+from unlearnbench.data_cli import data_app, telling
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.method_cli import method_app
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 leaderboard_app = typer.Typer(help="Publish tables.", no_args_is_help=True)
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(data_app, name="data")
 app.add_typer(method_app)
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
@@ -74,13 +76,15 @@ def run(
         list[str] | None,
         typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets first.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run every method of each MANIFEST and print the table; what is done already is not done again."""
     try:
-        plans = [_plan(path, tuple(only or ())) for path in manifests]
+        if download:
+            _fetch_missing(manifests)
+        plans = [_plan(path, tuple(only or ()), to_run=not dry_run) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
             return
@@ -99,12 +103,22 @@ def run(
         raise typer.Exit(1)
 
 
-def _plan(path: Path, only: tuple[str, ...]) -> Plan:
+def _fetch_missing(manifests: list[Path]) -> None:
+    from unlearnbench.obtaining import fetch_missing
+
+    with telling() as (counting, listener):
+        for path in manifests:
+            fetch_missing(path, listener, counting.download)
+
+
+def _plan(path: Path, only: tuple[str, ...], *, to_run: bool) -> Plan:
     from unlearnbench.naming import did_you_mean
     from unlearnbench.plan import make_plan
     from unlearnbench.resolve import resolve
 
-    resolved = resolve(path)
+    resolved = resolve(path, to_run=to_run)
+    for missing in resolved.missing:
+        typer.echo(missing, err=True)
     labels = [method.label for method in resolved.methods]
     for label in only:
         if label not in labels:
@@ -179,7 +193,7 @@ def validate(manifests: Manifests) -> None:
     faults = 0
     for path in manifests:
         try:
-            plan = make_plan(resolve(path))
+            plan = make_plan(resolve(path, to_run=False))
         except InvalidFileError as error:
             faults += 1
             typer.echo(str(error), err=True)
@@ -191,6 +205,8 @@ def validate(manifests: Manifests) -> None:
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
             f"{len(plan.cells)} cells"
         )
+        for missing in resolved.missing:
+            typer.echo(missing, err=True)
     if faults:
         raise typer.Exit(1)
 
@@ -249,6 +265,34 @@ def table(folder: Runs, as_json: JsonOption = False) -> None:
     from unlearnbench.record import load_records
 
     _show_tables(load_records(folder), as_json)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="DIR")],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Compute only this metric, by label or name (repeatable).", metavar="NAME"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute metrics anew from the features stored in DIR and rewrite its records; no model is run."""
+    from unlearnbench.evaluation import evaluate as evaluate_folder
+    from unlearnbench.ranking import rows_by_problem
+    from unlearnbench.table import metric_table
+
+    spoken: dict[str, None] = {}
+    done = evaluate_folder(folder, tuple(metrics or ()), lambda line: spoken.setdefault(line))
+    if metrics and not as_json:
+        for rows in rows_by_problem(done.records):
+            _data().print(metric_table(rows, done.labels))
+    else:
+        _show_tables(list(done.records), as_json)
+    for line in spoken:
+        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
+    if done.faults:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -68,11 +68,19 @@ class LabelledChoice(Choice):
 class ArchitectureChoice(Choice):
     """The network.
 
+    Weights are the name of published ones ("pytorchcv", "IMAGENET1K_V1") or the path of a checkpoint, relative
+    to the manifest's folder.
+
     Attributes:
-        weights: Published weights to start from, None for random ones.
+        weights: Weights that are the original model: nobody trains it, and it is the same for every seed. FDR is
+            trained all the same.
+        start: Weights from which training starts, of the original (unless `weights` is it), of FDR and of methods that
+            begin where the original began; None for random ones. A classifier of another number of classes is
+            replaced by a random one.
     """
 
     weights: str | None = None
+    start: str | None = None
 
 
 class TrainingRecipe(Section):
@@ -92,6 +100,9 @@ class TrainingRecipe(Section):
         crop: Side of the square that training crops at random and testing from the centre; None keeps the size.
         padding: Zero pixels added on each side before a random crop.
         horizontal_flip: Mirror every second training image, at random.
+        mean: What is subtracted from each channel, in [0, 1]; None takes the weights' own where they are published,
+            else the data set's.
+        std: What each channel is divided by, likewise.
         precision: Of the forward and backward pass in training: `auto` is bfloat16 where the hardware
             computes in it, else float32. Master weights and evaluation are float32.
     """
@@ -107,6 +118,8 @@ class TrainingRecipe(Section):
     crop: PositiveInt | None = None
     padding: Annotated[int, Field(ge=0)] = 0
     horizontal_flip: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -140,7 +153,10 @@ class Manifest(Section):
         problem: Forget classes and limited data.
         training: The recipe of the reference models.
         unlearners: The methods; Original and FDR are always there.
-        metrics: Metrics beside the three headline ones, or those with other options.
+        metrics: Metrics beside those that stand in every record, or those with other options.
+        feature_dtype: In which features are stored. Half precision takes half the room; logits and prototypes stay
+            as they are.
+        evaluate_every: Judge FAe, FPAe and CAne after every so many epochs of each method; 0 only at the end.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -152,6 +168,8 @@ class Manifest(Section):
     training: TrainingRecipe
     unlearners: tuple[LabelledChoice, ...] = ()
     metrics: tuple[LabelledChoice, ...] = ()
+    feature_dtype: Literal["float32", "float16"] = "float32"
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
 
 
 class ManifestFile:
@@ -161,6 +179,7 @@ class ManifestFile:
         file: The path as the user gave it.
         sections: Checked values by top-level key; those with a fault are missing.
         faults: What is wrong so far.
+        missing: What is right, but not on this machine.
     """
 
     def __init__(self, file: str, text: str, raw: dict[str, Any]) -> None:
@@ -169,13 +188,20 @@ class ManifestFile:
         self.lines = key_lines(text)
         self.sections: dict[str, Any] = {}
         self.faults: list[Fault] = []
+        self.missing: list[Fault] = []
 
     def fault(self, path: KeyPath, message: str) -> None:
         """Note a fault at a key, once: the combinations of a matrix share their faults."""
-        key = ".".join(str(part) for part in path)
-        fault = Fault(line_of(path, self.lines), key, message)
-        if fault not in self.faults:
-            self.faults.append(fault)
+        self._note(self.faults, path, message)
+
+    def not_here(self, path: KeyPath, message: str) -> None:
+        """Note that what a key names is not on this machine."""
+        self._note(self.missing, path, message)
+
+    def _note(self, notes: list[Fault], path: KeyPath, message: str) -> None:
+        fault = Fault(line_of(path, self.lines), ".".join(str(part) for part in path), message)
+        if fault not in notes:
+            notes.append(fault)
 
     def raise_faults(self) -> None:
         """Raise all faults noted so far.

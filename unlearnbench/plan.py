@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unlearnbench.naming import content_id
-from unlearnbench.resolve import Method, Metric, Problem, Resolved, label_slug
+from unlearnbench.resolve import HEADLINE, Method, Metric, Problem, Resolved, label_slug
 from unlearnbench.source import source_hash
+from unlearnbench.weights import Weights
 
 # Raised when what lies in the store changes its form, so that older entries are made anew.
 STORE_FORMAT = 1
@@ -23,6 +24,7 @@ class ReferenceModel:
         seed: The seed of its weights and batches.
         classes: The classes it is trained on.
         image_passes: Training images it reads, over all epochs.
+        weights: The weights that it is, None if it is trained.
     """
 
     id: str
@@ -30,6 +32,7 @@ class ReferenceModel:
     seed: int
     classes: tuple[int, ...]
     image_passes: int
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,14 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = ()) -> Plan:
 
 def _reference(problem: Problem, role: Literal["original", "retrained"], seed: int) -> ReferenceModel:
     every = tuple(range(len(problem.info.class_names)))
+    if role == "original" and problem.weights is not None:
+        return _given_original(problem, problem.weights, seed, every)
     classes = every if role == "original" else problem.retain_classes
     identity = content_id(
         STORE_FORMAT,
         role,
         [problem.dataset.name, problem.dataset.options, problem.info.revision],
-        [*vars(problem.architecture).values(), problem.weights],
+        [*vars(problem.architecture).values(), problem.start and problem.start.identity],
         problem.recipe,
         classes,
         seed,
@@ -124,6 +129,19 @@ def _reference(problem: Problem, role: Literal["original", "retrained"], seed: i
     )
     passes = int(problem.recipe["epochs"]) * sum(problem.info.train_counts[label] for label in classes)
     return ReferenceModel(identity, role, seed, classes, passes)
+
+
+def _given_original(problem: Problem, weights: Weights, seed: int, classes: tuple[int, ...]) -> ReferenceModel:
+    """Return an original that nobody trains: neither the seed, nor the recipe, nor the images make it another."""
+    identity = content_id(
+        STORE_FORMAT,
+        "given",
+        list(vars(problem.architecture).values()),
+        weights.identity,
+        [len(classes), problem.info.shape, problem.recipe["crop"]],
+        source_hash("unlearnbench.checkpoints"),
+    )
+    return ReferenceModel(identity, "original", seed, classes, 0, weights)
 
 
 def _cell(
@@ -147,13 +165,29 @@ def _cell(
             seed,
             [method.name, method.options, method.distribution, method.version, method.source],
             source_hash("unlearnbench.task"),
+            *_epochs_identity(resolved),
         )
         passes = method_passes(method, problem)
-    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.features"))
+    features_id = content_id(
+        STORE_FORMAT,
+        model_id,
+        problem.id,
+        seed,
+        resolved.manifest.feature_dtype,
+        source_hash("unlearnbench.extraction"),
+    )
     metrics = [list(vars(metric).values()) for metric in resolved.metrics]
-    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
+    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.judging"))
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
     return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
+
+
+def _epochs_identity(resolved: Resolved) -> list[object]:
+    """Return what the values after each epoch depend on; they are kept with the model."""
+    if not resolved.manifest.evaluate_every:
+        return []
+    headline = [list(vars(metric).values()) for metric in resolved.metrics if metric.label in HEADLINE]
+    return [resolved.manifest.evaluate_every, headline, source_hash("unlearnbench.extraction")]
 
 
 def method_passes(method: Method, problem: Problem) -> int | None:
