@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,6 +142,18 @@ class ProblemChoice(Section):
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
+class Bound(Section):
+    """What a metric's mean over the seeds must keep to.
+
+    Attributes:
+        min: At least this.
+        max: At most this.
+    """
+
+    min: float | None = None
+    max: float | None = None
+
+
 class Manifest(Section):
     """A whole manifest.
 
@@ -156,6 +169,7 @@ class Manifest(Section):
         metrics: Metrics beside those that stand in every record, or those with other options.
         feature_dtype: In which features are stored. Half precision takes half the room; logits and prototypes stay
             as they are.
+        expect: Bounds by method and metric, which pytest checks when it is given the manifest.
         evaluate_every: Judge FAe, FPAe and CAne after every so many epochs of each method; 0 only at the end.
     """
 
@@ -170,6 +184,7 @@ class Manifest(Section):
     metrics: tuple[LabelledChoice, ...] = ()
     feature_dtype: Literal["float32", "float16"] = "float32"
     evaluate_every: Annotated[int, Field(ge=0)] = 0
+    expect: dict[str, dict[str, Bound]] = {}
 
 
 class ManifestFile:
@@ -307,9 +322,11 @@ def _section_at(annotation: Any, path: KeyPath) -> type[BaseModel] | None:
     """Return the section class that a path within a section leads to."""
     current = annotation
     for part in path:
-        arguments = getattr(current, "__args__", ())
+        arguments: tuple[Any, ...] = getattr(current, "__args__", ())
         if isinstance(part, int) and arguments:
             current = arguments[0]
         elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
             current = current.model_fields[str(part)].annotation
+        elif typing.get_origin(current) is dict:
+            current = arguments[1]
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -205,6 +205,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     architecture = _component(file, "architectures", ("architecture",))
     methods = _methods(file)
     metrics = _metrics(file)
+    _check_expectations(file, methods, metrics)
     choices = _problem_choices(file)
     weights = {key: _weights(file, key, path.parent, dataset) for key in _WEIGHT_KEYS}
     problems = []
@@ -222,6 +223,24 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     assert dataset is not None  # its fault would have been raised
     missing = tuple(fault.describe(str(path)) for fault in file.missing)
     return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics, missing)
+
+
+def _check_expectations(file: ManifestFile, methods: Sequence[Method], metrics: Sequence[Metric]) -> None:
+    """Note faults of `expect`: names that nothing has, bounds that bound nothing or leave nothing."""
+    # Where an entry is at fault itself, the labels are not all known.
+    whole = not any(fault.key.startswith(("unlearners", "metrics")) for fault in file.faults)
+    labels, known = [method.label for method in methods], [metric.label for metric in metrics]
+    for label, bounds in file.sections.get("expect", {}).items():
+        if whole and label not in labels:
+            file.fault(("expect", label), f"no method has this label{did_you_mean(label, labels)}")
+        for metric, bound in bounds.items():
+            path = ("expect", label, metric)
+            if whole and metric not in known:
+                file.fault(path, f"no metric has this label{did_you_mean(metric, known)}")
+            if bound.min is None and bound.max is None:
+                file.fault(path, "bounds nothing; give min or max")
+            elif bound.min is not None and bound.max is not None and bound.min > bound.max:
+                file.fault(path, f"min {bound.min:g} is above max {bound.max:g}")
 
 
 def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:

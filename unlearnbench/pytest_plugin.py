@@ -1,0 +1,104 @@
+"""The pytest plugin: the conformance suite's option, and manifests with expectations as tests.
+
+pytest loads this module at every start in every project, so that it imports nothing but pytest itself; all else
+stands inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from unlearnbench.expectation import Expectation
+    from unlearnbench.plan import Plan
+    from unlearnbench.record import Record
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our options."""
+    group = parser.getgroup("unlearnbench")
+    group.addoption(
+        "--unlearner",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="unlearner that `--pyargs unlearnbench.conformance` checks (repeatable; all installed ones if left out)",
+    )
+    group.addoption(
+        "--unlearnbench-output",
+        default="runs",
+        metavar="DIR",
+        help="output folder for manifests that are given as tests (runs)",
+    )
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestTests | None:
+    """Collect a manifest with expectations if it is named on the command line."""
+    if file_path.suffix != ".toml" or not parent.session.isinitpath(file_path):
+        return None
+    import tomllib
+
+    try:
+        raw = tomllib.loads(file_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return ManifestTests.from_parent(parent, path=file_path) if "expect" in raw else None
+
+
+class ManifestTests(pytest.File):
+    """A manifest: a test for each expectation. What is not done yet is run before the first."""
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The manifest's plan."""
+        from unlearnbench.plan import make_plan
+        from unlearnbench.resolve import resolve
+
+        return make_plan(resolve(self.path))
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The records of all its cells."""
+        from unlearnbench.quiet_run import run_quietly
+
+        return run_quietly(self.plan, Path(self.config.getoption("--unlearnbench-output")))
+
+    def collect(self) -> Iterator[ExpectationTest]:
+        """Yield the tests.
+
+        Raises:
+            pytest.Collector.CollectError: If the manifest has faults.
+        """
+        from unlearnbench.errors import UnlearnBenchError
+        from unlearnbench.expectation import expectations
+
+        try:
+            manifest = self.plan.resolved.manifest
+        except UnlearnBenchError as error:
+            raise self.CollectError(str(error)) from error
+        for expectation in expectations(manifest):
+            yield ExpectationTest.from_parent(self, name=expectation.name, expectation=expectation)
+
+
+class ExpectationTest(pytest.Item):
+    """One expectation of a manifest."""
+
+    def __init__(self, *, expectation: Expectation, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.expectation = expectation
+
+    def runtest(self) -> None:
+        """Run the manifest unless that is done, and hold the expectation against its records."""
+        assert isinstance(self.parent, ManifestTests)
+        faults = self.expectation.faults(self.parent.records)
+        if faults:
+            pytest.fail("\n".join(faults), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Return where the test stands, as pytest prints it."""
+        return self.path, None, f"{self.path.name}: {self.name}"
