@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Behaviour = Literal["forgets", "retains"]
 
+RANGES = "__unlearnbench_ranges__"
 EXEMPTIONS = "__unlearnbench_exemptions__"
 CHECK_OPTIONS = "__unlearnbench_check_options__"
 
 
+@dataclass(frozen=True)
+class Range:
+    """Values of a number that are worth trying.
+
+    Attributes:
+        lowest: The smallest.
+        highest: The largest; whole if both are whole, and then the values between are whole too.
+        log: Whether to search in powers rather than in steps.
+    """
+
+    lowest: float
+    highest: float
+    log: bool = False
+
+
+# A range, or the values themselves.
+Search = Range | tuple[Any, ...]
+
+
 def declare(
-    *, exempt: Mapping[Behaviour, str] | None = None, check_options: Mapping[str, Any] | None = None
+    *,
+    exempt: Mapping[Behaviour, str] | None = None,
+    check_options: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, Search] | None = None,
 ) -> Callable[[Function], Function]:
     """Return a decorator for an unlearner that behaves in a way the conformance check has to know.
 
@@ -22,11 +46,13 @@ def declare(
             falls) or `retains` (retain accuracy holds).
         check_options: Options with which it shows its behaviour on the check's small problem, where the
             defaults are made for larger ones.
+        ranges: For each option that `unlearnbench tune` may search, its range or its values.
     """
 
     def mark(function: Function) -> Function:
         setattr(function, EXEMPTIONS, dict(exempt or {}))
         setattr(function, CHECK_OPTIONS, dict(check_options or {}))
+        setattr(function, RANGES, dict(ranges or {}))
         return function
 
     return mark

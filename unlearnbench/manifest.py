@@ -142,6 +142,22 @@ class ProblemChoice(Section):
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
+class Tuning(Section):
+    """The budget under which the options of a manifest were searched.
+
+    Attributes:
+        trials: Settings that were tried of each method, the manifest's own among them.
+        seeds: The seeds of these trials; none of them is a seed of the manifest.
+        held_out_share: Share of each class's training images that the trials were judged on.
+        not_searched: Labels of the methods without ranges; they kept their options.
+    """
+
+    trials: PositiveInt
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    held_out_share: Annotated[float, Field(gt=0, lt=1)]
+    not_searched: tuple[str, ...] = ()
+
+
 class Bound(Section):
     """What a metric's mean over the seeds must keep to.
 
@@ -170,6 +186,7 @@ class Manifest(Section):
         feature_dtype: In which features are stored. Half precision takes half the room; logits and prototypes stay
             as they are.
         expect: Bounds by method and metric, which pytest checks when it is given the manifest.
+        tuning: The budget under which the options were searched; written by `tune`.
         evaluate_every: Judge FAe, FPAe and CAne after every so many epochs of each method; 0 only at the end.
     """
 
@@ -185,6 +202,7 @@ class Manifest(Section):
     feature_dtype: Literal["float32", "float16"] = "float32"
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     expect: dict[str, dict[str, Bound]] = {}
+    tuning: Tuning | None = None
 
 
 class ManifestFile:

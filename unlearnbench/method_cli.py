@@ -23,3 +23,24 @@ def new_plugin(
     place = write_plugin(name, output)
     typer.echo(place)
     typer.echo(f"pip install -e {place} && python -m pytest {place}", err=True)
+
+
+@method_app.command()
+def tune(
+    manifest: Annotated[Path, typer.Argument(help="Manifest file (TOML).", metavar="MANIFEST")],
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try of each method, its own among them.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each trial; none of them is the manifest's.")] = 2,
+    to: Annotated[
+        Path | None, typer.Option(help="The tuned manifest.", metavar="FILE", show_default="NAME-tuned.toml")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the trials.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Search the options of every method of MANIFEST under one budget and write a manifest that has them."""
+    from unlearnbench.toml_text import toml_text
+    from unlearnbench.tuning import Budget, tune
+
+    tuned = tune(manifest, Budget(trials, seeds, output, device), lambda line: typer.echo(line, err=True))
+    file = to or Path(f"{tuned['name']}.toml")
+    file.write_text(toml_text(tuned))
+    typer.echo(file)

@@ -22,6 +22,7 @@ from unlearnbench.manifest import (
     ManifestFile,
     ProblemChoice,
     TrainingRecipe,
+    Tuning,
     read_manifest,
 )
 from unlearnbench.naming import content_id, did_you_mean
@@ -206,6 +207,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     methods = _methods(file)
     metrics = _metrics(file)
     _check_expectations(file, methods, metrics)
+    _check_tuning(file)
     choices = _problem_choices(file)
     weights = {key: _weights(file, key, path.parent, dataset) for key in _WEIGHT_KEYS}
     problems = []
@@ -241,6 +243,14 @@ def _check_expectations(file: ManifestFile, methods: Sequence[Method], metrics: 
                 file.fault(path, "bounds nothing; give min or max")
             elif bound.min is not None and bound.max is not None and bound.min > bound.max:
                 file.fault(path, f"min {bound.min:g} is above max {bound.max:g}")
+
+
+def _check_tuning(file: ManifestFile) -> None:
+    """Note a fault if options were searched on a seed that they are judged on."""
+    tuning: Tuning | None = file.sections.get("tuning")
+    shared = sorted(set(file.sections.get("seeds", ())) & set(tuning.seeds if tuning else ()))
+    if shared:
+        file.fault(("tuning", "seeds"), f"{shared[0]} is a seed of the manifest; options are searched on other seeds")
 
 
 def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, Search, declare
 from unlearnbench.distillation import Reduction, Teacher
 from unlearnbench.networks import add_output
 from unlearnbench.task import Kind, UnlearningTask
@@ -33,6 +33,9 @@ Epochs = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 OptimizerName = Literal["adam", "sgd"]
+
+FINE: dict[str, Search] = {"epochs": Range(5, 40), "learning_rate": Range(1e-5, 1e-2, log=True)}
+DISTILLED: dict[str, Search] = {"beta": Range(0.1, 20.0, log=True)}
 
 FROM_SCRATCH = "training from scratch on the limited data does not reach the original's accuracy (paper: CAne 27.56)"
 ONLY_RETAIN = "training on retain images alone need not forget (paper: FAe 84.86 after FOLNRC)"
@@ -58,7 +61,7 @@ def tslnrc(model: nn.Module, task: UnlearningTask, *, epochs: FullEpochs = None)
     return _full_schedule(task.fresh_model(), task, epochs)
 
 
-@declare(exempt={"retains": FROM_SCRATCH})
+@declare(exempt={"retains": FROM_SCRATCH}, ranges=DISTILLED)
 def tslnrc_kd(
     model: nn.Module,
     task: UnlearningTask,
@@ -110,7 +113,7 @@ def tolnrc(model: nn.Module, task: UnlearningTask, *, epochs: FullEpochs = None)
 
 
 # The check's recipe diverges with a rate of 0.1 times the paper's beta.
-@declare(exempt={"forgets": ONLY_RETAIN}, check_options={"beta": 1.0})
+@declare(exempt={"forgets": ONLY_RETAIN}, check_options={"beta": 1.0}, ranges=DISTILLED)
 def tolnrc_kd(
     model: nn.Module,
     task: UnlearningTask,
@@ -141,7 +144,7 @@ def tolnrc_kd(
     return _full_schedule(model, task, epochs, Teacher(model, task, beta, kappa, reduction))
 
 
-@declare(check_options={"learning_rate": 1e-2})
+@declare(check_options={"learning_rate": 1e-2}, ranges=FINE)
 def folmrcsc(
     model: nn.Module,
     task: UnlearningTask,
@@ -171,7 +174,7 @@ def folmrcsc(
     return _fine_tune(model, task, epochs, learning_rate, optimizer, merged=True)
 
 
-@declare(check_options={"learning_rate": 1e-2})
+@declare(check_options={"learning_rate": 1e-2}, ranges={**FINE, **DISTILLED})
 def folmrcsc_kd(
     model: nn.Module,
     task: UnlearningTask,
@@ -208,7 +211,7 @@ def folmrcsc_kd(
     return _fine_tune(model, task, epochs, learning_rate, optimizer, teacher, merged=True)
 
 
-@declare(exempt={"forgets": ONLY_RETAIN})
+@declare(exempt={"forgets": ONLY_RETAIN}, ranges=FINE)
 def folnrc(
     model: nn.Module,
     task: UnlearningTask,
@@ -237,7 +240,7 @@ def folnrc(
     return _fine_tune(model, task, epochs, learning_rate, optimizer)
 
 
-@declare(exempt={"forgets": ONLY_RETAIN})
+@declare(exempt={"forgets": ONLY_RETAIN}, ranges={**FINE, **DISTILLED})
 def folnrc_kd(
     model: nn.Module,
     task: UnlearningTask,

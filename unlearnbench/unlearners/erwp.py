@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, Search, declare
 from unlearnbench.distillation import Reduction, Teacher
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import check_finite, set_learning_rate
@@ -70,8 +70,18 @@ class ErwpOptions(DistillationOptions, RemovalOptions, RelevanceOptions):
     """All options of ERwP."""
 
 
+RANGES: dict[str, Search] = {
+    "epochs": Range(5, 40),
+    "learning_rate": Range(1e-5, 1e-2, log=True),
+    "beta": Range(1.0, 30.0, log=True),
+    "batch_size": (16, 32, 64),
+}
+
+
 # Ascent needs some hundred steps; the check's limited data give nine in an epoch.
-@declare(check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20})
+@declare(
+    check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20}, ranges=RANGES
+)
 def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpOptions()) -> nn.Module:
     """ERwP: find the parameters relevant to the forget classes, then move only them.
 

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 
-from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Momentum, Positive, endless, forward
+from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Momentum, Positive, endless, forward
 
 Batch = tuple[Tensor, Tensor]
 
 
-@declare(check_options={"alpha": 0.9, "epochs": 20, "batch_size": 32})
+@declare(check_options={"alpha": 0.9, "epochs": 20, "batch_size": 32}, ranges={**SEARCH, "alpha": Range(0.8, 0.99)})
 def neggrad_plus(
     model: nn.Module,
     task: UnlearningTask,

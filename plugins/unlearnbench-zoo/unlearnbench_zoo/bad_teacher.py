@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 
-from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Share, divergence, forward
+from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Positive, Share, divergence, forward
 
 
-@declare(check_options={"epochs": 30, "batch_size": 32, "learning_rate": 3e-3, "retain_share": 1.0})
+@declare(
+    check_options={"epochs": 30, "batch_size": 32, "learning_rate": 3e-3, "retain_share": 1.0},
+    ranges={**SEARCH, "learning_rate": Range(1e-5, 1e-2, log=True), "retain_share": Range(0.3, 1.0)},
+)
 def bad_teacher(
     model: nn.Module,
     task: UnlearningTask,

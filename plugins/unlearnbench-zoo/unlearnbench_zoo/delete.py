@@ -9,10 +9,10 @@ from torch import nn
 from unlearnbench.declaration import declare
 from unlearnbench.task import UnlearningTask
 
-from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Momentum, Positive, divergence, forward
+from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Momentum, Positive, divergence, forward
 
 
-@declare(check_options={"learning_rate": 0.01})
+@declare(check_options={"learning_rate": 0.01}, ranges=SEARCH)
 def delete(
     model: nn.Module,
     task: UnlearningTask,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from unlearnbench.declaration import Range, Search
 from unlearnbench.task import Kind, UnlearningTask
 from unlearnbench.training import check_finite
 
@@ -20,6 +21,14 @@ Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 BatchNorm = Literal["training", "frozen"]
+
+# What `unlearnbench tune` searches for the methods that are plain trainings.
+SEARCH: dict[str, Search] = {
+    "epochs": Range(5, 60),
+    "batch_size": (16, 32, 64, 256),
+    "learning_rate": Range(1e-4, 1e-1, log=True),
+    "batch_norm": ("training", "frozen"),
+}
 
 
 class Descent:

@@ -12,15 +12,18 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.networks import classifier
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import set_learning_rate
 
-from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
+from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
 
 
-@declare(check_options={"learning_rate": 3e-3, "batch_size": 32, "epochs": 30})
+@declare(
+    check_options={"learning_rate": 3e-3, "batch_size": 32, "epochs": 30},
+    ranges={**SEARCH, "learning_rate": Range(1e-5, 1e-2, log=True), "retain_weight": Range(0.5, 3.0)},
+)
 def duck(
     model: nn.Module,
     task: UnlearningTask,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 
 from unlearnbench_zoo.descent import (
+    SEARCH,
     BatchNorm,
     Count,
     Descent,
@@ -23,7 +24,7 @@ from unlearnbench_zoo.descent import (
 CHECK = {"epochs": 30, "batch_size": 32}
 
 
-@declare(check_options=CHECK)
+@declare(check_options=CHECK, ranges=SEARCH)
 def random_labels(
     model: nn.Module,
     task: UnlearningTask,
@@ -61,7 +62,7 @@ def random_labels(
     return _relabel(model, task, epochs, batch_size, Descent(model, optimizer, batch_norm))
 
 
-@declare(check_options=CHECK)
+@declare(check_options=CHECK, ranges={**SEARCH, "salient_share": Range(0.1, 0.9)})
 def salun(
     model: nn.Module,
     task: UnlearningTask,

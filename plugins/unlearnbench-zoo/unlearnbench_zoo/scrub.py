@@ -9,14 +9,24 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import set_learning_rate
 
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, divergence, forward
 
 
-@declare(check_options={"forget_batch_size": 8, "learning_rate": 5e-3, "weight_decay": 0.0})
+@declare(
+    check_options={"forget_batch_size": 8, "learning_rate": 5e-3, "weight_decay": 0.0},
+    ranges={
+        "epochs": Range(5, 40),
+        "max_epochs": Range(1, 5),
+        "learning_rate": Range(1e-4, 1e-2, log=True),
+        "weight_decay": (0.0, 0.1),
+        "forget_batch_size": (8, 16, 32, 64),
+        "batch_norm": ("training", "frozen"),
+    },
+)
 def scrub(
     model: nn.Module,
     task: UnlearningTask,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 
 from unlearnbench_zoo.descent import Positive
@@ -23,7 +23,11 @@ WEAK_IMPORTANCE = "a few limited images do not show which weights the retain cla
 
 
 # The default of 10 selects nothing where a fifth of the images is to be forgotten.
-@declare(exempt={"retains": WEAK_IMPORTANCE}, check_options={"alpha": 4.0})
+@declare(
+    exempt={"retains": WEAK_IMPORTANCE},
+    check_options={"alpha": 4.0},
+    ranges={"alpha": Range(1.0, 100.0, log=True), "dampening": Range(0.1, 5.0, log=True)},
+)
 def ssd(model: nn.Module, task: UnlearningTask, *, alpha: Positive = 10.0, dampening: Positive = 1.0) -> nn.Module:
     """SSD, selective synaptic dampening: shrink weights by how much more they matter to the forget images.
 

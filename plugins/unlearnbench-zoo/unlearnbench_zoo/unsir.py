@@ -5,13 +5,22 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
 
 
-@declare(check_options={"noise_ratio": 0.5, "repair_epochs": 10, "batch_size": 32})
+@declare(
+    check_options={"noise_ratio": 0.5, "repair_epochs": 10, "batch_size": 32},
+    ranges={
+        "impair_learning_rate": Range(1e-3, 5e-2, log=True),
+        "repair_learning_rate": Range(1e-3, 5e-2, log=True),
+        "repair_epochs": Range(1, 30),
+        "noise_ratio": Range(0.25, 2.0),
+        "batch_size": (16, 32, 64, 256),
+    },
+)
 def unsir(
     model: nn.Module,
     task: UnlearningTask,
