@@ -41,6 +41,7 @@ def tune(
     from unlearnbench.tuning import Budget, tune
 
     tuned = tune(manifest, Budget(trials, seeds, output, device), lambda line: typer.echo(line, err=True))
-    file = to or Path(f"{tuned['name']}.toml")
+    # Beside the manifest, so that relative paths in it still hold.
+    file = to or manifest.with_name(f"{tuned['name']}.toml")
     file.write_text(toml_text(tuned))
     typer.echo(file)
