@@ -119,7 +119,7 @@ def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Recor
         plan = make_plan(replace(resolved, methods=(*references, method)))
 
         def wanted(cell: Cell) -> bool:
-            return cell.problem.slug == sample["problem"] and cell.seed == sample["seed"]
+            return bool(cell.problem.slug == sample["problem"] and cell.seed == sample["seed"])
 
         plan = Plan(plan.resolved, tuple(cell for cell in plan.cells if wanted(cell)))
         return run_quietly(plan, Path(sample["output"]), sample["device"])[-1]
