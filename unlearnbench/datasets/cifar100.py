@@ -64,13 +64,22 @@ def find(
     """
     places = [place for root in roots for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))]
     official = [place for place in places if (place / "meta").is_file() and (place / "train").is_file()]
-    found = _official(official[0]) if official else _folders([p for p in places if _has_parts(p)], roots)
+    found = _official(official[0]) if official else _folders([p for root in roots for p in _with_parts(root)], roots)
     faults = [] if len(found.class_names) == classes else [f"{len(found.class_names)} classes where {classes} belong"]
     for part, what, each in ((found.train, "training", train_per_class), (found.test, "test", test_per_class)):
         counts = zip(found.class_names, found.counts(part), strict=True)
         faults += [f"class {name!r} has {n} {what} images where {each} belong" for name, n in counts if n != each]
     raise_faults("cifar100", faults)
     return found
+
+
+def _with_parts(root: Path) -> list[Path]:
+    """Return `root` if it holds `train` or `test`, else those of its folders that do.
+
+    Not both: CIFAR-100 has a class that is called "train", so that `root/train` holds a `train` too.
+    """
+    places = [root] if _has_parts(root) else sorted(root.iterdir())
+    return [place for place in places if _has_parts(place)]
 
 
 def _has_parts(place: Path) -> bool:
