@@ -81,7 +81,7 @@ def run(
     try:
         if download:
             _fetch_missing(manifests)
-        plans = [_plan(path, tuple(only or ())) for path in manifests]
+        plans = [_plan(path, tuple(only or ()), to_run=not dry_run) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
             return
@@ -108,12 +108,14 @@ def _fetch_missing(manifests: list[Path]) -> None:
             fetch_missing(path, listener, counting.download)
 
 
-def _plan(path: Path, only: tuple[str, ...]) -> Plan:
+def _plan(path: Path, only: tuple[str, ...], *, to_run: bool) -> Plan:
     from unlearnbench.naming import did_you_mean
     from unlearnbench.plan import make_plan
     from unlearnbench.resolve import resolve
 
-    resolved = resolve(path)
+    resolved = resolve(path, to_run=to_run)
+    for missing in resolved.missing:
+        typer.echo(missing, err=True)
     labels = [method.label for method in resolved.methods]
     for label in only:
         if label not in labels:
@@ -188,7 +190,7 @@ def validate(manifests: Manifests) -> None:
     faults = 0
     for path in manifests:
         try:
-            plan = make_plan(resolve(path))
+            plan = make_plan(resolve(path, to_run=False))
         except InvalidFileError as error:
             faults += 1
             typer.echo(str(error), err=True)
@@ -200,6 +202,8 @@ def validate(manifests: Manifests) -> None:
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
             f"{len(plan.cells)} cells"
         )
+        for missing in resolved.missing:
+            typer.echo(missing, err=True)
     if faults:
         raise typer.Exit(1)
 
@@ -245,6 +249,34 @@ def table(folder: Runs, as_json: JsonOption = False) -> None:
     from unlearnbench.record import load_records
 
     _show_tables(load_records(folder), as_json)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="DIR")],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Compute only this metric, by label or name (repeatable).", metavar="NAME"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute metrics anew from the features stored in DIR and rewrite its records; no model is run."""
+    from unlearnbench.evaluation import evaluate as evaluate_folder
+    from unlearnbench.ranking import rows_by_problem
+    from unlearnbench.table import metric_table
+
+    spoken: dict[str, None] = {}
+    done = evaluate_folder(folder, tuple(metrics or ()), lambda line: spoken.setdefault(line))
+    if metrics and not as_json:
+        for rows in rows_by_problem(done.records):
+            _data().print(metric_table(rows, done.labels))
+    else:
+        _show_tables(list(done.records), as_json)
+    for line in spoken:
+        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
+    if done.faults:
+        raise typer.Exit(1)
 
 
 @app.command()

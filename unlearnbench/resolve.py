@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from unlearnbench import __version__
 from unlearnbench.catalogue import find_weights
-from unlearnbench.dataset import Dataset, DatasetInfo, open_dataset
-from unlearnbench.errors import DatasetError, PluginError
+from unlearnbench.dataset import NOT_HERE, Dataset, DatasetInfo, open_dataset
+from unlearnbench.errors import DatasetError, NotHereError, PluginError
 from unlearnbench.manifest import (
     ArchitectureChoice,
     LabelledChoice,
@@ -36,6 +36,31 @@ Role = Literal["reference", "unlearner"]
 WeightKey = Literal["weights", "start"]
 _WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
 HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+# Beside them in every record: name and the options that differ from the defaults. All come from features alone.
+STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("forget_prototype_accuracy", {"prototypes": "limited"}),
+    ("forget_prototype_accuracy", {"distance": "cosine"}),
+    ("retain_prototype_accuracy", {}),
+    ("normalised_gap", {}),
+    ("probe_recovery", {"shots": 1}),
+    ("probe_recovery", {"shots": 5}),
+    ("probe_recovery", {"shots": 10}),
+    ("probe_recovery", {}),
+    ("forget_neighbour_accuracy", {}),
+    ("forget_neighbour_accuracy", {"neighbours": 20, "distance": "cosine"}),
+    ("few_shot_relearning", {}),
+    ("linear_cka", {"reference": "original", "images": "forget"}),
+    ("linear_cka", {"reference": "original", "images": "retain"}),
+    ("linear_cka", {"reference": "retrained", "images": "forget"}),
+    ("linear_cka", {"reference": "retrained", "images": "retain"}),
+    ("prediction_matrix", {}),
+    ("prediction_entropy", {}),
+    ("near_class_gap", {}),
+    ("membership_inference", {}),
+    ("js_divergence", {"images": "forget"}),
+    ("js_divergence", {"images": "retain"}),
+    ("speed_up", {}),
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +176,7 @@ class Resolved:
         problems: One or, with a matrix, several.
         methods: References first, then unlearners in the manifest's order.
         metrics: Headline metrics first.
+        missing: What would have to be fetched before it can run, as `file:line: key: message`.
     """
 
     manifest: Manifest
@@ -159,10 +185,16 @@ class Resolved:
     problems: tuple[Problem, ...]
     methods: tuple[Method, ...]
     metrics: tuple[Metric, ...]
+    missing: tuple[str, ...] = ()
 
 
-def resolve(path: Path) -> Resolved:
+def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     """Read a manifest and look up all it names.
+
+    Args:
+        path: The manifest.
+        to_run: Whether a data set or weights that are not on this machine are a fault. If not, what is known of
+            their size stands in for them.
 
     Raises:
         InvalidFileError: If the file cannot be read.
@@ -184,9 +216,12 @@ def resolve(path: Path) -> Resolved:
                 problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
     if len({problem.id for problem in problems}) < len(problems):
         file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
+    if to_run:
+        file.faults += file.missing
     manifest = file.manifest()
     assert dataset is not None  # its fault would have been raised
-    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics)
+    missing = tuple(fault.describe(str(path)) for fault in file.missing)
+    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics, missing)
 
 
 def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
@@ -224,6 +259,9 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
         return None
     try:
         return component, open_dataset(component.name, component.options)
+    except NotHereError as error:
+        file.not_here(("dataset", "name"), str(error))
+        return component, error.stand_in
     except (DatasetError, PluginError) as error:
         file.fault(("dataset", "name"), str(error))
         return None
@@ -239,6 +277,9 @@ def _weights(
         return None
     try:
         weights = find_weights(choice.name, label, folder)
+    except NotHereError as error:
+        file.not_here(("architecture", key), str(error))
+        weights = error.stand_in
     except DatasetError as error:
         file.fault(("architecture", key), str(error))
         return None
@@ -285,8 +326,12 @@ def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
     label = choice.label or choice.name
     for values in itertools.product(*choice.matrix.values()):
         setting = dict(zip(choice.matrix, values, strict=True))
-        suffix = " ".join(f"{key}={_plain(value)}" for key, value in setting.items())
-        yield f"{label} {suffix}".strip(), {**choice.options, **setting}
+        yield variant_label(label, setting), {**choice.options, **setting}
+
+
+def variant_label(label: str, setting: dict[str, Any]) -> str:
+    """Return a label with the options that tell it from others: "probe_recovery shots=5"."""
+    return " ".join([label, *(f"{key}={_plain(value)}" for key, value in setting.items())])
 
 
 def _plain(value: Any) -> str:
@@ -351,14 +396,42 @@ def _methods(file: ManifestFile) -> tuple[Method, ...]:
 
 
 def _metrics(file: ManifestFile) -> tuple[Metric, ...]:
+    """Return the headline metrics, the standard ones and the manifest's own; those take the place of equal labels."""
     named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
-    for label in HEADLINE:
+    usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
+    usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}
+    for label, (name, options) in usual.items():
         if label not in named:
-            component = _lookup(file, "metrics", ("metrics",), label, {})
+            component = _lookup(file, "metrics", ("metrics",), name, options)
             if component is not None:
                 named[label] = Metric(**vars(component), label=label)
-    ordered = [*HEADLINE, *(label for label in named if label not in HEADLINE)]
+    ordered = [*usual, *(label for label in named if label not in usual)]
     return tuple(named[label] for label in ordered if label in named)
+
+
+def standard_metrics() -> tuple[Metric, ...]:
+    """Return the metrics that stand in every record, headline metrics first.
+
+    Raises:
+        PluginError: If one is not installed.
+    """
+    found = []
+    for name, given in [*((label, dict[str, Any]()) for label in HEADLINE), *STANDARD]:
+        found.append(metric(name, given, variant_label(name, given)))
+    return tuple(found)
+
+
+def metric(name: str, given: dict[str, Any], label: str) -> Metric:
+    """Return an installed metric with options.
+
+    Raises:
+        PluginError: If it is not installed or does not take the options.
+    """
+    plugin = find("metrics", name)
+    options, faults = resolve_options(plugin, given)
+    if faults:
+        raise PluginError("\n".join(faults.values()))
+    return Metric(name, options, plugin.distribution, plugin.version, plugin.source, label)
 
 
 def _problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
@@ -426,7 +499,11 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
             return None
         return tuple(range(total - last, total))
     chosen = []
-    for given in choice.forget_classes or ():
+    for position, given in enumerate(choice.forget_classes or ()):
+        if isinstance(given, str) and info.revision == NOT_HERE:
+            # The names are not known without the data; any class will do to count images.
+            chosen.append(total - 1 - position)
+            continue
         index = info.class_names.index(given) if given in info.class_names else given
         if not isinstance(index, int) or not 0 <= index < total:
             names = did_you_mean(given, info.class_names) if isinstance(given, str) else ""
