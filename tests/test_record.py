@@ -179,5 +179,5 @@ def test_metrics_of_a_record_can_be_computed_again_from_its_features(finished: F
         record = read_record(path)
         with open_features(finished.output / record.files["features"].path) as features:
             assert {function.__name__: function(features) for function in functions} == {
-                name: metric.value for name, metric in record.metrics.items()
+                function.__name__: record.value(function.__name__) for function in functions
             }
