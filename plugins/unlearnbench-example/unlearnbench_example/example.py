@@ -9,12 +9,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
-from unlearnbench.declaration import declare
+from unlearnbench.declaration import Range, declare
 from unlearnbench.task import UnlearningTask
 
 
-# What the defaults do not show on the conformance check's small problem, these options do.
-@declare(check_options={"epochs": 20, "learning_rate": 1e-2})
+# What the defaults do not show on the conformance check's small problem, the check options do. The ranges are what
+# `unlearnbench tune` searches.
+@declare(
+    check_options={"epochs": 20, "learning_rate": 1e-2},
+    ranges={"epochs": Range(1, 40), "learning_rate": Range(1e-4, 1e-1, log=True)},
+)
 def example(
     model: nn.Module,
     task: UnlearningTask,
