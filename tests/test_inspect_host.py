@@ -13,7 +13,7 @@ pytest.importorskip("inspect_ai", reason="inspect_ai is not installed: pip insta
 from inspect_ai.log import EvalLog, read_eval_log
 
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.inspect_host import SOLVERS, chosen_method
+from unlearnbench.inspect_host import SOLVERS, _number, chosen_method
 from unlearnbench.inspect_log import write_inspect_logs
 from unlearnbench.record import load_records, read_record
 from unlearnbench.registry import names
@@ -68,6 +68,11 @@ def test_a_solver_that_fails_is_an_error_of_its_sample_with_the_reason(tmp_path:
     (sample,) = only_log(tmp_path / "logs").samples or []
     assert sample.error is not None
     assert "folnrc has no option 'epoch'" in sample.error.message
+
+
+@pytest.mark.parametrize(("given", "number"), [("1e-3", 1e-3), ("2E4", 2e4), ("adam", "adam"), (3, 3), ("e3", "e3")])
+def test_numbers_that_yaml_takes_for_text_are_numbers(given: object, number: object) -> None:
+    assert _number(given) == number
 
 
 def test_every_installed_unlearner_is_a_solver() -> None:

@@ -6,6 +6,7 @@ before it is used; their options are checked when they run, as a manifest's are.
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -99,9 +100,14 @@ def _registered(name: str) -> Any:
 
     @solver(name)
     def method(**options: Any) -> Solver:
-        return unlearner(name, **options)
+        return unlearner(name, **{key: _number(value) for key, value in options.items()})
 
     return method
+
+
+def _number(value: Any) -> Any:
+    """Return a solver argument as a number where it is one: YAML takes 1e-3, without a point, for text."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
 
 
 SOLVERS = {name: _registered(name) for name in names("unlearners")}
