@@ -37,11 +37,11 @@ def tune(
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Search the options of every method of MANIFEST under one budget and write a manifest that has them."""
-    from unlearnbench.toml_text import toml_text
+    from unlearnbench.manifest_text import manifest_toml
     from unlearnbench.tuning import Budget, tune
 
     tuned = tune(manifest, Budget(trials, seeds, output, device), lambda line: typer.echo(line, err=True))
     # Beside the manifest, so that relative paths in it still hold.
     file = to or manifest.with_name(f"{tuned['name']}.toml")
-    file.write_text(toml_text(tuned))
+    file.write_text(manifest_toml(tuned, f"Written by unlearnbench tune {manifest.name}"), encoding="utf-8")
     typer.echo(file)
