@@ -236,6 +236,34 @@ def table(folder: Runs, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="DIR")],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Compute only this metric, by label or name (repeatable).", metavar="NAME"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute metrics anew from the features stored in DIR and rewrite its records; no model is run."""
+    from unlearnbench.evaluation import evaluate as evaluate_folder
+    from unlearnbench.ranking import rows_by_problem
+    from unlearnbench.table import metric_table
+
+    spoken: dict[str, None] = {}
+    done = evaluate_folder(folder, tuple(metrics or ()), lambda line: spoken.setdefault(line))
+    if metrics and not as_json:
+        for rows in rows_by_problem(done.records):
+            _data().print(metric_table(rows, done.labels))
+    else:
+        _show_tables(list(done.records), as_json)
+    for line in spoken:
+        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
+    if done.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An installed unlearner.")],
 ) -> None:

@@ -88,6 +88,7 @@ class DatasetInfo:
         shape: Channels, height, width of the stored images.
         mean: Mean of each channel of the training images, in [0, 1].
         std: Standard deviation of each channel of the training images, in [0, 1].
+        superclasses: K numbers, the superclass of each class; empty where the data set has none.
     """
 
     name: str
@@ -98,6 +99,7 @@ class DatasetInfo:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    superclasses: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

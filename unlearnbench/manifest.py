@@ -140,7 +140,8 @@ class Manifest(Section):
         problem: Forget classes and limited data.
         training: The recipe of the reference models.
         unlearners: The methods; Original and FDR are always there.
-        metrics: Metrics beside the three headline ones, or those with other options.
+        metrics: Metrics beside those that stand in every record, or those with other options.
+        evaluate_every: Judge FAe, FPAe and CAne after every so many epochs of each method; 0 only at the end.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -152,6 +153,7 @@ class Manifest(Section):
     training: TrainingRecipe
     unlearners: tuple[LabelledChoice, ...] = ()
     metrics: tuple[LabelledChoice, ...] = ()
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
 
 
 class ManifestFile:

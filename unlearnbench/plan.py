@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unlearnbench.naming import content_id
-from unlearnbench.resolve import Method, Metric, Problem, Resolved, label_slug
+from unlearnbench.resolve import HEADLINE, Method, Metric, Problem, Resolved, label_slug
 from unlearnbench.source import source_hash
 
 # Raised when what lies in the store changes its form, so that older entries are made anew.
@@ -147,13 +147,22 @@ def _cell(
             seed,
             [method.name, method.options, method.distribution, method.version, method.source],
             source_hash("unlearnbench.task"),
+            *_epochs_identity(resolved),
         )
         passes = method_passes(method, problem)
-    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.features"))
+    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.extraction"))
     metrics = [list(vars(metric).values()) for metric in resolved.metrics]
     record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
     return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
+
+
+def _epochs_identity(resolved: Resolved) -> list[object]:
+    """Return what the values after each epoch depend on; they are kept with the model."""
+    if not resolved.manifest.evaluate_every:
+        return []
+    headline = [list(vars(metric).values()) for metric in resolved.metrics if metric.label in HEADLINE]
+    return [resolved.manifest.evaluate_every, headline, source_hash("unlearnbench.extraction")]
 
 
 def method_passes(method: Method, problem: Problem) -> int | None:

@@ -1,12 +1,16 @@
-"""The ranking rule: first CAne, then FAe, then how far FPAe is from FDR's."""
+"""The ranking rule: first CAne, then FAe, then how far FPAe is from FDR's; what cannot be told apart shares a rank."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench import intervals
 from unlearnbench.naming import content_id
 from unlearnbench.record import MethodRecord, ProblemRecord, Record
 
@@ -51,13 +55,24 @@ class Row:
 
     def mean(self, metric: str) -> float | None:
         """Return a metric's mean over the seeds, None without a value."""
-        values = list(self.values(metric).values())
-        return statistics.fmean(values) if values else None
+        return intervals.mean(list(self.values(metric).values()))
 
     def std(self, metric: str) -> float | None:
         """Return the standard deviation over the seeds (n - 1), None for fewer than two."""
-        values = list(self.values(metric).values())
-        return statistics.stdev(values) if len(values) > 1 else None
+        return intervals.standard_deviation(list(self.values(metric).values()))
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Return the 95 % t interval of a metric's mean over the seeds, None for fewer than two."""
+        return intervals.t_interval(list(self.values(metric).values()))
+
+    def outcomes(self, metric: str, seeds: Sequence[int]) -> NDArray[Any]:
+        """Return a metric by seed and test image, (S, N); by seed alone, (S, 1), where a record does not say by image."""
+        records = {record.seed: record.metrics[metric] for record in self.done if metric in record.metrics}
+        hits = [records[seed].hits for seed in seeds]
+        images = {found.images if found else None for found in hits}
+        if len(images) == 1 and None not in images:
+            return np.stack([intervals.unpacked(found) for found in hits if found])
+        return np.array([[records[seed].value] for seed in seeds], dtype=np.float64)
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for programs; accuracies are fractions."""
@@ -70,7 +85,15 @@ class Row:
             "note": self.note,
             "seeds": [record.seed for record in self.records],
             "failed_seeds": [record.seed for record in self.records if record.status == "failed"],
-            **{name: {"mean": self.mean(name), "std": self.std(name), "values": self.values(name)} for name in metrics},
+            **{name: self._metric_json(name) for name in metrics},
+        }
+
+    def _metric_json(self, metric: str) -> dict[str, Any]:
+        return {
+            "mean": self.mean(metric),
+            "std": self.std(metric),
+            "interval": self.interval(metric),
+            "values": self.values(metric),
         }
 
 
@@ -113,31 +136,88 @@ def rank(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of one problem: references, ranked methods, methods below the line.
 
     A method passes if its mean CAne is at most `CANE_GATE` below Original's over the same seeds. Those that
-    pass are ordered by mean FAe, then by the distance of mean FPAe from FDR's; equal ones share a rank.
+    pass are ordered by mean FAe. The best one leads a group of all that follow without a gap and whose paired
+    interval of the difference to it includes 0; the next one leads the next group. Each group is ordered and cut in the
+    same way by the distance of mean FPAe from FDR's. What then is together shares a rank.
+
+    Intervals are 95 % of a paired bootstrap over seeds and test images. "Includes 0" cannot be handed on from one
+    method to the next, hence the leader.
 
     Source: how ERwP (ECCV 2022) judges; the width of the gate is that of its CUB-200 claim.
     """
     references = sorted((row for row in rows if row.is_reference), key=lambda row: row.method.name != "original")
     original, retrained = _reference(rows, "original"), _reference(rows, "fdr")
-    passed: list[tuple[tuple[float, float], Row]] = []
+    passed: list[Row] = []
     below: list[Row] = []
     for row in rows:
-        if row.is_reference:
-            continue
-        note = _why_unranked(row, original, retrained)
-        if note:
-            below.append(Row(row.problem, row.method, row.label, row.records, None, note))
-        else:
-            assert retrained is not None  # else there is a note
-            gap = abs(
-                _mean(row, "forget_prototype_accuracy") - _paired_mean(retrained, row, "forget_prototype_accuracy")
-            )
-            passed.append(((round(_mean(row, "forget_accuracy"), 12), round(gap, 12)), row))
-    passed.sort(key=lambda item: (item[0], item[1].label))
-    keys = [key for key, _ in passed]
-    ranked = [Row(row.problem, row.method, row.label, row.records, keys.index(key) + 1, "") for key, row in passed]
+        if not row.is_reference:
+            note = _why_unranked(row, original, retrained)
+            (below if note else passed).append(replace(row, rank=None, note=note))
+    ranked: list[Row] = []
+    if retrained is not None:
+        for tied in _groups([Standing(row, retrained) for row in passed]):
+            ranked += [replace(standing.row, rank=len(ranked) + 1) for standing in tied]
     below.sort(key=lambda row: (-(row.mean("retain_accuracy") or -1.0), row.label))
     return [*references, *ranked, *below]
+
+
+class Standing:
+    """A method that passed the gate, with the two numbers that rank it.
+
+    Args:
+        row: The method.
+        retrained: FDR, with all seeds of the method.
+    """
+
+    def __init__(self, row: Row, retrained: Row) -> None:
+        self.row = row
+        self._retrained = retrained
+        self.forget = round(_mean(row, "forget_accuracy"), 12)
+        metric = "forget_prototype_accuracy"
+        self.gap = round(abs(_mean(row, metric) - _paired_mean(retrained, row, metric)), 12)
+
+    def bootstrapped_forget(self, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Return FAe in each resample."""
+        return intervals.bootstrap_means(self.row.outcomes("forget_accuracy", seeds))
+
+    def bootstrapped_gap(self, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Return the distance of FPAe from FDR's in each resample."""
+        own, base = (
+            intervals.bootstrap_means(row.outcomes("forget_prototype_accuracy", seeds))
+            for row in (self.row, self._retrained)
+        )
+        return np.abs(own - base)
+
+    def common_seeds(self, other: Standing) -> list[int]:
+        """Return the seeds that both have."""
+        metric = "forget_accuracy"
+        return sorted(self.row.values(metric).keys() & other.row.values(metric).keys())
+
+
+def _groups(standings: Sequence[Standing]) -> list[list[Standing]]:
+    """Return the methods in the order of their ranks, those that share one together."""
+    by_forget = sorted(standings, key=lambda standing: (standing.forget, standing.gap, standing.row.label))
+    found = []
+    for group in _led(by_forget, Standing.bootstrapped_forget):
+        by_gap = sorted(group, key=lambda standing: (standing.gap, standing.forget, standing.row.label))
+        found += _led(by_gap, Standing.bootstrapped_gap)
+    return found
+
+
+def _led(
+    standings: Sequence[Standing], bootstrapped: Callable[[Standing, Sequence[int]], NDArray[np.float64]]
+) -> list[list[Standing]]:
+    """Cut an ordered list into groups: each goes on as long as a method cannot be told from the group's first one."""
+    groups: list[list[Standing]] = []
+    for standing in standings:
+        leader = groups[-1][0] if groups else None
+        seeds = leader.common_seeds(standing) if leader else []
+        # Without a common seed nothing tells them apart.
+        if leader and not (seeds and intervals.differ(bootstrapped(leader, seeds), bootstrapped(standing, seeds))):
+            groups[-1].append(standing)
+        else:
+            groups.append([standing])
+    return groups
 
 
 def _mean(row: Row, metric: str) -> float:

@@ -58,8 +58,18 @@ class MethodRecord(Part):
     options: dict[str, Any]
 
 
+class Hits(Part):
+    """Which test images count for a metric that is a share of them: one bit for each, in the feature file's order.
+
+    `bits` is base64 of bytes of eight images each, the first image in the highest bit, the last byte filled with 0.
+    """
+
+    images: int
+    bits: str
+
+
 class MetricRecord(Part):
-    """One metric: a fraction with the fields of its protocol, or the reason why there is none."""
+    """One metric: its value with the fields of its protocol, or the reason why there is none."""
 
     name: str
     status: Literal["done", "failed"]
@@ -69,6 +79,16 @@ class MetricRecord(Part):
     distribution: str
     version: str
     source: str
+    details: dict[str, Any] = {}
+    hits: Hits | None = None
+
+
+class EpochRecord(Part):
+    """The headline metrics after an epoch of a method, counted from 1; `image_reads` up to its end, by kind."""
+
+    epoch: int
+    image_reads: dict[str, int]
+    metrics: dict[str, float | None]
 
 
 class FileRecord(Part):
@@ -81,12 +101,14 @@ class FileRecord(Part):
 class Measured(Part):
     """What differs from run to run on the same machine: times and memory.
 
-    `seconds` holds the seconds of each stage; `peak_memory_bytes` the process's peak while the method ran.
+    `seconds` holds the seconds of each stage; `peak_memory_bytes` the process's peak while the method ran;
+    `speed_up_seconds` how many times longer the training of FDR took than the method, None where one took no time.
     """
 
     finished_at: str
     seconds: dict[str, float]
     peak_memory_bytes: int | None
+    speed_up_seconds: float | None = None
 
 
 class Record(Part):
@@ -112,6 +134,7 @@ class Record(Part):
     environment: dict[str, Any]
     measured: Measured
     hash: str
+    epochs: tuple[EpochRecord, ...] = ()
 
     def value(self, metric: str) -> float | None:
         """Return a metric's value, None if it has none."""
@@ -156,6 +179,7 @@ def make_record(
     files: dict[str, FileRecord],
     environment: dict[str, Any],
     measured: Measured,
+    epochs: tuple[EpochRecord, ...] = (),
 ) -> Record:
     """Return the record of a cell."""
     record = Record(
@@ -175,7 +199,13 @@ def make_record(
         environment=environment,
         measured=measured,
         hash="",
+        epochs=epochs,
     )
+    return with_hash(record)
+
+
+def with_hash(record: Record) -> Record:
+    """Return a record with the hash of its content."""
     return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
 
 
@@ -255,8 +285,17 @@ def load_records(folder: Path) -> list[Record]:
     Raises:
         InvalidFileError: If there is none, or one cannot be used.
     """
+    return [read_record(path) for path in record_paths(folder)]
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """Return the record files below a folder, by path.
+
+    Raises:
+        InvalidFileError: If there is none.
+    """
     place = folder / "records" if (folder / "records").is_dir() else folder
     paths = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
     if not paths:
         raise InvalidFileError(f"{folder}: holds no run records\n  unlearnbench run MANIFEST -o {folder}")
-    return [read_record(path) for path in paths]
+    return paths

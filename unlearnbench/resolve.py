@@ -31,6 +31,31 @@ from unlearnbench.toml_lines import KeyPath
 
 Role = Literal["reference", "unlearner"]
 HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+# Beside them in every record: name and the options that differ from the defaults. All come from features alone.
+STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("forget_prototype_accuracy", {"prototypes": "limited"}),
+    ("forget_prototype_accuracy", {"distance": "cosine"}),
+    ("retain_prototype_accuracy", {}),
+    ("normalised_gap", {}),
+    ("probe_recovery", {"shots": 1}),
+    ("probe_recovery", {"shots": 5}),
+    ("probe_recovery", {"shots": 10}),
+    ("probe_recovery", {}),
+    ("forget_neighbour_accuracy", {}),
+    ("forget_neighbour_accuracy", {"neighbours": 20, "distance": "cosine"}),
+    ("few_shot_relearning", {}),
+    ("linear_cka", {"reference": "original", "images": "forget"}),
+    ("linear_cka", {"reference": "original", "images": "retain"}),
+    ("linear_cka", {"reference": "retrained", "images": "forget"}),
+    ("linear_cka", {"reference": "retrained", "images": "retain"}),
+    ("prediction_matrix", {}),
+    ("prediction_entropy", {}),
+    ("near_class_gap", {}),
+    ("membership_inference", {}),
+    ("js_divergence", {"images": "forget"}),
+    ("js_divergence", {"images": "retain"}),
+    ("speed_up", {}),
+)
 
 
 @dataclass(frozen=True)
@@ -225,8 +250,12 @@ def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
     label = choice.label or choice.name
     for values in itertools.product(*choice.matrix.values()):
         setting = dict(zip(choice.matrix, values, strict=True))
-        suffix = " ".join(f"{key}={_plain(value)}" for key, value in setting.items())
-        yield f"{label} {suffix}".strip(), {**choice.options, **setting}
+        yield variant_label(label, setting), {**choice.options, **setting}
+
+
+def variant_label(label: str, setting: dict[str, Any]) -> str:
+    """Return a label with the options that tell it from others: "probe_recovery shots=5"."""
+    return " ".join([label, *(f"{key}={_plain(value)}" for key, value in setting.items())])
 
 
 def _plain(value: Any) -> str:
@@ -291,14 +320,42 @@ def _methods(file: ManifestFile) -> tuple[Method, ...]:
 
 
 def _metrics(file: ManifestFile) -> tuple[Metric, ...]:
+    """Return the headline metrics, the standard ones and the manifest's own; those take the place of equal labels."""
     named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
-    for label in HEADLINE:
+    usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
+    usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}
+    for label, (name, options) in usual.items():
         if label not in named:
-            component = _lookup(file, "metrics", ("metrics",), label, {})
+            component = _lookup(file, "metrics", ("metrics",), name, options)
             if component is not None:
                 named[label] = Metric(**vars(component), label=label)
-    ordered = [*HEADLINE, *(label for label in named if label not in HEADLINE)]
+    ordered = [*usual, *(label for label in named if label not in usual)]
     return tuple(named[label] for label in ordered if label in named)
+
+
+def standard_metrics() -> tuple[Metric, ...]:
+    """Return the metrics that stand in every record, headline metrics first.
+
+    Raises:
+        PluginError: If one is not installed.
+    """
+    found = []
+    for name, given in [*((label, dict[str, Any]()) for label in HEADLINE), *STANDARD]:
+        found.append(metric(name, given, variant_label(name, given)))
+    return tuple(found)
+
+
+def metric(name: str, given: dict[str, Any], label: str) -> Metric:
+    """Return an installed metric with options.
+
+    Raises:
+        PluginError: If it is not installed or does not take the options.
+    """
+    plugin = find("metrics", name)
+    options, faults = resolve_options(plugin, given)
+    if faults:
+        raise PluginError("\n".join(faults.values()))
+    return Metric(name, options, plugin.distribution, plugin.version, plugin.source, label)
 
 
 def _problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import re
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -18,9 +19,14 @@ from torch import Tensor, nn
 
 from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
 from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
-from unlearnbench.features import FEATURE_FILE, open_features, write_features
+from unlearnbench.epochs import judge_epochs
+from unlearnbench.extraction import write_features
+from unlearnbench.features import FEATURE_FILE, FeatureFile, open_features
+from unlearnbench.judging import Material, judge
+from unlearnbench.live_model import LiveModel
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
+from unlearnbench.measurement import Costs, References
 from unlearnbench.naming import content_id
 from unlearnbench.networks import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.options import call_arguments
@@ -28,6 +34,7 @@ from unlearnbench.plan import Cell, Plan, ReferenceModel
 from unlearnbench.progress import Display
 from unlearnbench.randomness import own_random_state
 from unlearnbench.record import (
+    EpochRecord,
     FileRecord,
     Measured,
     MetricRecord,
@@ -38,13 +45,14 @@ from unlearnbench.record import (
     write_record,
 )
 from unlearnbench.registry import find
-from unlearnbench.resolve import Metric
+from unlearnbench.snapshots import Snapshots
 from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import Network, ReferenceTraining, input_shape, resolve_precision
 
 MODEL_FILE = "model.safetensors"
+EPOCHS = "epochs"
 
 
 def choose_device(name: str) -> torch.device:
@@ -83,6 +91,7 @@ class Runner:
         self.display = display
         self.recipe = TrainingRecipe(**{**plan.cells[0].problem.recipe, **_tuples(plan.cells[0].problem.recipe)})
         self._broken: dict[str, str] = {}
+        self._epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
     @cached_property
     def data(self) -> LoadedData:
@@ -119,22 +128,25 @@ class Runner:
         except NotApplicable as error:
             return self._record(cell, "not_applicable", str(error))
         except UnlearnBenchError as error:
-            return self._record(cell, "failed", str(error))
+            return self._record(cell, "failed", str(error), epochs=self._epochs_of_failed.get(cell.id, ()))
         # Unlearners are foreign code: whatever one raises must not stop the others.
         except (Exception, SystemExit) as error:
             log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(traceback.format_exc())
             self.display.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-            return self._record(cell, "failed", f"{type(error).__name__}: {_first_line(str(error))}")
+            reason = f"{type(error).__name__}: {_first_line(str(error))}"
+            return self._record(cell, "failed", reason, epochs=self._epochs_of_failed.get(cell.id, ()))
 
     def _judge(self, cell: Cell, folder: Path) -> Record:
         """Compute the metrics from the features alone."""
-        started = time.monotonic()
-        with open_features(folder / FEATURE_FILE) as features:
-            metrics = {metric.label: _metric_record(metric, features) for metric in self.plan.metrics}
+        references = self._references(cell)
         facts = self.store.facts("models", cell.model_id)
         evaluation = self.store.facts("features", cell.features_id)
+        started = time.monotonic()
+        with contextlib.ExitStack() as opened, own_random_state(derived_seed(cell.seed, "metrics")):
+            features = opened.enter_context(open_features(folder / FEATURE_FILE))
+            metrics = judge(self.plan.metrics, self._material(cell, features, references, opened))
         seconds = {**facts["seconds"], **evaluation["seconds"], "metrics": time.monotonic() - started}
         model = self.store.entry("models", cell.model_id) / MODEL_FILE
         files = {
@@ -151,7 +163,56 @@ class Runner:
             files=files,
             seconds=seconds,
             peak=facts["peak_memory_bytes"],
+            speed_up=self._speed_up(cell, references),
+            epochs=tuple(EpochRecord(**epoch) for epoch in facts.get("epochs", ())),
         )
+
+    def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
+        """Return how many times longer the training of FDR took, None where that cannot be said."""
+        if isinstance(references, str):
+            return None
+        own, retrained = (
+            sum(self.store.facts("models", name)["seconds"].get(stage, 0.0) for stage in ("train", "unlearn"))
+            for name in (cell.model_id, cell.retrained.id)
+        )
+        return retrained / own if own > 0 and retrained > 0 else None
+
+    def _references(self, cell: Cell) -> tuple[Path, Path] | str:
+        """Return the folders with Original's and FDR's features of a cell's problem and seed, or why one is missing."""
+        folders = []
+        for name in ("original", "fdr"):
+            reference = self._reference_cells[cell.problem.id, cell.seed, name]
+            try:
+                folders.append(self._features(reference))
+            # Whatever it is, the reference's own cell says so; the metrics without a reference stand.
+            except Exception as error:
+                return f"{name} of seed {cell.seed} failed: {_first_line(str(error))}"
+        return folders[0], folders[1]
+
+    @cached_property
+    def _reference_cells(self) -> dict[tuple[str, int, str], Cell]:
+        cells = (cell for cell in self.plan.cells if cell.is_reference)
+        return {(cell.problem.id, cell.seed, cell.method.name): cell for cell in cells}
+
+    def _material(
+        self,
+        cell: Cell,
+        features: FeatureFile,
+        references: tuple[Path, Path] | str,
+        opened: contextlib.ExitStack,
+    ) -> Material:
+        """Return what the metrics of a cell can ask for."""
+        network, problem = self._network(cell), cell.problem
+        model = LiveModel(
+            load=lambda: self._load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
+            limited=lambda: self.data.limited(problem.limited_counts, cell.seed),
+            test=lambda: self.data.test,
+        )
+        if isinstance(references, str):
+            return Material(features, references, references, model)
+        original, retrained = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
+        reads = [self.store.facts("models", name)["image_reads"] for name in (cell.model_id, cell.retrained.id)]
+        return Material(features, References(original, retrained), Costs(*reads), model)
 
     def _record(
         self,
@@ -165,6 +226,8 @@ class Runner:
         files: dict[str, FileRecord] | None = None,
         seconds: dict[str, float] | None = None,
         peak: int | None = None,
+        speed_up: float | None = None,
+        epochs: tuple[EpochRecord, ...] = (),
     ) -> Record:
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         return make_record(
@@ -177,7 +240,10 @@ class Runner:
             image_reads=image_reads or {},
             files=files or {},
             environment=self.environment,
-            measured=Measured(finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak),
+            measured=Measured(
+                finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak, speed_up_seconds=speed_up
+            ),
+            epochs=epochs,
         )
 
     def _features(self, cell: Cell) -> Path:
@@ -186,23 +252,27 @@ class Runner:
         trained = self._model_folder(cell)
 
         def build(folder: Path) -> dict[str, Any]:
-            model = self._load(self._network(cell), trained)
+            weights = trained / MODEL_FILE
             started = time.monotonic()
-            limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
-            images = len(self.data.test) + len(self.data.train)
-            with self.display.stage(f"features of {_name(cell)}", images):
-                write_features(
-                    folder / FEATURE_FILE,
-                    model,
-                    (self.data.test, self.data.test_part.ids),
-                    (self.data.train, self.data.train_part.ids),
-                    limited,
-                    _attributes(cell),
-                    self.display.advance,
-                )
+            self._extract(cell, weights, folder / FEATURE_FILE, f"features of {_name(cell)}")
             return {"seconds": {"features": time.monotonic() - started}}
 
         return self.store.get("features", cell.features_id, build)
+
+    def _extract(self, cell: Cell, weights: Path, path: Path, stage: str) -> None:
+        """Write the features of the weights in a file."""
+        model = self._load(self._network(cell), weights)
+        limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
+        with self.display.stage(stage, len(self.data.test) + len(self.data.train)):
+            write_features(
+                path,
+                model,
+                (self.data.test, self.data.test_part.ids),
+                (self.data.train, self.data.train_part.ids),
+                limited,
+                {**_attributes(cell), "model_sha256": file_hash(weights)},
+                self.display.advance,
+            )
 
     def _model_folder(self, cell: Cell) -> Path:
         """Return the store's folder with the model that a cell judges."""
@@ -252,8 +322,9 @@ class Runner:
         method = cell.method
         function: Callable[..., nn.Module] = find("unlearners", method.name).load()
         arguments = call_arguments(function, method.options)
-        model = self._load(self._network(cell), original)
+        snapshots = self._snapshots(folder)
         network, problem = self._network(cell), cell.problem
+        model = self._load(network, original / MODEL_FILE)
         task = UnlearningTask(
             self.data.limited(problem.limited_counts, cell.seed),
             problem.forget_classes,
@@ -263,19 +334,46 @@ class Runner:
             lambda: network.build(cell.seed, "original"),
             keep=self._keeper(cell),
             advance=self.display.advance,
+            watcher=snapshots,
         )
+        task.watch(model)
         self._start_measuring()
-        with (
-            self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
-            own_random_state(derived_seed(cell.seed, "unlearner")),
-        ):
-            started = time.monotonic()
-            unlearned = function(model, task, **arguments)
-            reads = task.image_reads
-            seconds = time.monotonic() - started + task.shared_seconds
-        check_unlearned(unlearned, method.name, network.num_classes)
+        try:
+            with (
+                self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
+                own_random_state(derived_seed(cell.seed, "unlearner")),
+            ):
+                started = time.monotonic()
+                unlearned = function(model, task, **arguments)
+                reads = task.image_reads
+                seconds = time.monotonic() - started + task.shared_seconds - (snapshots.seconds if snapshots else 0.0)
+            check_unlearned(unlearned, method.name, network.num_classes)
+        except (Exception, SystemExit):
+            self._epochs_of_failed[cell.id] = self._epochs(cell, snapshots, None)
+            raise
         save_network(unlearned, folder / MODEL_FILE)
-        return self._model_facts({"unlearn": seconds}, reads, task.details)
+        facts = self._model_facts({"unlearn": seconds}, reads, task.details)
+        epochs = self._epochs(cell, snapshots, unlearned)
+        return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
+
+    def _snapshots(self, folder: Path) -> Snapshots | None:
+        """Return what keeps a method's epochs below a folder, None if the manifest does not ask for them."""
+        every = self.plan.resolved.manifest.evaluate_every
+        # An interrupted run may have left some.
+        shutil.rmtree(folder / EPOCHS, ignore_errors=True)
+        return Snapshots(folder / EPOCHS, every) if every else None
+
+    def _epochs(self, cell: Cell, snapshots: Snapshots | None, model: nn.Module | None) -> tuple[EpochRecord, ...]:
+        """Return the headline metrics after each epoch of a method that is done, and remove the snapshots."""
+        if snapshots is None:
+            return ()
+
+        def extract(weights: Path, path: Path) -> None:
+            self._extract(cell, weights, path, f"epochs of {_name(cell)}")
+
+        epochs = tuple(judge_epochs(snapshots.of(model), self.plan.metrics, extract))
+        snapshots.remove()
+        return epochs
 
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
         """Return what keeps a method's shareable results in the store."""
@@ -308,8 +406,8 @@ class Runner:
         shape = input_shape(problem.info.shape, self.recipe)
         return Network(architecture.name, architecture.options, len(problem.info.class_names), shape)
 
-    def _load(self, network: Network, folder: Path) -> nn.Module:
-        model = load_network(network.build(0, "shape"), folder / MODEL_FILE)
+    def _load(self, network: Network, weights: Path) -> nn.Module:
+        model = load_network(network.build(0, "shape"), weights)
         return model.to(self.device).eval()
 
     def _start_measuring(self) -> None:
@@ -344,22 +442,6 @@ def check_unlearned(model: Any, name: str, num_classes: int) -> None:
             raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")
 
 
-def _metric_record(metric: Metric, features: Any) -> MetricRecord:
-    """Compute one metric; one that cannot be computed is recorded with its reason."""
-    common = dataclasses.asdict(metric)
-    common.pop("label")
-    try:
-        function = find("metrics", metric.name).load()
-        value = float(function(features, **call_arguments(function, metric.options)))
-    # Metrics may be foreign code too; one that fails must not cost the others.
-    except Exception as error:
-        kind = "" if isinstance(error, UnlearnBenchError) else f"{type(error).__name__}: "
-        return MetricRecord(**common, status="failed", value=None, reason=f"{kind}{_first_line(str(error))}")
-    if value != value:
-        return MetricRecord(**common, status="failed", value=None, reason="the value is not a number")
-    return MetricRecord(**common, status="done", value=value, reason=None)
-
-
 def _attributes(cell: Cell) -> dict[str, Any]:
     problem = cell.problem
     return {
@@ -369,6 +451,8 @@ def _attributes(cell: Cell) -> dict[str, Any]:
         "num_classes": len(problem.info.class_names),
         "forget_classes": list(problem.forget_classes),
         "seed": cell.seed,
+        "problem": problem.id,
+        "superclasses": list(problem.info.superclasses),
     }
 
 

@@ -36,6 +36,16 @@ class Keeper(Protocol):
         """
 
 
+class Watcher(Protocol):
+    """Is told which models there are and when an epoch ends."""
+
+    def watch(self, model: nn.Module) -> None:
+        """Take note of a model that a method may train."""
+
+    def epoch_ended(self, image_reads: dict[str, int]) -> None:
+        """Take note of the end of an epoch, and of the images read by then."""
+
+
 class UnlearningTask:
     """The limited data, the classes, the recipe, and a way to make a fresh model.
 
@@ -51,6 +61,7 @@ class UnlearningTask:
         fresh_model: Returns the model as the original's training started.
         keep: Keeps what can be shared between runs; None computes anew.
         advance: Called with the number of images after each batch.
+        watcher: Told of models and epochs; None if nobody looks.
 
     Attributes:
         forget_classes: (F,) int64 on the device.
@@ -74,6 +85,7 @@ class UnlearningTask:
         *,
         keep: Keeper | None = None,
         advance: Callable[[int], None] = lambda images: None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.device = limited_data.labels.device
         self.num_classes = num_classes
@@ -86,6 +98,7 @@ class UnlearningTask:
         self._fresh_model = fresh_model
         self._keep = keep
         self._advance = advance
+        self._watcher = watcher
         self._forgotten = torch.zeros(num_classes, dtype=torch.bool, device=self.device)
         self._forgotten[self.forget_classes] = True
         is_forget = self._forgotten[limited_data.labels]
@@ -118,6 +131,8 @@ class UnlearningTask:
             kind: `all`, `forget` or `retain` images.
             batch_size: The recipe's, if None.
 
+        A pass is an epoch: with `evaluate_every` in the manifest the model is judged as it is after it.
+
         Yields:
             Normalised images (B, C, H, W) float32 and their labels (B,) int64.
         """
@@ -129,6 +144,8 @@ class UnlearningTask:
             ):
                 self.count(labels)
                 yield images, labels
+            if self._watcher is not None:
+                self._watcher.epoch_ended(self.image_reads)
 
     def plain(self, kind: Kind = "all", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of the limited images in order, as a test shows them."""
@@ -174,7 +191,18 @@ class UnlearningTask:
 
     def fresh_model(self) -> nn.Module:
         """Return the model as the original's own training started: random, or pre-trained where the recipe says so."""
-        return self._fresh_model().to(self.device)
+        model = self._fresh_model().to(self.device)
+        self.watch(model)
+        return model
+
+    def watch(self, model: nn.Module) -> None:
+        """Say that this model is the one that will be returned.
+
+        Only needed for a model of the method's own making, a deep copy for example; the given model and a fresh one
+        are known.
+        """
+        if self._watcher is not None:
+            self._watcher.watch(model)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         """Return a random stream on the CPU for one purpose, the same for every method with this seed."""

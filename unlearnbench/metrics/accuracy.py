@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 
 from unlearnbench.errors import MetricError
 from unlearnbench.features import FeatureFile
+from unlearnbench.measurement import Measurement
 
 
-def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]) -> float:
-    """Return the share of rows whose largest logit is that of their label.
+def accuracy_hits(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return for each row whether its largest logit is that of its label.
 
     Args:
         logits: (N, O) outputs of the classifier; of equal largest ones the first counts.
@@ -18,7 +21,7 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_clas
         output_classes: (O,) the class of each output, ascending.
 
     Returns:
-        A fraction in [0, 1].
+        (N,).
 
     Raises:
         MetricError: If N is 0 or differs between the arrays, or if a logit is not a number.
@@ -30,10 +33,23 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_clas
         )
     if np.isnan(logits).any():
         raise MetricError(f"accuracy: {int(np.isnan(logits).any(axis=1).sum())} images have logits that are no number")
-    return float((output_classes[logits.argmax(axis=1)] == labels).mean())
+    hits: NDArray[np.bool_] = output_classes[logits.argmax(axis=1)] == labels
+    return hits
 
 
-def forget_accuracy(features: FeatureFile) -> float:
+def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]) -> float:
+    """Return the share of rows whose largest logit is that of their label; see `accuracy_hits`.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        MetricError: If N is 0 or differs between the arrays, or if a logit is not a number.
+    """
+    return float(accuracy_hits(logits, labels, output_classes).mean())
+
+
+def forget_accuracy(features: FeatureFile) -> Measurement:
     """FAe: share of the forget classes' test images that are classified as their own class.
 
     All outputs compete: with FOLMRCSC the new one too, with WD only those that are left.
@@ -50,7 +66,7 @@ def forget_accuracy(features: FeatureFile) -> float:
     return _class_accuracy(features, features.forget_classes)
 
 
-def retain_accuracy(features: FeatureFile) -> float:
+def retain_accuracy(features: FeatureFile) -> Measurement:
     """CAne: share of the retain classes' test images that are classified as their own class.
 
     Returns:
@@ -65,6 +81,7 @@ def retain_accuracy(features: FeatureFile) -> float:
     return _class_accuracy(features, features.retain_classes)
 
 
-def _class_accuracy(features: FeatureFile, classes: NDArray[np.int64]) -> float:
+def _class_accuracy(features: FeatureFile, classes: NDArray[np.int64]) -> Measurement:
     labels = features.labels("test", classes)
-    return accuracy(features.rows("test/logits", classes), labels, features.output_classes)
+    hits = accuracy_hits(features.rows("test/logits", classes), labels, features.output_classes)
+    return Measurement(float(hits.mean()), hits=hits)

@@ -8,20 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.errors import MetricError
-from unlearnbench.features import FeatureFile
+from unlearnbench.features import FeatureFile, Source
+from unlearnbench.measurement import Measurement
 
 CHUNK = 4096
 
 Distance = Literal["euclidean", "cosine"]
 
 
-def prototype_accuracy(
+def prototype_hits(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     prototypes: NDArray[np.float64],
     distance: Distance = "euclidean",
-) -> float:
-    """Return the share of rows whose nearest prototype is that of their label.
+) -> NDArray[np.bool_]:
+    """Return for each row whether its nearest prototype is that of its label.
 
     Args:
         features: (N, D).
@@ -30,7 +31,7 @@ def prototype_accuracy(
         distance: `euclidean`, or `cosine` (1 - cosine similarity; a zero vector is at distance 1 from all).
 
     Returns:
-        A fraction in [0, 1].
+        (N,).
 
     Raises:
         MetricError: If N is 0, shapes do not fit, or a feature is not finite.
@@ -45,15 +46,33 @@ def prototype_accuracy(
     if distance == "cosine":
         prototypes = prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)
     half_squares = (prototypes**2).sum(axis=1) / 2
-    hits = 0
+    nearest = np.empty(len(labels), dtype=np.int64)
     for start in range(0, len(labels), CHUNK):
         rows = features[start : start + CHUNK].astype(np.float64)
         similarity = rows @ prototypes.T
         if distance == "euclidean":
             # |f - p|^2 = |f|^2 - 2 (f.p - |p|^2 / 2): the nearest prototype has the largest bracket.
             similarity -= half_squares
-        hits += int((similarity.argmax(axis=1) == labels[start : start + CHUNK]).sum())
-    return hits / len(labels)
+        nearest[start : start + CHUNK] = similarity.argmax(axis=1)
+    hits: NDArray[np.bool_] = nearest == labels
+    return hits
+
+
+def prototype_accuracy(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    prototypes: NDArray[np.float64],
+    distance: Distance = "euclidean",
+) -> float:
+    """Return the share of rows whose nearest prototype is that of their label; see `prototype_hits`.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        MetricError: If N is 0, shapes do not fit, or a feature is not finite.
+    """
+    return float(prototype_hits(features, labels, prototypes, distance).mean())
 
 
 def forget_prototype_accuracy(
@@ -61,7 +80,7 @@ def forget_prototype_accuracy(
     *,
     prototypes: Literal["full", "limited"] = "full",
     distance: Literal["euclidean", "cosine"] = "euclidean",
-) -> float:
+) -> Measurement:
     """FPAe: share of the forget classes' test images whose nearest class prototype is their own.
 
     The prototype of a class is its mean feature; the prototypes of all K classes compete.
@@ -80,6 +99,14 @@ def forget_prototype_accuracy(
     Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting prototype accuracy. Known weakness: sees
     class means only; knowledge that a probe can bring back may be elsewhere.
     """
-    labels = features.labels("test", features.forget_classes)
-    rows = features.rows("test/features", features.forget_classes)
-    return prototype_accuracy(rows, labels, features.prototypes(prototypes), distance)
+    return class_prototype_accuracy(features, features.forget_classes, prototypes, distance)
+
+
+def class_prototype_accuracy(
+    features: FeatureFile, classes: NDArray[np.int64], source: Source, distance: Distance
+) -> Measurement:
+    """Return the prototype accuracy on the test images of `classes`; all K prototypes compete."""
+    labels = features.labels("test", classes)
+    rows = features.rows("test/features", classes)
+    hits = prototype_hits(rows, labels, features.prototypes(source), distance)
+    return Measurement(float(hits.mean()), hits=hits)

@@ -1,0 +1,168 @@
+"""Metrics computed anew from stored features, without a model, a GPU or an image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnbench.errors import InvalidFileError, PluginError
+from unlearnbench.features import open_features
+from unlearnbench.judging import Material, metric_record, needs
+from unlearnbench.measurement import Costs, References
+from unlearnbench.naming import did_you_mean
+from unlearnbench.record import MetricRecord, Record, read_record, record_paths, with_hash, write_record
+from unlearnbench.registry import find, names
+from unlearnbench.resolve import Metric, metric, standard_metrics
+from unlearnbench.store import file_hash
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of evaluating an output folder.
+
+    Attributes:
+        records: All its records, as they are now.
+        labels: The metrics that were computed.
+        written: How many records were rewritten.
+        faults: How many could not be.
+    """
+
+    records: tuple[Record, ...]
+    labels: tuple[str, ...]
+    written: int
+    faults: int
+
+
+def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
+    """Compute metrics of all finished records from their feature files and rewrite the records.
+
+    Without names every metric in a record is computed anew and the standard ones that it lacks are added. What was
+    measured stays, the hash is made anew. Records without a result, and metrics that need the model, stay as they are.
+
+    Args:
+        folder: The output folder of a run.
+        wanted: Labels or names of metrics, all if empty. A metric that a record lacks is added with its defaults.
+        say: Called with a line for each record that cannot be evaluated.
+
+    Raises:
+        InvalidFileError: If there are no records, or one is damaged.
+        PluginError: If a wanted metric is not installed.
+    """
+    records = {path: read_record(path) for path in record_paths(folder)}
+    _check_wanted(wanted, records.values())
+    references = _reference_records(records.values())
+    labels: dict[str, None] = {}
+    written = faults = 0
+    for path, record in records.items():
+        if record.status != "done":
+            continue
+        try:
+            found = _evaluated(folder, record, references, wanted, say)
+        except InvalidFileError as error:
+            say(f"{record.method.label}, seed {record.seed}: {error}")
+            faults += 1
+            continue
+        labels |= dict.fromkeys(found)
+        records[path] = with_hash(record.model_copy(update={"metrics": {**record.metrics, **found}}))
+        write_record(records[path], path)
+        written += 1
+    return Evaluation(tuple(records.values()), tuple(labels), written, faults)
+
+
+def _check_wanted(wanted: tuple[str, ...], records: Iterable[Record]) -> None:
+    known = {label for record in records for label in record.metrics} | set(names("metrics"))
+    for name in wanted:
+        if name not in known:
+            raise PluginError(f"--metric {name}: no metric of this name or label{did_you_mean(name, known)}")
+
+
+def _reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], Record]:
+    """Return the finished records of Original and FDR by problem, seed and name."""
+    return {
+        (record.problem.id, record.seed, record.method.name): record
+        for record in records
+        if record.method.role == "reference" and record.status == "done"
+    }
+
+
+def metrics_to_compute(record: Record, wanted: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Return the metrics of a record that are to be computed, with the options that they have in it.
+
+    Raises:
+        PluginError: If one is not installed or does not take its options any more.
+    """
+    present = {label: (found.name, found.options) for label, found in record.metrics.items()}
+    if not wanted:
+        usual = {standard.label: (standard.name, standard.options) for standard in standard_metrics()}
+        chosen = {**usual, **present}
+    else:
+        chosen = {label: found for label, found in present.items() if label in wanted or found[0] in wanted}
+        covered = {name for name, _ in chosen.values()} | set(chosen)
+        chosen |= {name: (name, {}) for name in wanted if name not in covered}
+    return tuple(metric(name, options, label) for label, (name, options) in chosen.items())
+
+
+def _evaluated(
+    folder: Path,
+    record: Record,
+    references: dict[tuple[str, int, str], Record],
+    wanted: tuple[str, ...],
+    say: Say,
+) -> dict[str, MetricRecord]:
+    """Return the metrics of a record, computed now, by label."""
+    found = {}
+    with contextlib.ExitStack() as opened:
+        material = _material(folder, record, references, opened)
+        for chosen in metrics_to_compute(record, wanted):
+            if chosen.label in record.metrics and "model" in needs(find("metrics", chosen.name).load()):
+                say(f"{chosen.label} needs the model, which only a run has; it stays as it is")
+                continue
+            found[chosen.label] = metric_record(chosen, material)
+    return found
+
+
+def _material(
+    folder: Path,
+    record: Record,
+    references: dict[tuple[str, int, str], Record],
+    opened: contextlib.ExitStack,
+) -> Material:
+    """Open the feature files that a record's metrics need.
+
+    Raises:
+        InvalidFileError: If the record's own is missing or is not the one that the record was made from.
+    """
+    features = opened.enter_context(open_features(feature_path(folder, record)))
+    files = []
+    for name in ("original", "fdr"):
+        reference = references.get((record.problem.id, record.seed, name))
+        if reference is None:
+            missing = f"{folder} holds no finished record of {name} with seed {record.seed}"
+            return Material(features, missing, missing)
+        try:
+            files.append(opened.enter_context(open_features(feature_path(folder, reference))))
+        except InvalidFileError as error:
+            return Material(features, str(error), str(error))
+    retrained = references[record.problem.id, record.seed, "fdr"]
+    return Material(features, References(*files), Costs(record.image_reads, retrained.image_reads))
+
+
+def feature_path(folder: Path, record: Record) -> Path:
+    """Return the feature file that a record was made from.
+
+    Raises:
+        InvalidFileError: If it is missing or its content is another.
+    """
+    file = record.files.get("features")
+    if file is None:
+        raise InvalidFileError("the record names no feature file")
+    path = folder / file.path
+    if not path.is_file():
+        raise InvalidFileError(f"{path}: no such file; run the manifest again to make it")
+    if file_hash(path) != file.sha256:
+        raise InvalidFileError(f"{path}: its content is not what the record was made from; run the manifest again")
+    return path

@@ -1,0 +1,114 @@
+"""Relearn cost: how many images bring the forget classes back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearnbench.errors import MetricError
+from unlearnbench.features import FeatureFile
+from unlearnbench.live_model import LiveModel
+from unlearnbench.measurement import Measurement, References
+from unlearnbench.metrics.accuracy import forget_accuracy
+from unlearnbench.networks import classifier, output_classes, replace_classifier
+from unlearnbench.pipeline import Batches
+from unlearnbench.split import derived_seed
+
+TEST_BATCH = 512
+
+
+def relearn_cost(
+    features: FeatureFile,
+    references: References,
+    model: LiveModel,
+    *,
+    margin: Annotated[float, Field(ge=0)] = 0.05,
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4,
+    batch_size: Annotated[int, Field(gt=0)] = 64,
+    max_epochs: Annotated[int, Field(gt=0)] = 100,
+) -> Measurement:
+    """Relearn cost: image passes of fine-tuning on limited forget images until FAe reaches FDR's plus a margin.
+
+    A copy of the model learns with Adam and cross-entropy from the limited forget images alone, in training
+    augmentation, batch-norm statistics frozen. FAe is read on the forget test images after every step. A forget
+    class without an output gets one with weights of 0 first.
+
+    Args:
+        features: The judged model's features.
+        references: FDR's FAe is the goal's base.
+        model: The judged model; it is copied.
+        margin: Added to FDR's FAe, a fraction.
+        learning_rate: Adam's.
+        batch_size: Images in a step.
+        max_epochs: Passes over the limited forget images after which to give up.
+
+    Returns:
+        Images read, at least 0; the more, the better forgotten. 0 if FAe is there already. FDR's own cost is the
+        yardstick. If FAe never gets there, all images read up to the end, and `reached` is false in the details.
+
+    Raises:
+        MetricError: If there is no forget test image, a parameter is not finite, or the loss stops being so.
+
+    Source: relearn time (Golatkar et al., CVPR 2020; Tarun et al., 2023), counted in images instead of seconds. Known
+    weakness: depends on the learning rate; the classifier alone may do the relearning. Needs the model, so that
+    `unlearnbench evaluate` cannot compute it.
+    """
+    goal = float(forget_accuracy(references.retrained)) + margin
+    student = with_outputs_for(model.load(), features.forget_classes.tolist())
+    student.eval()
+    limited, test = model.limited(), model.test()
+    forget = torch.from_numpy(features.forget_classes).to(limited.labels.device)
+    positions, held_out = (torch.nonzero(torch.isin(part.labels, forget)).flatten() for part in (limited, test))
+    optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
+    passes, reached = 0, _accuracy(student, test, held_out)
+    for epoch in range(max_epochs):
+        generator = torch.Generator().manual_seed(derived_seed(features.seed, "relearn", epoch))
+        for images, labels in limited.shuffled(batch_size, generator, positions):
+            if reached >= goal:
+                break
+            _step(student, optimizer, images, labels)
+            passes += len(labels)
+            reached = _accuracy(student, test, held_out)
+    details = {"goal": goal, "forget_accuracy": reached, "reached": reached >= goal}
+    return Measurement(float(passes), details)
+
+
+def with_outputs_for(model: nn.Module, classes: list[int]) -> nn.Module:
+    """Give a model an output for each of `classes` that has none: weights 0, the mean bias of the others."""
+    layer, known = classifier(model), output_classes(model)
+    missing = sorted(set(classes) - set(known.tolist()))
+    if not missing:
+        return model
+    every = torch.cat([known, torch.tensor(missing, device=known.device)])
+    order = torch.argsort(every)
+    weight = torch.cat([layer.weight.detach(), layer.weight.new_zeros(len(missing), layer.in_features)])
+    bias = None
+    if layer.bias is not None:
+        bias = torch.cat([layer.bias.detach(), layer.bias.detach().mean().expand(len(missing))])[order]
+    replace_classifier(model, weight[order], bias, every[order])
+    return model
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    loss = F.cross_entropy(model(images).float(), torch.searchsorted(output_classes(model), labels))
+    if not torch.isfinite(loss):
+        raise MetricError("the loss of relearning is not finite")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _accuracy(model: nn.Module, test: Batches, positions: Tensor) -> float:
+    """Return the accuracy on the test images at `positions`."""
+    if len(positions) == 0:
+        raise MetricError("there is no test image of the forget classes")
+    with torch.inference_mode():
+        hits = [
+            output_classes(model)[model(images).argmax(dim=1)] == labels
+            for images, labels in test.in_order(TEST_BATCH, positions)
+        ]
+    return int(torch.cat(hits).sum()) / len(positions)
