@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from unlearnbench import __version__
+from unlearnbench.board_cli import RankBy, RankOrder, add_board_commands, leaderboard_app
 from unlearnbench.errors import UnlearnBenchError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-leaderboard_app = typer.Typer(help="Publish tables.", no_args_is_help=True)
 app.add_typer(leaderboard_app, name="leaderboard")
+add_board_commands(app)
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -155,15 +156,15 @@ def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
         return Runner(plan, output, store, chosen, display).run()
 
 
-def _show_tables(records: list[Record], as_json: bool) -> None:
+def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
     from unlearnbench.ranking import rows_by_problem
     from unlearnbench.table import print_tables
 
-    problems = rows_by_problem(records)
+    problems = rows_by_problem(records, order)
     if as_json:
         _print_json([row.as_json() for rows in problems for row in rows])
     else:
-        print_tables(problems, _data())
+        print_tables(problems, _data(), order)
 
 
 @app.command()
@@ -228,11 +229,11 @@ def show(
 
 
 @app.command()
-def table(folder: Runs, as_json: JsonOption = False) -> None:
+def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption = False) -> None:
     """Print the table that the records in DIR add up to."""
     from unlearnbench.record import load_records
 
-    _show_tables(load_records(folder), as_json)
+    _show_tables(load_records(folder), as_json, rank_by.value)
 
 
 @app.command()
@@ -295,19 +296,6 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
             _data().print(shown)
     for path in write_relevance(found, folder / "relevance"):
         _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-@leaderboard_app.command("build")
-def leaderboard_build(
-    records: Runs,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pages.")] = Path("leaderboard"),
-) -> None:
-    """Write the leaderboard's markdown pages from the records in DIR."""
-    from unlearnbench.leaderboard import build_leaderboard
-    from unlearnbench.record import load_records
-
-    for path in build_leaderboard(load_records(records), output):
-        typer.echo(path)
 
 
 @app.command()
