@@ -14,6 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
 # A label's size in the same units; the font has about this width.
 LETTER, LINE_HEIGHT = 6.4, 13.0
 MARK = 7.0
+# The share of an axis that what lies far below the gate gets.
+COMPRESSED = 0.28
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Plot:
         marks: References first.
         gate: y of the CAne that a method must keep; None if unknown.
         yardstick: x of FDR; None if unknown.
+        bend: y below which CAne is drawn on a compressed scale; None if all of it is linear.
     """
 
     name: str
@@ -66,39 +69,53 @@ class Plot:
     marks: tuple[Mark, ...]
     gate: float | None
     yardstick: float | None
+    bend: float | None
 
 
 class Axis:
-    """A linear axis that begins and ends at round numbers.
+    """An axis from the lowest to the highest value, linear above a bend and compressed below it.
 
     Args:
         values: Fractions; at least one.
         start: Where the low end is drawn.
         end: Where the high end is drawn.
-        steps: About how many ticks.
+        bend: Below this fraction the scale is compressed if most of the axis would go there; None for a linear axis.
     """
 
-    def __init__(self, values: Iterable[float], start: float, end: float, steps: int = 6) -> None:
+    def __init__(self, values: Iterable[float], start: float, end: float, bend: float | None = None) -> None:
         percents = [100 * value for value in values]
         low, high = min(percents), max(percents)
         margin = max(0.04 * (high - low), 0.5)
-        self._step = _round_step(max(high - low, 2.0) / steps)
-        self._low = max(0.0, low - margin) if low >= 0 else low - margin
-        self._high = high + margin
-        # A point at 0 or 100 % stands clear of the frame.
-        self._low = -margin if self._low == 0 else self._low
+        # A point at 0 % stands clear of the frame.
+        self._low, self._high = (low - margin if low > margin else -margin), high + margin
         self._start, self._end = start, end
+        self.bend: float | None = None
+        if bend is not None and 100 * bend - low > 1.5 * (high - 100 * bend) > 0:
+            self.bend, self._low = bend, low - 0.06 * (high - low)
 
     def at(self, value: float) -> float:
         """Return where a fraction is drawn."""
-        share = (100 * value - self._low) / (self._high - self._low)
+        percent = 100 * value
+        bottom, below = self._low, 0.0
+        if self.bend is not None:
+            if percent < 100 * self.bend:
+                share = COMPRESSED * (percent - self._low) / (100 * self.bend - self._low)
+                return round(self._start + share * (self._end - self._start), 1)
+            bottom, below = 100 * self.bend, COMPRESSED
+        share = below + (1 - below) * (percent - bottom) / (self._high - bottom)
         return round(self._start + share * (self._end - self._start), 1)
 
     def ticks(self) -> tuple[Tick, ...]:
         """Return the numbers along the axis."""
-        first = math.ceil(max(self._low, 0) / self._step - 1e-9)
-        last = math.floor(min(self._high, 100) / self._step + 1e-9)
-        numbers = (number * self._step for number in range(first, last + 1))
+        if self.bend is None:
+            return self._ticks(self._low, self._high, 6)
+        return self._ticks(self._low, 100 * self.bend - 1e-6, 2) + self._ticks(100 * self.bend, self._high, 4)
+
+    def _ticks(self, low: float, high: float, steps: int) -> tuple[Tick, ...]:
+        step = _round_step(max(high - low, 1.0) / steps)
+        first = math.ceil(max(low, 0) / step - 1e-9)
+        last = math.floor(min(high, 100) / step + 1e-9)
+        numbers = (number * step for number in range(first, last + 1))
         return tuple(Tick(self.at(number / 100), f"{number:g}") for number in numbers)
 
 
@@ -117,12 +134,15 @@ def _plot(board: ProblemBoard, name: str) -> Plot:
     seeds = [_seeds(line, name) for line in board.lines]
     every = [point for of_line in seeds for point in of_line]
     if not every:
-        return Plot(name, (), (), (), None, None)
+        return Plot(name, (), (), (), None, None, None)
     original, retrained = board.reference("original"), board.reference("fdr")
     kept = original.row.mean(SHORT["CAne"]) if original else None
     gate = None if kept is None else kept - CANE_GATE
     x = Axis((point[0] for point in every), LEFT, WIDTH - RIGHT)
-    y = Axis([point[1] for point in every] + ([gate] if gate is not None else []), HEIGHT - BOTTOM, TOP)
+    heights = [point[1] for point in every] + ([gate] if gate is not None else [])
+    # Just below the gate, so that what fails it narrowly is still on the scale of those that pass.
+    bend = None if gate is None else gate - 0.4 * (max(heights) - gate)
+    y = Axis(heights, HEIGHT - BOTTOM, TOP, bend)
     yardstick = retrained.row.mean(SHORT[name]) if retrained else None
     return Plot(
         name,
@@ -131,6 +151,7 @@ def _plot(board: ProblemBoard, name: str) -> Plot:
         _marks(board, name, seeds, x, y),
         None if gate is None else y.at(gate),
         None if yardstick is None else x.at(yardstick),
+        None if y.bend is None else y.at(y.bend),
     )
 
 
@@ -170,7 +191,7 @@ def _labels(names: Sequence[str], centres: Sequence[tuple[float, float]]) -> lis
         place = None
         for left, base in _candidates(x, y, width):
             box = (left, base - LINE_HEIGHT + 3, left + width, base + 3)
-            inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - BOTTOM
+            inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP and box[3] <= HEIGHT - BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 place = (round(left, 1), round(base, 1))
                 taken.append(box)
