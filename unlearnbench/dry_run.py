@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unlearnbench.plan import Plan
+from unlearnbench.plan import Cell, Plan
 from unlearnbench.record import finished_records
 from unlearnbench.store import Store
 
@@ -56,6 +56,9 @@ def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
         if not cell.is_reference:
             work = works.setdefault(f"unlearner {cell.method.label}", Work(f"unlearn with {cell.method.label}"))
             work.add(skipped or store.has("models", cell.model_id), cell.image_passes)
+            if plan.resolved.manifest.evaluate_every:
+                work = works.setdefault("epochs", Work("judge epochs"))
+                work.add(skipped or store.has("models", cell.model_id), _epoch_passes(plan, cell))
         if cell.features_id not in seen:
             seen.add(cell.features_id)
             images = sum(cell.problem.info.train_counts) + sum(cell.problem.info.test_counts)
@@ -66,10 +69,20 @@ def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
         "original",
         "retrained",
         *(key for key in works if key.startswith("unlearner")),
+        *(key for key in works if key == "epochs"),
         "features",
         "record",
     ]
     return [works[key] for key in order]
+
+
+def _epoch_passes(plan: Plan, cell: Cell) -> int | None:
+    """Return how many images judging a method's epochs reads, None if only a run tells how many epochs there are."""
+    if cell.image_passes is None:
+        return None
+    epochs = cell.image_passes // sum(cell.problem.limited_counts)
+    images = sum(cell.problem.info.train_counts) + sum(cell.problem.info.test_counts)
+    return epochs // plan.resolved.manifest.evaluate_every * images
 
 
 def known_passes(works: list[Work]) -> int:

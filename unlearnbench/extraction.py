@@ -36,67 +36,81 @@ def write_features(
         test: The test images and their (N,) ids.
         train: All training images and their ids.
         limited: (M,) positions of the limited images among the training images, ascending.
-        attributes: Of the file, without `format` and `feature_dtype`; see `unlearnbench.features`. The
-            `superclasses` among them are K numbers, or none.
+        attributes: Of the file, without `format`; see `unlearnbench.features`. `feature_dtype` is float32 if it is
+            left out; the `superclasses` among them are K numbers, or none.
         advance: Called with the number of images after each batch.
     """
     model.eval()
-    num_classes = int(attributes["num_classes"])
-    width, outputs = classifier(model).in_features, classifier(model).out_features
     with h5py.File(path, "w") as file, torch.inference_mode(), captured_features(model) as captured:
-        superclasses = np.asarray(attributes.get("superclasses", ()), dtype=np.int64)
-        shown = {key: value for key, value in attributes.items() if key != "superclasses"}
-        file.attrs.update({"format": FORMAT, "feature_dtype": "float32", **shown})
-        file["superclasses"] = superclasses
-        file["output_classes"] = output_classes(model).cpu().numpy()
-        _write_classifier(file, classifier(model))
+        _write_head(file, classifier(model), output_classes(model), attributes)
 
         def forward(images: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(images)
             advance(len(images))
             return captured.pop().float(), logits.float()
 
-        part = _new_part(file, "test", len(test[1]), width, outputs)
-        part["ids"][:] = test[1]
-        row = 0
-        for images, labels in test[0].in_order(CHUNK_ROWS):
-            row = _write_rows(part, row, *forward(images), labels)
-
-        part = _new_part(file, "limited", len(limited), width, outputs)
-        part["ids"][:] = train[1][limited]
-        chosen = torch.zeros(len(train[1]), dtype=torch.bool, device=train[0].labels.device)
-        chosen[torch.from_numpy(limited).to(chosen.device)] = True
-        sums = {source: torch.zeros(num_classes, width, dtype=torch.float64) for source in ("full", "limited")}
-        row, seen = 0, 0
-        for images, labels in train[0].in_order(CHUNK_ROWS):
-            features, logits = forward(images)
-            kept = chosen[seen : seen + len(labels)]
-            seen += len(labels)
-            sums["full"] += _class_sums(features, labels, num_classes)
-            sums["limited"] += _class_sums(features[kept], labels[kept], num_classes)
-            row = _write_rows(part, row, features[kept], logits[kept], labels[kept])
-        every_label = train[0].labels
-        for source, labels in (("full", every_label), ("limited", every_label[chosen])):
-            group = file.create_group(f"prototypes/{source}")
-            group["sums"] = sums[source].numpy()
-            group["counts"] = torch.bincount(labels.cpu(), minlength=num_classes).numpy()
+        _write_test(file, forward, *test)
+        _write_train(file, forward, *train, limited)
 
 
-def _new_part(file: h5py.File, name: str, rows: int, width: int, outputs: int) -> h5py.Group:
-    group = file.create_group(name)
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: dict[str, Any]) -> None:
+    """Write attributes, output classes, superclasses and the classifier."""
+    shown = {key: value for key, value in attributes.items() if key != "superclasses"}
+    file.attrs.update({"format": FORMAT, "feature_dtype": "float32", **shown})
+    file["superclasses"] = np.asarray(attributes.get("superclasses", ()), dtype=np.int64)
+    file["output_classes"] = outputs.cpu().numpy()
+    bias = torch.zeros(len(outputs)) if layer.bias is None else layer.bias.detach().float().cpu()
+    file["classifier/weight"] = layer.weight.detach().float().cpu().numpy()
+    file["classifier/bias"] = bias.numpy()
+
+
+def _write_test(file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64]) -> None:
+    part = _new_part(file, "test", ids)
+    row = 0
+    for images, labels in batches.in_order(CHUNK_ROWS):
+        row = _write_rows(part, row, *forward(images), labels)
+
+
+def _write_train(
+    file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64], limited: NDArray[np.int64]
+) -> None:
+    """Write the limited images' features, and the prototypes of all training images and of the limited ones."""
+    num_classes = int(file.attrs["num_classes"])
+    part = _new_part(file, "limited", ids[limited])
+    width = part["features"].shape[1]
+    chosen = torch.zeros(len(ids), dtype=torch.bool, device=batches.labels.device)
+    chosen[torch.from_numpy(limited).to(chosen.device)] = True
+    sums = {source: torch.zeros(num_classes, width, dtype=torch.float64) for source in ("full", "limited")}
+    row, seen = 0, 0
+    for images, labels in batches.in_order(CHUNK_ROWS):
+        features, logits = forward(images)
+        kept = chosen[seen : seen + len(labels)]
+        seen += len(labels)
+        sums["full"] += _class_sums(features, labels, num_classes)
+        sums["limited"] += _class_sums(features[kept], labels[kept], num_classes)
+        row = _write_rows(part, row, features[kept], logits[kept], labels[kept])
+    for source, labels in (("full", batches.labels), ("limited", batches.labels[chosen])):
+        group = file.create_group(f"prototypes/{source}")
+        group["sums"] = sums[source].numpy()
+        group["counts"] = torch.bincount(labels.cpu(), minlength=num_classes).numpy()
+
+
+def _new_part(file: h5py.File, name: str, ids: NDArray[np.int64]) -> h5py.Group:
+    """Return a group with room for the images of `ids`; features and logits lie in chunks of rows."""
+    outputs, width = file["classifier/weight"].shape
+    rows = len(ids)
     step = max(1, min(rows, CHUNK_ROWS))
-    group.create_dataset("features", (rows, width), "float32", chunks=(step, width))
+    group = file.create_group(name)
+    group.create_dataset("features", (rows, width), file.attrs["feature_dtype"], chunks=(step, width))
     group.create_dataset("logits", (rows, outputs), "float32", chunks=(step, outputs))
     for column in ("labels", "ids"):
         # Sorted or small whole numbers: to compress them costs nothing and takes them to a tenth.
         group.create_dataset(column, (rows,), "int64", chunks=(max(1, rows),), compression="gzip", shuffle=True)
+    group["ids"][:] = ids
     return group
-
-
-def _write_classifier(file: h5py.File, layer: nn.Linear) -> None:
-    weight = layer.weight.detach().float().cpu()
-    bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().float().cpu()
-    file["classifier/weight"], file["classifier/bias"] = weight.numpy(), bias.numpy()
 
 
 def _write_rows(part: h5py.Group, row: int, features: Tensor, logits: Tensor, labels: Tensor) -> int:

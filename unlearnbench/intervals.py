@@ -76,7 +76,8 @@ def bootstrap_means(
     seeds, images = outcomes.shape
     by_seed = _draws(seeds, resamples, 1) @ outcomes.astype(np.float32)
     found: NDArray[np.float64] = (by_seed * _draws(images, resamples, 2)).sum(axis=1, dtype=np.float64)
-    return found / (seeds * images)
+    found /= seeds * images
+    return found
 
 
 @functools.lru_cache(maxsize=8)

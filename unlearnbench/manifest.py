@@ -141,6 +141,8 @@ class Manifest(Section):
         training: The recipe of the reference models.
         unlearners: The methods; Original and FDR are always there.
         metrics: Metrics beside those that stand in every record, or those with other options.
+        feature_dtype: In which features are stored. Half precision takes half the room; logits and prototypes stay
+            as they are.
         evaluate_every: Judge FAe, FPAe and CAne after every so many epochs of each method; 0 only at the end.
     """
 
@@ -153,6 +155,7 @@ class Manifest(Section):
     training: TrainingRecipe
     unlearners: tuple[LabelledChoice, ...] = ()
     metrics: tuple[LabelledChoice, ...] = ()
+    feature_dtype: Literal["float32", "float16"] = "float32"
     evaluate_every: Annotated[int, Field(ge=0)] = 0
 
 

@@ -150,9 +150,16 @@ def _cell(
             *_epochs_identity(resolved),
         )
         passes = method_passes(method, problem)
-    features_id = content_id(STORE_FORMAT, model_id, problem.id, seed, source_hash("unlearnbench.extraction"))
+    features_id = content_id(
+        STORE_FORMAT,
+        model_id,
+        problem.id,
+        seed,
+        resolved.manifest.feature_dtype,
+        source_hash("unlearnbench.extraction"),
+    )
     metrics = [list(vars(metric).values()) for metric in resolved.metrics]
-    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.record"))
+    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.judging"))
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
     return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
 

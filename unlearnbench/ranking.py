@@ -70,7 +70,7 @@ class Row:
         return intervals.t_interval(list(self.values(metric).values()))
 
     def outcomes(self, metric: str, seeds: Sequence[int]) -> NDArray[Any]:
-        """Return a metric by seed and test image, (S, N); by seed alone, (S, 1), where a record does not say by image."""
+        """Return a metric by seed and test image, (S, N); by seed alone, (S, 1), where a record has no images."""
         records = {record.seed: record.metrics[metric] for record in self.done if metric in record.metrics}
         hits = [records[seed].hits for seed in seeds]
         images = {found.images if found else None for found in hits}
@@ -141,12 +141,13 @@ def rank(rows: Sequence[Row], order: str = PAPER) -> list[Row]:
     """Return the rows of one problem: references, ranked methods, methods below the line.
 
     A method passes if its mean CAne is at most `CANE_GATE` below Original's over the same seeds. Those that
-    pass are ordered by mean FAe. The best one leads a group of all that follow without a gap and whose paired
-    interval of the difference to it includes 0; the next one leads the next group. Each group is ordered and cut in the
-    same way by the distance of mean FPAe from FDR's. What then is together shares a rank.
+    pass are ordered by mean FAe. The best one leads a group of all whose paired interval of the difference to it
+    includes 0; the best one of the rest leads the next group. Each group is ordered and cut in the same way by the
+    distance of mean FPAe from FDR's. What then is together shares a rank.
 
     Intervals are 95 % of a paired bootstrap over seeds and test images. "Includes 0" cannot be handed on from one
-    method to the next, hence the leader.
+    method to the next, hence the leader: a method whose seeds differ widely can be tied with it and stand before one
+    of smaller mean and spread that is not.
 
     That is the order `paper`; the others of `ORDERS` have other criteria in the place of these two, and the same gate.
 
@@ -272,16 +273,18 @@ def _is_best_compromise(standing: Standing, standings: Iterable[Standing]) -> bo
 def _led(
     standings: Sequence[Standing], bootstrapped: Callable[[Standing, Sequence[int]], NDArray[np.float64]]
 ) -> list[list[Standing]]:
-    """Cut an ordered list into groups: each goes on as long as a method cannot be told from the group's first one."""
+    """Cut an ordered list into groups: the first one leads all that cannot be told from it, then the next one left."""
     groups: list[list[Standing]] = []
-    for standing in standings:
-        leader = groups[-1][0] if groups else None
-        seeds = leader.common_seeds(standing) if leader else []
-        # Without a common seed nothing tells them apart.
-        if leader and not (seeds and intervals.differ(bootstrapped(leader, seeds), bootstrapped(standing, seeds))):
-            groups[-1].append(standing)
-        else:
-            groups.append([standing])
+    waiting = list(standings)
+    while waiting:
+        leader, *others = waiting
+        group, waiting = [leader], []
+        for other in others:
+            seeds = leader.common_seeds(other)
+            # Without a common seed nothing tells them apart.
+            apart = bool(seeds) and intervals.differ(bootstrapped(leader, seeds), bootstrapped(other, seeds))
+            (waiting if apart else group).append(other)
+        groups.append(group)
     return groups
 
 

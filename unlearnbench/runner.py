@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
-from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.epochs import judge_epochs
+from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.extraction import write_features
 from unlearnbench.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.judging import Material, judge
@@ -270,9 +270,25 @@ class Runner:
                 (self.data.test, self.data.test_part.ids),
                 (self.data.train, self.data.train_part.ids),
                 limited,
-                {**_attributes(cell), "model_sha256": file_hash(weights)},
+                self._attributes(cell, weights),
                 self.display.advance,
             )
+
+    def _attributes(self, cell: Cell, weights: Path) -> dict[str, Any]:
+        """Return what a feature file says about itself."""
+        problem = cell.problem
+        return {
+            "model": cell.model_id,
+            "model_sha256": file_hash(weights),
+            "dataset": problem.dataset.name,
+            "dataset_revision": problem.info.revision,
+            "problem": problem.id,
+            "num_classes": len(problem.info.class_names),
+            "forget_classes": list(problem.forget_classes),
+            "superclasses": list(problem.info.superclasses),
+            "seed": cell.seed,
+            "feature_dtype": self.plan.resolved.manifest.feature_dtype,
+        }
 
     def _model_folder(self, cell: Cell) -> Path:
         """Return the store's folder with the model that a cell judges."""
@@ -354,6 +370,8 @@ class Runner:
         save_network(unlearned, folder / MODEL_FILE)
         facts = self._model_facts({"unlearn": seconds}, reads, task.details)
         epochs = self._epochs(cell, snapshots, unlearned)
+        if snapshots is not None and snapshots.taken and not epochs:
+            facts["details"]["epochs"] = "the task does not know the returned model; the method should call task.watch"
         return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
 
     def _snapshots(self, folder: Path) -> Snapshots | None:
@@ -440,20 +458,6 @@ def check_unlearned(model: Any, name: str, num_classes: int) -> None:
     for key, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")
-
-
-def _attributes(cell: Cell) -> dict[str, Any]:
-    problem = cell.problem
-    return {
-        "model": cell.model_id,
-        "dataset": problem.dataset.name,
-        "dataset_revision": problem.info.revision,
-        "num_classes": len(problem.info.class_names),
-        "forget_classes": list(problem.forget_classes),
-        "seed": cell.seed,
-        "problem": problem.id,
-        "superclasses": list(problem.info.superclasses),
-    }
 
 
 def _tuples(recipe: dict[str, Any]) -> dict[str, Any]:

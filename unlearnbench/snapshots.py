@@ -68,6 +68,11 @@ class Snapshots:
             save_network(model, self._path(number, self._epoch))
         self.seconds += monotonic() - started
 
+    @property
+    def taken(self) -> int:
+        """How many epochs there are snapshots of."""
+        return len(self._reads)
+
     def of(self, model: nn.Module | None) -> Iterator[Snapshot]:
         """Yield the snapshots of a model, by epoch; of the one handed out last if it is None.
 

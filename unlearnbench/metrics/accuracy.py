@@ -52,13 +52,15 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_clas
 def forget_accuracy(features: FeatureFile) -> Measurement:
     """FAe: share of the forget classes' test images that are classified as their own class.
 
+        FAe = (1/N) sum_i [class of argmax_o logits_io = label_i], over the N forget test images; logits (N, O)
+
     All outputs compete: with FOLMRCSC the new one too, with WD only those that are left.
 
     Returns:
         A fraction in [0, 1], lower is better.
 
     Raises:
-        MetricError: If there is no such image.
+        MetricError: If there is no such image, or a logit is not a number.
 
     Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting accuracy. Known weakness: sees the
     classifier alone; a model whose head lost a row scores 0 with all its knowledge in place.
@@ -69,11 +71,13 @@ def forget_accuracy(features: FeatureFile) -> Measurement:
 def retain_accuracy(features: FeatureFile) -> Measurement:
     """CAne: share of the retain classes' test images that are classified as their own class.
 
+        CAne = (1/N) sum_i [class of argmax_o logits_io = label_i], over the N retain test images; logits (N, O)
+
     Returns:
         A fraction in [0, 1], higher is better.
 
     Raises:
-        MetricError: If there is no such image.
+        MetricError: If there is no such image, or a logit is not a number.
 
     Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), constraint accuracy. Known weakness: removing outputs
     raises it a little, since fewer classes compete.

@@ -33,6 +33,8 @@ def few_shot_relearning(
 ) -> Measurement:
     """Few-shot prototype relearning: FAe after the classifier's forget rows became k-shot prototypes.
 
+        w_k = norm * m_k / |m_k|, m_k the mean feature (D,) of the shots, norm the mean of |w_j| over retain rows
+
     Each forget class's row is the mean feature of `shots` of its limited images, scaled to the mean norm of the retain
     rows, its bias the mean of theirs. All other outputs stay, and all compete. Nothing is trained.
 

@@ -85,6 +85,8 @@ def membership_inference(
 ) -> Measurement:
     """Membership inference on forget images, relative to FDR: cross-validated accuracy of an attack, minus FDR's.
 
+        value = attack accuracy on the judged model's outputs - the same on FDR's
+
     Members are the limited forget images, which Original was trained on; non-members are forget test images. Of each
     class as many are taken of both, drawn by the seed. A logistic regression on four numbers of the outputs (own log
     probability, largest log probability, entropy, lead) learns on all folds but one and is judged on that one.

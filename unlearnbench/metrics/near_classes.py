@@ -37,7 +37,9 @@ def near_class_gap(
     neighbours: Literal["superclass", "prototypes", "auto"] = "auto",
     count: Annotated[int, Field(gt=0)] = 1,
 ) -> Measurement:
-    """Near-class gap: retain accuracy on the forget classes' nearest neighbours, minus that on the other retain classes.
+    """Near-class gap: retain accuracy on the forget classes' nearest neighbours, minus that on the others.
+
+        gap = CAne over near retain classes - CAne over all other retain classes
 
     Near are the retain classes of a forget class's superclass (CIFAR-100), or those with the nearest prototypes in
     Original's feature space (Euclidean, full training set).

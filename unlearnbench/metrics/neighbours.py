@@ -44,13 +44,11 @@ def neighbour_classes(
     require_finite(limited_features=known, test_features=rows)
     width = int(known_labels.max()) + 1
     found = np.empty(len(rows), dtype=np.int64)
-    # Means cancel in a difference; without them the squares lose fewer digits.
-    centre = known.astype(np.float64).mean(axis=0) if distance == "euclidean" else 0.0
-    base = _prepared(known - centre, distance)
+    base = _prepared(known, distance)
     half_squares = (base**2).sum(axis=1) / 2 if distance == "euclidean" else 0.0
     for start in range(0, len(rows), CHUNK):
         # |f - k|^2 = |f|^2 - 2 (f.k - |k|^2 / 2): the nearest have the largest bracket.
-        similarity = _prepared(rows[start : start + CHUNK] - centre, distance) @ base.T - half_squares
+        similarity = _prepared(rows[start : start + CHUNK], distance) @ base.T - half_squares
         nearest = _largest(similarity, neighbours)
         votes = np.zeros((len(nearest), width), dtype=np.int64)
         np.add.at(votes, (np.arange(len(nearest))[:, None], known_labels[nearest]), 1)
@@ -58,23 +56,25 @@ def neighbour_classes(
     return found
 
 
-def _prepared(rows: NDArray[np.float64], distance: Distance) -> NDArray[np.float64]:
-    rows = rows.astype(np.float64)
+def _prepared(rows: NDArray[np.float32], distance: Distance) -> NDArray[np.float64]:
+    prepared: NDArray[np.float64] = rows.astype(np.float64)
     if distance == "cosine":
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return rows
+        prepared /= np.maximum(np.linalg.norm(prepared, axis=1, keepdims=True), 1e-12)
+    return prepared
 
 
 def _largest(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Return (N, count) columns of the largest entries of each row, in any order; of equal ones the first."""
     if count == 1:
-        return similarity.argmax(axis=1)[:, None]
+        first: NDArray[np.int64] = similarity.argmax(axis=1)[:, None]
+        return first
     last = similarity.shape[1] - count
     threshold = np.partition(similarity, last, axis=1)[:, last, None]
     above, equal = similarity > threshold, similarity == threshold
     missing = count - above.sum(axis=1, keepdims=True)
     chosen = above | (equal & (equal.cumsum(axis=1) <= missing))
-    return np.nonzero(chosen)[1].reshape(len(similarity), count)
+    columns: NDArray[np.int64] = np.nonzero(chosen)[1].reshape(len(similarity), count)
+    return columns
 
 
 def forget_neighbour_accuracy(
@@ -84,6 +84,8 @@ def forget_neighbour_accuracy(
     distance: Literal["euclidean", "cosine"] = "euclidean",
 ) -> Measurement:
     """Nearest-neighbour accuracy: share of the forget classes' test images that their neighbours classify right.
+
+        (1/N) sum_i [majority class of the k limited images nearest to f_i = label_i], over the N forget test images
 
     The neighbours are the nearest of all limited images of all K classes, in feature space; each has one vote.
 

@@ -86,9 +86,11 @@ def probe_recovery(
 ) -> Measurement:
     """Linear-probe recovery: accuracy of a new linear classifier on the forget classes, minus FDR's.
 
-    The features are frozen; a least-squares classifier with class-balanced weights and a ridge penalty learns from
-    all limited retain images and `shots` limited images of each forget class. It is judged on the forget classes'
-    test images with all K classes competing.
+        recovery = accuracy of the probe on the judged model's features - the same on FDR's
+
+    The features (M, D) are frozen; a least-squares classifier with class-balanced weights and a ridge penalty learns
+    from all limited retain images and `shots` limited images of each forget class. It is judged on the forget
+    classes' test images with all K classes competing.
 
     Args:
         features: The judged model's features.
@@ -109,5 +111,6 @@ def probe_recovery(
     """
     judged = probe_accuracies(features, shots, draws, ridge)
     retrained = probe_accuracies(references.retrained, shots, draws, ridge)
-    details = {"judged": float(np.mean(judged)), "retrained": float(np.mean(retrained)), "judged_by_draw": judged}
-    return Measurement(details["judged"] - details["retrained"], details)
+    means = [float(np.mean(accuracies)) for accuracies in (judged, retrained)]
+    details = {"judged": means[0], "retrained": means[1], "judged_by_draw": judged, "retrained_by_draw": retrained}
+    return Measurement(means[0] - means[1], details)

@@ -83,7 +83,9 @@ def forget_prototype_accuracy(
 ) -> Measurement:
     """FPAe: share of the forget classes' test images whose nearest class prototype is their own.
 
-    The prototype of a class is its mean feature; the prototypes of all K classes compete.
+        FPAe = (1/N) sum_i [argmin_k d(f_i, p_k) = label_i], over the N forget test images; f (N, D), p (K, D)
+
+    The prototype p_k of a class is its mean feature; the prototypes of all K classes compete.
 
     Args:
         features: The judged model's features.

@@ -17,7 +17,9 @@ def retain_prototype_accuracy(
 ) -> Measurement:
     """FPAe's counterpart on the retain classes: share of their test images whose nearest prototype is their own.
 
-    The prototype of a class is its mean feature; the prototypes of all K classes compete.
+        (1/N) sum_i [argmin_k d(f_i, p_k) = label_i], over the N retain test images; f (N, D), p (K, D)
+
+    The prototype p_k of a class is its mean feature; the prototypes of all K classes compete.
 
     Args:
         features: The judged model's features.

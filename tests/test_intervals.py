@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unlearnbench.intervals import (
+    bootstrap_means,
+    differ,
+    mean,
+    percentile_interval,
+    standard_deviation,
+    t_interval,
+    unpacked,
+)
+from unlearnbench.judging import packed
+from unlearnbench.record import Hits
+
+VALUES = [0.61, 0.64, 0.58, 0.66, 0.60]
+
+
+def test_mean_and_deviation_are_numpys() -> None:
+    assert mean(VALUES) == pytest.approx(np.mean(VALUES))
+    assert standard_deviation(VALUES) == pytest.approx(np.std(VALUES, ddof=1))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+def test_the_t_interval_is_scipys(count: int, confidence: float) -> None:
+    values = VALUES[:count]
+    expected = stats.t.interval(confidence, count - 1, loc=np.mean(values), scale=stats.sem(values))
+
+    assert t_interval(values, confidence) == pytest.approx(expected)
+
+
+def test_five_seeds_by_hand() -> None:
+    # t for 4 degrees of freedom is 2.776; s = sqrt(2.5), so that the half width is 2.776 * 0.7071.
+    assert t_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-4)
+
+
+def test_too_few_values_have_no_interval() -> None:
+    assert mean([]) is None
+    assert standard_deviation([0.5]) is None
+    assert t_interval([0.5]) is None
+
+
+def test_the_bootstrap_draws_seeds_and_images() -> None:
+    # Means of an outcome that depends on the image alone vary as a binomial does, however many seeds there are.
+    outcomes = np.tile(np.arange(400) < 100, (5, 1))
+
+    found = bootstrap_means(outcomes)
+
+    assert found.mean() == pytest.approx(0.25, abs=0.003)
+    assert found.std() == pytest.approx(np.sqrt(0.25 * 0.75 / 400), rel=0.1)
+
+
+def test_the_bootstrap_is_wide_where_seeds_differ() -> None:
+    outcomes = np.repeat([[True], [False], [True], [False]], 400, axis=1)
+
+    assert bootstrap_means(outcomes).std() == pytest.approx(np.sqrt(0.25 / 4), rel=0.1)
+
+
+def test_it_agrees_with_a_plain_loop() -> None:
+    outcomes = np.random.default_rng(0).random((5, 60)) < np.linspace(0.2, 0.8, 5)[:, None]
+    generator = np.random.default_rng(1)
+    plain = [outcomes[np.ix_(generator.integers(5, size=5), generator.integers(60, size=60))].mean()
+             for _ in range(4000)]  # fmt: skip
+
+    found = percentile_interval(bootstrap_means(outcomes))
+
+    assert found == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.015)
+
+
+def test_the_same_data_give_the_same_interval() -> None:
+    outcomes = np.random.default_rng(0).random((3, 50)) < 0.5
+
+    assert (bootstrap_means(outcomes) == bootstrap_means(outcomes.copy())).all()
+
+
+def test_pairing_sees_a_small_difference_that_spread_would_hide() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.random((5, 500)) < generator.random((5, 1))
+    second = first.copy()
+    second[:, :25] = False
+
+    assert first.mean() - second.mean() < bootstrap_means(first).std()
+    assert differ(bootstrap_means(first), bootstrap_means(second))
+
+
+def test_equal_methods_do_not_differ() -> None:
+    outcomes = np.random.default_rng(0).random((5, 100)) < 0.5
+
+    assert not differ(bootstrap_means(outcomes), bootstrap_means(outcomes))
+    assert not differ(bootstrap_means(outcomes), bootstrap_means(outcomes[:, ::-1]))
+
+
+def test_one_seed_without_images_leaves_nothing_to_draw() -> None:
+    first, second = np.array([[0.25]]), np.array([[0.26]])
+
+    assert set(bootstrap_means(first)) == {0.25}
+    assert differ(bootstrap_means(first), bootstrap_means(second))
+
+
+@pytest.mark.parametrize("count", [1, 8, 13])
+def test_hits_come_back_from_a_record(count: int) -> None:
+    hits = np.random.default_rng(0).random(count) < 0.5
+
+    assert (unpacked(packed(hits)) == hits).all()
+
+
+def test_hits_by_hand() -> None:
+    # 1010 0000 and 1000 0000 in base64.
+    assert packed(np.array([1, 0, 1, 0, 0, 0, 0, 0, 1], dtype=np.bool_)) == Hits(images=9, bits="oIA=")
