@@ -99,7 +99,7 @@ def start(*arguments: str | Path, path: Path | None = None) -> subprocess.Popen[
 def python(*arguments: str | Path, path: Path | None = None) -> Done:
     """Run `python ARGUMENTS` in a process of its own to its end."""
     process = start(*arguments, path=path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return Done(process.returncode, out, err)
 
 
@@ -204,6 +204,7 @@ def make_record(
             "architecture": "digits_net",
             "architecture_options": {},
             "weights": None,
+            "start": None,
             "training": {"epochs": 2, "crop": None, "milestones": []},
             "num_classes": 10,
             "forget_classes": [9],

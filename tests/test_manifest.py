@@ -12,8 +12,8 @@ from unlearnbench.errors import InvalidFileError, ManifestError
 from unlearnbench.manifest import Manifest, read_manifest
 
 TRAINING_KEYS = (
-    "batch_size, crop, epochs, factor, horizontal_flip, learning_rate, milestones, momentum, padding, precision, "
-    "schedule, weight_decay"
+    "batch_size, crop, epochs, factor, horizontal_flip, learning_rate, mean, milestones, momentum, padding, precision, "
+    "schedule, std, weight_decay"
 )
 NAME_RULE = "is not a name: a letter or digit, then letters, digits and"
 

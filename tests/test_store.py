@@ -183,7 +183,7 @@ print(len((Store(Path(sys.argv[1])).get("models", "a", build) / "data.bin").read
 
 def test_of_two_processes_one_builds_and_both_read(tmp_path: Path) -> None:
     processes = [start("-c", PROCESS, tmp_path / "store", tmp_path / "log") for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert outputs == ["1000\n", "1000\n"]
     assert (tmp_path / "log").read_text() == "built\n"
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from unlearnbench import __version__
 from unlearnbench.board_cli import RankBy, RankOrder, add_board_commands, leaderboard_app
+from unlearnbench.data_cli import data_app, telling
 from unlearnbench.errors import UnlearnBenchError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(leaderboard_app, name="leaderboard")
 add_board_commands(app)
+app.add_typer(data_app, name="data")
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -72,12 +74,14 @@ def run(
         list[str] | None,
         typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets first.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run every method of each MANIFEST and print the table; what is done already is not done again."""
     try:
+        if download:
+            _fetch_missing(manifests)
         plans = [_plan(path, tuple(only or ())) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
@@ -95,6 +99,14 @@ def run(
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
+
+
+def _fetch_missing(manifests: list[Path]) -> None:
+    from unlearnbench.obtaining import fetch_missing
+
+    with telling() as (counting, listener):
+        for path in manifests:
+            fetch_missing(path, listener, counting.download)
 
 
 def _plan(path: Path, only: tuple[str, ...]) -> Plan:

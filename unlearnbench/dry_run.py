@@ -51,7 +51,8 @@ def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
         for reference in (cell.original, cell.retrained):
             if reference.id not in seen:
                 seen.add(reference.id)
-                work = works.setdefault(reference.role, Work(f"train {reference.role} model"))
+                does = "train" if reference.weights is None else "load"
+                work = works.setdefault(reference.role, Work(f"{does} {reference.role} model"))
                 work.add(store.has("models", reference.id), reference.image_passes)
         if not cell.is_reference:
             work = works.setdefault(f"unlearner {cell.method.label}", Work(f"unlearn with {cell.method.label}"))

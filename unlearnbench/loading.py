@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from unlearnbench.dataset import Dataset, Part
+from unlearnbench.dataset import Dataset, Images, Part
+from unlearnbench.environment import available_memory
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.pipeline import Batches, image_tensor
 from unlearnbench.split import limited_indices
 from unlearnbench.training import augmentation
+
+SHARE_OF_MEMORY = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,29 @@ class LoadedData:
         return limited_indices(self.train_part.labels, counts, seed)
 
     def limited(self, counts: tuple[int, ...], seed: int) -> Batches:
-        """Return a copy of a seed's limited images."""
-        return self._batches(self.train_part, self.limited_positions(counts, seed))
+        """Return a copy of a seed's limited images; it lies in memory, so that no other image can be reached."""
+        return self._batches(self.train_part, self.limited_positions(counts, seed), copied=True)
 
-    def _batches(self, part: Part, positions: NDArray[np.int64]) -> Batches:
+    def _batches(self, part: Part, positions: NDArray[np.int64], *, copied: bool = False) -> Batches:
+        size = 2 * len(positions) * math.prod(part.images.shape)  # Padding makes a second copy.
+        images: Tensor | Images
+        if size <= free_memory(self.device):
+            images = image_tensor(part.images, positions, self.device)
+        elif copied or size <= free_memory(torch.device("cpu")):
+            images = image_tensor(part.images, positions, torch.device("cpu"))
+        else:
+            images = part.images
         return Batches(
-            image_tensor(part.images, positions, self.device),
+            images,
             torch.from_numpy(part.labels[positions]).to(self.device),
-            self.dataset.info.mean,
-            self.dataset.info.std,
+            self.recipe.mean or self.dataset.info.mean,
+            self.recipe.std or self.dataset.info.std,
             augmentation(self.recipe),
         )
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes images may take on a device; the rest is for networks and what they compute."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_MEMORY)
+    return int(available_memory() * SHARE_OF_MEMORY)

@@ -68,11 +68,19 @@ class LabelledChoice(Choice):
 class ArchitectureChoice(Choice):
     """The network.
 
+    Weights are the name of published ones ("pytorchcv", "IMAGENET1K_V1") or the path of a checkpoint, relative
+    to the manifest's folder.
+
     Attributes:
-        weights: Published weights to start from, None for random ones.
+        weights: Weights that are the original model: nobody trains it, and it is the same for every seed. FDR is
+            trained all the same.
+        start: Weights from which training starts, of the original (unless `weights` is it), of FDR and of methods that
+            begin where the original began; None for random ones. A classifier of another number of classes is
+            replaced by a random one.
     """
 
     weights: str | None = None
+    start: str | None = None
 
 
 class TrainingRecipe(Section):
@@ -92,6 +100,9 @@ class TrainingRecipe(Section):
         crop: Side of the square that training crops at random and testing from the centre; None keeps the size.
         padding: Zero pixels added on each side before a random crop.
         horizontal_flip: Mirror every second training image, at random.
+        mean: What is subtracted from each channel, in [0, 1]; None takes the weights' own where they are published,
+            else the data set's.
+        std: What each channel is divided by, likewise.
         precision: Of the forward and backward pass in training: `auto` is bfloat16 where the hardware
             computes in it, else float32. Master weights and evaluation are float32.
     """
@@ -107,6 +118,8 @@ class TrainingRecipe(Section):
     crop: PositiveInt | None = None
     padding: Annotated[int, Field(ge=0)] = 0
     horizontal_flip: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 

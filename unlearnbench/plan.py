@@ -8,6 +8,7 @@ from typing import Literal
 from unlearnbench.naming import content_id
 from unlearnbench.resolve import HEADLINE, Method, Metric, Problem, Resolved, label_slug
 from unlearnbench.source import source_hash
+from unlearnbench.weights import Weights
 
 # Raised when what lies in the store changes its form, so that older entries are made anew.
 STORE_FORMAT = 1
@@ -23,6 +24,7 @@ class ReferenceModel:
         seed: The seed of its weights and batches.
         classes: The classes it is trained on.
         image_passes: Training images it reads, over all epochs.
+        weights: The weights that it is, None if it is trained.
     """
 
     id: str
@@ -30,6 +32,7 @@ class ReferenceModel:
     seed: int
     classes: tuple[int, ...]
     image_passes: int
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,14 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = ()) -> Plan:
 
 def _reference(problem: Problem, role: Literal["original", "retrained"], seed: int) -> ReferenceModel:
     every = tuple(range(len(problem.info.class_names)))
+    if role == "original" and problem.weights is not None:
+        return _given_original(problem, problem.weights, seed, every)
     classes = every if role == "original" else problem.retain_classes
     identity = content_id(
         STORE_FORMAT,
         role,
         [problem.dataset.name, problem.dataset.options, problem.info.revision],
-        [*vars(problem.architecture).values(), problem.weights],
+        [*vars(problem.architecture).values(), problem.start and problem.start.identity],
         problem.recipe,
         classes,
         seed,
@@ -124,6 +129,19 @@ def _reference(problem: Problem, role: Literal["original", "retrained"], seed: i
     )
     passes = int(problem.recipe["epochs"]) * sum(problem.info.train_counts[label] for label in classes)
     return ReferenceModel(identity, role, seed, classes, passes)
+
+
+def _given_original(problem: Problem, weights: Weights, seed: int, classes: tuple[int, ...]) -> ReferenceModel:
+    """Return an original that nobody trains: neither the seed, nor the recipe, nor the images make it another."""
+    identity = content_id(
+        STORE_FORMAT,
+        "given",
+        list(vars(problem.architecture).values()),
+        weights.identity,
+        [len(classes), problem.info.shape, problem.recipe["crop"]],
+        source_hash("unlearnbench.checkpoints"),
+    )
+    return ReferenceModel(identity, "original", seed, classes, 0, weights)
 
 
 def _cell(

@@ -38,6 +38,7 @@ class ProblemRecord(Part):
     architecture: str
     architecture_options: dict[str, Any]
     weights: str | None
+    start: str | None
     training: dict[str, Any]
     num_classes: int
     forget_classes: tuple[int, ...]
@@ -157,7 +158,8 @@ def problem_record(cell: Cell) -> ProblemRecord:
         dataset_revision=problem.info.revision,
         architecture=problem.architecture.name,
         architecture_options=problem.architecture.options,
-        weights=problem.weights,
+        weights=problem.weights.label if problem.weights else None,
+        start=problem.start.label if problem.start else None,
         training=problem.recipe,
         num_classes=len(names),
         forget_classes=problem.forget_classes,

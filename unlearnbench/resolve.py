@@ -12,9 +12,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from unlearnbench import __version__
+from unlearnbench.catalogue import find_weights
 from unlearnbench.dataset import Dataset, DatasetInfo, open_dataset
 from unlearnbench.errors import DatasetError, PluginError
 from unlearnbench.manifest import (
+    ArchitectureChoice,
     LabelledChoice,
     Manifest,
     ManifestFile,
@@ -28,8 +30,11 @@ from unlearnbench.registry import Kind, find
 from unlearnbench.source import source_hash
 from unlearnbench.split import limited_count
 from unlearnbench.toml_lines import KeyPath
+from unlearnbench.weights import Weights
 
 Role = Literal["reference", "unlearner"]
+WeightKey = Literal["weights", "start"]
+_WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
 HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
 # Beside them in every record: name and the options that differ from the defaults. All come from features alone.
 STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -109,7 +114,8 @@ class Problem:
         dataset: The data set, as it is used.
         info: Its facts.
         architecture: The network.
-        weights: Published weights of the original, None if it is trained from random ones.
+        weights: Weights that are the original, None if it is trained.
+        start: Weights from which training starts, None for random ones.
         recipe: The training recipe, as JSON values.
         forget_classes: Ascending class indices.
         limited_counts: K numbers of limited images.
@@ -119,7 +125,8 @@ class Problem:
     dataset: Component
     info: DatasetInfo
     architecture: Component
-    weights: str | None
+    weights: Weights | None
+    start: Weights | None
     recipe: dict[str, Any]
     forget_classes: tuple[int, ...]
     limited_counts: tuple[int, ...]
@@ -135,7 +142,8 @@ class Problem:
         """Names the problem everywhere: results of one id can be compared."""
         return content_id(
             [self.dataset.name, self.dataset.options, self.info.revision],
-            [self.architecture.name, self.architecture.options, self.weights],
+            [self.architecture.name, self.architecture.options],
+            [weights and weights.identity for weights in (self.weights, self.start)],
             self.recipe,
             self.forget_classes,
             self.limited_counts,
@@ -191,13 +199,14 @@ def resolve(path: Path) -> Resolved:
     methods = _methods(file)
     metrics = _metrics(file)
     choices = _problem_choices(file)
+    weights = {key: _weights(file, key, path.parent, dataset) for key in _WEIGHT_KEYS}
     problems = []
     if dataset is not None:
+        _check_recipe(file, dataset[1].info)
         for choice in choices:
             sides = _split_sides(file, choice, dataset[1].info)
-            _check_crop(file, dataset[1].info)
             if sides is not None and architecture is not None and "training" in file.sections:
-                problems.append(_problem(file, dataset, architecture, choice, *sides))
+                problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
     if len({problem.id for problem in problems}) < len(problems):
         file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
     manifest = file.manifest()
@@ -243,6 +252,57 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
     except (DatasetError, PluginError) as error:
         file.fault(("dataset", "name"), str(error))
         return None
+
+
+def _weights(
+    file: ManifestFile, key: WeightKey, folder: Path, dataset: tuple[Component, Dataset] | None
+) -> Weights | None:
+    """Look up the weights of a key of the architecture; note a fault."""
+    choice: ArchitectureChoice | None = file.sections.get("architecture")
+    label = getattr(choice, key, None)
+    if choice is None or label is None:
+        return None
+    try:
+        weights = find_weights(choice.name, label, folder)
+    except DatasetError as error:
+        file.fault(("architecture", key), str(error))
+        return None
+    outputs = weights.num_classes
+    classes = len(dataset[1].info.class_names) if dataset else outputs
+    if key == "weights" and dataset is not None and outputs is not None and outputs != classes:
+        file.fault(
+            ("architecture", key),
+            f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be the original\n"
+            f'  To train from it: start = "{label}"',
+        )
+        return None
+    return weights
+
+
+def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
+    """Note what a training recipe asks of images that they cannot give."""
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is None:
+        return
+    channels, height, width = info.shape
+    if recipe.crop is not None and recipe.crop > min(height, width):
+        file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
+    for key in ("mean", "std"):
+        values = getattr(recipe, key)
+        if values is not None and len(values) != channels:
+            file.fault(("training", key), f"{len(values)} numbers where {info.name} has {channels} channels")
+    if (recipe.mean is None) != (recipe.std is None):
+        given, other = ("mean", "std") if recipe.std is None else ("std", "mean")
+        file.fault(("training", given), f"{given} is given without {other}; give both or none")
+
+
+def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
+    """Return the recipe, with the normalisation that published weights were trained with unless it has its own."""
+    recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
+    for given in (weights["weights"], weights["start"]):
+        if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
+            recipe.update(mean=list(given.mean), std=list(given.std))
+    return recipe
 
 
 def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -442,13 +502,6 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     return None
 
 
-def _check_crop(file: ManifestFile, info: DatasetInfo) -> None:
-    recipe: TrainingRecipe | None = file.sections.get("training")
-    _, height, width = info.shape
-    if recipe is not None and recipe.crop is not None and recipe.crop > min(height, width):
-        file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
-
-
 def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
     key = _one_of(file, choice, "limited_share", "limited_images_per_class")
     if key is None:
@@ -470,6 +523,7 @@ def _problem(
     file: ManifestFile,
     dataset: tuple[Component, Dataset],
     architecture: Component,
+    weights: dict[WeightKey, Weights | None],
     choice: ProblemChoice,
     forget: tuple[int, ...],
     counts: tuple[int, ...],
@@ -482,8 +536,9 @@ def _problem(
         dataset=dataset[0],
         info=dataset[1].info,
         architecture=architecture,
-        weights=file.sections["architecture"].weights if "architecture" in file.sections else None,
-        recipe=file.sections["training"].model_dump(mode="json"),
+        weights=weights["weights"],
+        start=weights["start"],
+        recipe=_recipe(file, weights),
         forget_classes=forget,
         limited_counts=counts,
         limited_text=limited,

@@ -50,6 +50,7 @@ from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import Network, ReferenceTraining, input_shape, resolve_precision
+from unlearnbench.weights import Weights
 
 MODEL_FILE = "model.safetensors"
 EPOCHS = "epochs"
@@ -108,6 +109,7 @@ class Runner:
     def run(self) -> list[Record]:
         """Run all cells that are not done yet and return the records of all, in the plan's order."""
         finished = finished_records(self.plan, self.output, self.store)
+        self._check_weights()
         records = []
         for cell in self.plan.cells:
             record = finished.get(cell.id)
@@ -119,6 +121,19 @@ class Runner:
                 self.display.cell_done(f"{_outcome(record)} (done before)")
             records.append(record)
         return records
+
+    def _check_weights(self) -> None:
+        """Try all weights that the manifest names on their networks, before anything is trained.
+
+        Raises:
+            InvalidFileError: If some do not fit.
+        """
+        for cell in {cell.problem.id: cell for cell in self.plan.cells}.values():
+            network = self._network(cell)
+            if cell.problem.weights is not None:
+                network.filled(cell.problem.weights)
+            if network.start is not None:
+                network.build(0, "original")
 
     def _run_cell(self, cell: Cell) -> Record:
         """Make everything a cell needs and return its record; a fault ends in a record too."""
@@ -309,6 +324,8 @@ class Runner:
 
     def _train(self, cell: Cell, reference: ReferenceModel, folder: Path) -> dict[str, Any]:
         """Train a reference model and save it."""
+        if reference.weights is not None:
+            return self._fill(cell, reference.weights, folder)
         model = self._network(cell).build(reference.seed, reference.role).to(self.device)
         labels = self.data.train.labels
         wanted = torch.isin(labels, torch.tensor(reference.classes, device=self.device))
@@ -332,6 +349,14 @@ class Runner:
         epochs = self.recipe.epochs
         reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
         return self._model_facts({"train": seconds}, reads, {})
+
+    def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
+        """Save a model that someone else has trained."""
+        self._start_measuring()
+        started = time.monotonic()
+        save_network(self._network(cell).filled(weights), folder / MODEL_FILE)
+        reads = {"forget": 0, "retain": 0}
+        return self._model_facts({"load": time.monotonic() - started}, reads, {"weights": weights.label})
 
     def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:
         """Let a method work on a copy of the original and save what it returns."""
@@ -422,10 +447,10 @@ class Runner:
         problem = cell.problem
         architecture = problem.architecture
         shape = input_shape(problem.info.shape, self.recipe)
-        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape)
+        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape, problem.start)
 
     def _load(self, network: Network, weights: Path) -> nn.Module:
-        model = load_network(network.build(0, "shape"), weights)
+        model = load_network(network.unfilled(), weights)
         return model.to(self.device).eval()
 
     def _start_measuring(self) -> None:

@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlearnbench.checkpoints import load_weights
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.networks import build_network
 from unlearnbench.pipeline import Augmentation, Batches
 from unlearnbench.randomness import own_random_state
 from unlearnbench.split import derived_seed
+from unlearnbench.weights import Weights
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -34,20 +36,42 @@ class Network:
         options: Its options.
         num_classes: K outputs.
         shape: Channels, height, width of its input.
+        start: Weights from which training starts, None for random ones.
     """
 
     name: str
     options: dict[str, Any]
     num_classes: int
     shape: tuple[int, int, int]
+    start: Weights | None = None
 
     def build(self, seed: int, role: str) -> nn.Module:
         """Return the network as the training of a role ("original" or "retrained") starts, for this seed.
 
-        Torch's global random state is the same afterwards.
+        Global random states are the same afterwards.
+
+        Raises:
+            InvalidFileError: If the weights to start from do not fit.
         """
-        with own_random_state(derived_seed(seed, role, "weights")):
+        network = self.unfilled(derived_seed(seed, role, "weights"))
+        if self.start is not None:
+            load_weights(network, self.start, new_classifier=True)
+        return network
+
+    def unfilled(self, seed: int = 0) -> nn.Module:
+        """Return the network with random weights, whatever training starts from."""
+        with own_random_state(seed):
             return build_network(self.name, self.options, self.num_classes, self.shape)
+
+    def filled(self, weights: Weights) -> nn.Module:
+        """Return the network with weights that are a whole model.
+
+        Raises:
+            InvalidFileError: If they do not fit.
+        """
+        network = self.unfilled()
+        load_weights(network, weights, new_classifier=False)
+        return network
 
 
 def input_shape(shape: Sequence[int], recipe: TrainingRecipe) -> tuple[int, int, int]:

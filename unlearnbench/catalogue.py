@@ -1,0 +1,191 @@
+"""What can be fetched: official archives of data sets, and published weights, each with size and checksum."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnbench.dataset import data_folder
+from unlearnbench.disk_space import size_text
+from unlearnbench.errors import DatasetError
+from unlearnbench.weights import Weights
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file on the web.
+
+    Attributes:
+        url: Its address.
+        size: Bytes, None if the publisher does not say.
+        algorithm: `md5`, `sha1` or `sha256`.
+        checksum: Hexadecimal digits; of SHA-256 its first ones are enough.
+    """
+
+    url: str
+    size: int | None
+    algorithm: str
+    checksum: str
+
+    @property
+    def file_name(self) -> str:
+        """The file's name."""
+        return self.url.partition("?")[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights of a network that someone trained and published.
+
+    Attributes:
+        url: Their address; a zip archive that holds `file_name`, or that file itself.
+        file_name: The checkpoint.
+        algorithm: Of the checkpoint's checksum.
+        checksum: Hexadecimal digits of the checkpoint's checksum, or the first of them.
+        size: About how many bytes.
+        num_classes: K outputs.
+        mean: Mean of each channel with which images were normalised in their training.
+        std: Standard deviation of each channel, likewise.
+    """
+
+    url: str
+    file_name: str
+    algorithm: str
+    checksum: str
+    size: int
+    num_classes: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+# Checksums: torchvision 0.29's datasets/cifar.py for CIFAR-100, CaltechDATA's record page for CUB-200-2011.
+DATASET_DOWNLOADS = {
+    "cifar100": Download(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        169_001_437,
+        "md5",
+        "eb9058c3a382ffc7106e4002c42a8d85",
+    ),
+    "cub200": Download(
+        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        1_150_585_339,
+        "md5",
+        "97eceeb196236b17998738112f37df78",
+    ),
+}
+PREPARED_BYTES = {"cifar100": 60_000 * 3 * 32 * 32, "cub200": 11_788 * 3 * 256 * 256}
+
+
+def _pytorchcv(file_name: str, sha1: str, release: str, size: int) -> PublishedWeights:
+    """Return weights of pytorchcv's model store for CIFAR-100.
+
+    Source: names, hashes and releases from pytorchcv's model_metainfos.csv; mean and std from the same
+    author's CIFAR training code, which uses CIFAR-10's for CIFAR-100 too.
+    """
+    url = f"https://github.com/osmr/imgclsmob/releases/download/{release}/{file_name}.zip"
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    return PublishedWeights(url, file_name, "sha1", sha1, size, 100, mean, std)
+
+
+def _torchvision(file_name: str, size: int) -> PublishedWeights:
+    """Return weights of torchvision's store for ImageNet-1k; the file's name ends in its hash's first digits."""
+    url = f"https://download.pytorch.org/models/{file_name}"
+    digits = file_name.removesuffix(".pth").rpartition("-")[2]
+    return PublishedWeights(url, file_name, "sha256", digits, size, 1000)
+
+
+WEIGHTS = {
+    ("resnet20", "pytorchcv"): _pytorchcv(
+        "resnet20_cifar100-2964-a5322afe.pth", "a5322afed92fa96cb7b3453106f73cf38e316151", "v0.0.180", 1_200_000
+    ),
+    ("resnet56", "pytorchcv"): _pytorchcv(
+        "resnet56_cifar100-2488-d65f53b1.pth", "d65f53b10ad5d124698e728432844c65261c3107", "v0.0.181", 3_600_000
+    ),
+    ("resnet164", "pytorchcv"): _pytorchcv(
+        "resnet164bn_cifar100-2044-8fa07b72.pth", "8fa07b7264a075fa5add58f4c676b99a98fb1c89", "v0.0.182", 7_300_000
+    ),
+    ("resnet18", "IMAGENET1K_V1"): _torchvision("resnet18-f37072fd.pth", 46_830_571),
+    ("resnet50", "IMAGENET1K_V1"): _torchvision("resnet50-0676ba61.pth", 102_530_333),
+    ("mobilenet_v2", "IMAGENET1K_V1"): _torchvision("mobilenet_v2-b0353104.pth", 14_212_972),
+}
+
+
+def weights_folder() -> Path:
+    """Return where fetched weights are kept."""
+    return data_folder() / "weights"
+
+
+def cached_weights(published: PublishedWeights) -> Path | None:
+    """Return the checkpoint if it is on this machine: ours, or where torchvision or pytorchcv would have put it."""
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    places = (weights_folder(), torch_home / "hub" / "checkpoints", Path.home() / ".torch" / "models")
+    return next((place / published.file_name for place in places if (place / published.file_name).is_file()), None)
+
+
+def how_to_get(name: str, folder: Path) -> str:
+    """Return what is missing, how large it is, and the commands that bring it."""
+    add = f"unlearnbench data add {name} PATH..."
+    if name not in DATASET_DOWNLOADS:
+        return f"{name} is not on this machine: nothing at {folder}\n  Add it: {add}"
+    size, packed = DATASET_DOWNLOADS[name].size or 0, PREPARED_BYTES[name]
+    return (
+        f"{name} is not on this machine: nothing at {folder} "
+        f"({size_text(size)} to fetch, {size_text(packed)} on disk)\n"
+        f"  Fetch it: unlearnbench data fetch {name}, or run with --download; or add your own copy: {add}"
+    )
+
+
+def find_weights(architecture: str, label: str, folder: Path) -> Weights:
+    """Return the weights that a manifest means.
+
+    Args:
+        architecture: The architecture's name.
+        label: Name of published weights, or a path to a checkpoint.
+        folder: What a relative path is relative to: the manifest's folder.
+
+    Raises:
+        DatasetError: If there are none of this name, or they are not on this machine.
+    """
+    published = WEIGHTS.get((architecture, label))
+    if published is None:
+        return _own_checkpoint(architecture, label, folder)
+    path = cached_weights(published)
+    if path is None:
+        raise DatasetError(
+            f"{label!r} of {architecture} is not on this machine ({size_text(published.size)})\n"
+            f"  Fetch it: unlearnbench data fetch weights {architecture} {label}, or run with --download"
+        )
+    return Weights(
+        label,
+        published.checksum,
+        path,
+        published.algorithm,
+        published.checksum,
+        published.num_classes,
+        published.mean,
+        published.std,
+    )
+
+
+def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
+    path = folder / Path(label).expanduser()
+    if not path.is_file():
+        what = "no such file" if path.suffix in CHECKPOINT_SUFFIXES else "neither published weights nor a file"
+        names = [name for known, name in WEIGHTS if known == architecture]
+        listed = f"Published for {architecture}: {', '.join(names) or 'none'}"
+        raise DatasetError(f"{label!r}: {what} (looked at {path})\n  {listed}")
+    state = path.stat()
+    return Weights(label, _file_digest(path, state.st_size, state.st_mtime_ns), path)
+
+
+@functools.cache
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    """Return the hash of a file; size and time are there so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

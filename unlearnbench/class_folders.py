@@ -1,0 +1,176 @@
+"""Images found on disk, paired with their labels: class folders, checked as a whole before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.errors import DatasetError
+
+# Written by operating systems into any folder that a user looks at; no one means them as images.
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class FoundPart:
+    """The training or the test images of a data set, not yet read.
+
+    Attributes:
+        images: N files, or an array (N, 3, H, W) uint8 of images already decoded.
+        labels: N class indices.
+        ids: N numbers, unique in the part and the same on every machine.
+    """
+
+    images: Sequence[Path] | NDArray[np.uint8]
+    labels: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set as it was found on disk.
+
+    Attributes:
+        class_names: K names in the order of the class indices.
+        train: The training part.
+        test: The test part.
+    """
+
+    class_names: tuple[str, ...]
+    train: FoundPart
+    test: FoundPart
+
+    def counts(self, part: FoundPart) -> tuple[int, ...]:
+        """Return how many images each class has in a part."""
+        counted = Counter(part.labels)
+        return tuple(counted[label] for label in range(len(self.class_names)))
+
+
+def raise_faults(name: str, faults: Sequence[str]) -> None:
+    """Raise all faults of a data set at once, the first of them in words.
+
+    Raises:
+        DatasetError: If there is any.
+    """
+    if faults:
+        rest = len(faults) - SHOWN_FAULTS
+        lines = [*faults[:SHOWN_FAULTS], *([f"and {rest} more"] if rest > 0 else [])]
+        raise DatasetError("\n  ".join([f"{name}: not added", *lines]))
+
+
+def class_images(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
+    """Return the files of each class folder in `folder`, both in alphabetical order.
+
+    Args:
+        folder: Holds one folder for each class, and these hold files only.
+        faults: What is wrong is put here.
+    """
+    classes: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if _is_litter(entry):
+            continue
+        if not entry.is_dir():
+            faults.append(f"{entry}: a file beside the class folders; move it into one, or away")
+            continue
+        files = sorted((file for file in entry.iterdir() if not _is_litter(file)), key=lambda file: file.name)
+        faults.extend(f"{file}: a folder within a class; a class holds files only" for file in files if file.is_dir())
+        if not files:
+            faults.append(f"{entry}: class {entry.name!r} has no image")
+        classes[entry.name] = [file for file in files if not file.is_dir()]
+    return classes
+
+
+def _is_litter(entry: Path) -> bool:
+    return entry.name in LITTER or entry.name.startswith("._")
+
+
+def merged(trees: Sequence[dict[str, list[Path]]]) -> dict[str, list[Path]]:
+    """Return the class folders of several places as one, in alphabetical order."""
+    names = sorted({name for tree in trees for name in tree})
+    return {
+        name: sorted((file for tree in trees for file in tree.get(name, [])), key=lambda file: file.name)
+        for name in names
+    }
+
+
+def paired(name: str, train: dict[str, list[Path]], test: dict[str, list[Path]], faults: Sequence[str]) -> Found:
+    """Return training and test images of the same classes, labelled in alphabetical order.
+
+    Args:
+        name: The data set.
+        train: Files of each class.
+        test: Files of each class.
+        faults: What was wrong before.
+
+    Raises:
+        DatasetError: With `faults`, and each class that only one part has.
+    """
+    found = list(faults)
+    found += [f"class {key!r} has no folder in the test part" for key in train if key not in test]
+    found += [f"class {key!r} has no folder in the training part" for key in test if key not in train]
+    if not train and not found:
+        found.append("no class folder was found")
+    raise_faults(name, found)
+    return Found(tuple(train), _part(train), _part(test))
+
+
+def _part(classes: dict[str, list[Path]]) -> FoundPart:
+    files = [file for members in classes.values() for file in members]
+    labels = [label for label, members in enumerate(classes.values()) for _ in members]
+    return FoundPart(files, tuple(labels), tuple(range(len(files))))
+
+
+def share_for_test(
+    name: str, classes: dict[str, list[Path]], share: float, faults: list[str]
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Split each class into training and test images, the same on every machine.
+
+    Files are ordered by the hash of class and file name, so that neighbours in a film are not told apart by
+    their numbers; the first `share` of them, at least one, are test images.
+
+    Args:
+        name: The data set.
+        classes: Files of each class.
+        share: In (0, 1).
+        faults: Classes that cannot be split are put here.
+    """
+    train: dict[str, list[Path]] = {}
+    test: dict[str, list[Path]] = {}
+    for label, files in classes.items():
+        order = sorted(files, key=lambda file: hashlib.sha256(f"{file.parent.name}/{file.name}".encode()).digest())
+        tested = max(1, round(share * len(order)))
+        if files and tested >= len(order):
+            faults.append(f"class {label!r} of {name} has {len(files)} image; without a test part it needs 2 or more")
+        chosen = set(order[:tested])
+        train[label] = [file for file in files if file not in chosen]
+        test[label] = [file for file in files if file in chosen]
+    return train, test
+
+
+def check_counts(name: str, found: Found, classes: int, train: int, test: int) -> None:
+    """Check that a well-known data set is whole.
+
+    Args:
+        name: The data set.
+        found: What was found.
+        classes: Number of classes.
+        train: Number of training images in all.
+        test: Number of test images in all.
+
+    Raises:
+        DatasetError: With each number that differs.
+    """
+    numbers = {
+        "classes": (len(found.class_names), classes),
+        "training images": (len(found.train.labels), train),
+        "test images": (len(found.test.labels), test),
+    }
+    faults = [f"{is_:,} {what} where {be:,} belong" for what, (is_, be) in numbers.items() if is_ != be]
+    raise_faults(name, faults)
