@@ -15,13 +15,20 @@ from unlearnbench.ranking import PAPER, Row, rows_by_problem
 from unlearnbench.record import ProblemRecord, Record
 from unlearnbench.table import method_name
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 # The metrics that rank, by the names that the paper gives them, in the paper's order.
 SHORT = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
 
 
 @dataclass(frozen=True)
 class Link:
-    """A record of a row: its seed, how the cell ended, its file below the leaderboard folder ("" if it is not there)."""
+    """A record of a row.
+
+    Attributes:
+        seed: Its seed.
+        status: How the cell ended.
+        target: Its file below the leaderboard folder, "" if it is not there.
+    """
 
     seed: int
     status: str
@@ -186,9 +193,9 @@ def points(value: float | None, *, sign: bool = False) -> str:
 
 
 def factor(value: float | None) -> str:
-    """Return a speed-up as "6.8×", "-" if there is none."""
+    """Return a speed-up such as 6.8 with a multiplication sign, "-" if there is none."""
     if value is None:
         return "-"
     if math.isinf(value):
         return "∞"
-    return f"{value:.0f}×" if value >= 99.5 else f"{value:.1f}×"
+    return f"{value:.0f}{TIMES}" if value >= 99.5 else f"{value:.1f}{TIMES}"

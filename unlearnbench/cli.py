@@ -311,6 +311,34 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def reproduce(
+    row: Annotated[Path, typer.Argument(exists=True, help="A row's folder of records, or one record.", metavar="ROW")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Run the method of ROW again from its record and print both results with their paired difference."""
+    from unlearnbench.board_cli import show_comparisons
+    from unlearnbench.comparison import compare
+    from unlearnbench.reproduction import of_row, plan_of_row, read_row
+
+    recorded = read_row(row)
+    output.mkdir(parents=True, exist_ok=True)
+    manifest = output / f"{recorded.first.manifest_name}.toml"
+    manifest.write_text(recorded.manifest())
+    only = () if recorded.first.method.role == "reference" else (recorded.label,)
+    try:
+        plan = plan_of_row(recorded, _plan(manifest, only), manifest)
+        records = of_row(recorded, _run_plan(plan, output, device))
+    except KeyboardInterrupt:
+        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+    show_comparisons(compare(recorded.records, records), ("recorded", "here"), as_json)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: libraries, device, folders, plugins."""
     from unlearnbench.doctor import findings

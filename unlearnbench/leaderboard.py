@@ -11,7 +11,7 @@ from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.manifest_text import manifest_toml
 from unlearnbench.markdown import overview_page, page_name, problem_page
 from unlearnbench.ranking import PAPER
-from unlearnbench.record_set import Entry, check_entries, read_entries
+from unlearnbench.record_set import Entry, check_entries, read_entries, without_foreign_references
 from unlearnbench.web_page import web_page
 
 
@@ -33,21 +33,14 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
         InvalidFileError: If records cannot be used, or do not make a table together.
         StoreError: If the folder cannot be written.
     """
-    entries = read_entries(sources)
+    entries = without_foreign_references(read_entries(sources))
     check_entries(entries)
     places = _places(entries, folder)
     _check_leftovers(places, sources, folder)
-    manifests = _manifests(entries)
-    board = make_board(
-        [entry.record for entry in entries],
-        order,
-        {entry.record.hash: place for place, entry in reversed(places.items())},
-        {identity: place for identity, (place, _) in manifests.items()},
-    )
-    pages = board_pages(board)
+    pages = rebuilt_pages(entries, folder, order)
     try:
         _copy_records(places, folder)
-        for place, text in dict(manifests.values()).items():
+        for place, text in dict(_manifests(entries).values()).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(text)
         for name, text in pages.items():
@@ -55,6 +48,17 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return [folder / name for name in pages]
+
+
+def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[str, str]:
+    """Return the text of every page that records give in a leaderboard's folder, by file name."""
+    board = make_board(
+        [entry.record for entry in entries],
+        order,
+        {entry.record.hash: place for place, entry in reversed(_places(entries, folder).items())},
+        {identity: place for identity, (place, _) in _manifests(entries).items()},
+    )
+    return board_pages(board)
 
 
 def board_pages(board: Board) -> dict[str, str]:
@@ -116,11 +120,10 @@ def _manifests(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
     """Return path below the leaderboard folder and text of every manifest, by `manifest_id`."""
     found = {manifest_id(entry.record): entry.record for entry in entries}
     names = [record.manifest_name for record in found.values()]
-    return {
-        identity: (
-            # Different manifests may have one name; their records tell them apart.
-            f"manifests/{record.manifest_name}{f'-{identity[:6]}' if names.count(record.manifest_name) > 1 else ''}.toml",
-            manifest_toml(record.manifest, "As resolved by the run; options left out have their defaults."),
-        )
-        for identity, record in sorted(found.items())
-    }
+    manifests = {}
+    for identity, record in sorted(found.items()):
+        # Different manifests may have one name; some digits of what they say tell them apart.
+        digits = f"-{identity[:6]}" if names.count(record.manifest_name) > 1 else ""
+        text = manifest_toml(record.manifest, "As resolved by the run; options left out have their defaults.")
+        manifests[identity] = f"manifests/{record.manifest_name}{digits}.toml", text
+    return manifests

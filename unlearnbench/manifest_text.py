@@ -21,7 +21,8 @@ def manifest_toml(manifest: Mapping[str, Any], comment: str = "") -> str:
     tables = {key: value for key, value in manifest.items() if _is_table(value)}
     lines += [f"{key} = {_value(value)}" for key, value in manifest.items() if key not in tables and _says(value)]
     for key, value in tables.items():
-        for header, entry in [(f"[{key}]", value)] if isinstance(value, dict) else [(f"[[{key}]]", one) for one in value]:
+        header = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]"
+        for entry in [value] if isinstance(value, dict) else value:
             lines += ["", header, *_pairs(entry)]
     return "\n".join(lines) + "\n"
 

@@ -52,8 +52,8 @@ def problem_page(board: ProblemBoard, order: str) -> str:
 
 def _caption(order: str) -> str:
     return (
-        f"Mean ± standard deviation over seeds, in percent. Ranked by {ORDER_TEXTS[order]} among the methods whose CAne "
-        f"is at most {100 * CANE_GATE:g} points below Original's."
+        f"Mean ± standard deviation over seeds, in percent. Ranked by {ORDER_TEXTS[order]} among the methods whose "
+        f"CAne is at most {100 * CANE_GATE:g} points below Original's."
     )
 
 

@@ -163,7 +163,8 @@ def _seeds(line: Line, name: str) -> list[tuple[float, float]]:
 def _marks(
     board: ProblemBoard, name: str, seeds: Sequence[Sequence[tuple[float, float]]], x: Axis, y: Axis
 ) -> tuple[Mark, ...]:
-    shown = [(number, line, pairs) for number, (line, pairs) in enumerate(zip(board.lines, seeds, strict=True)) if pairs]
+    every = enumerate(zip(board.lines, seeds, strict=True))
+    shown = [(number, line, pairs) for number, (line, pairs) in every if pairs]
     centres = [
         (x.at(sum(pair[0] for pair in pairs) / len(pairs)), y.at(sum(pair[1] for pair in pairs) / len(pairs)))
         for _, _, pairs in shown
@@ -176,10 +177,15 @@ def _marks(
             *centre,
             tuple((x.at(first), y.at(second)) for first, second in pairs),
             label,
-            f"{line.name}: {name} {points(line.row.mean(SHORT[name]))} %, CAne {points(line.row.mean(SHORT['CAne']))} %",
+            _title(line, name),
         )
         for (number, line, pairs), centre, label in zip(shown, centres, labels, strict=True)
     )
+
+
+def _title(line: Line, name: str) -> str:
+    values = {short: points(line.row.mean(SHORT[short])) for short in (name, "CAne")}
+    return f"{line.name}: {', '.join(f'{short} {value} %' for short, value in values.items())}"
 
 
 def _labels(names: Sequence[str], centres: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:

@@ -37,7 +37,8 @@ class PublishedTable:
         """Return the reported fractions of a method by metric, none if the paper has no such row."""
         if any(method.options.get(key, value) != value for key, value in OWN.items()):
             return {}
-        changed = {key: method.options[key] for key, value in DEFAULTS.items() if method.options.get(key, value) != value}
+        options = {key: method.options.get(key, value) for key, value in DEFAULTS.items()}
+        changed = {key: value for key, value in options.items() if value != DEFAULTS[key]}
         if not changed:
             found = self.values["figures"].get(method.name, {})
         else:

@@ -265,9 +265,7 @@ def _is_best_compromise(standing: Standing, standings: Iterable[Standing]) -> bo
     """Return whether a method is in the Pareto set of FAe, the distance of FPAe from FDR's and CAne, by means."""
     own = _numbers(standing)
     others = [_numbers(other) for other in standings]
-    return not any(
-        other != own and all(his <= mine for his, mine in zip(other, own, strict=True)) for other in others
-    )
+    return not any(other != own and all(his <= mine for his, mine in zip(other, own, strict=True)) for other in others)
 
 
 def _led(

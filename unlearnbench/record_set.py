@@ -22,11 +22,13 @@ class Entry:
         path: The file.
         place: Its path below the folder of records that it was found in.
         record: Its content.
+        submission: The name of the submission that it is part of on a leaderboard, "" if of none.
     """
 
     path: Path
     place: str
     record: Record
+    submission: str = ""
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
@@ -38,10 +40,11 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     found: list[Entry] = []
     faults = []
     for root in dict.fromkeys(root for folder in folders for root in record_roots(folder)):
+        submission = root.name if root.parent.name == SUBMISSIONS else ""
         for path in record_paths(root):
             place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
             try:
-                found.append(Entry(path, place.as_posix(), read_record(path)))
+                found.append(Entry(path, place.as_posix(), read_record(path), submission))
             except InvalidFileError as error:
                 faults.append(str(error))
     if faults:
@@ -60,16 +63,33 @@ def check_entries(entries: Sequence[Entry]) -> None:
     """Check that records make tables that can be trusted.
 
     Raises:
-        InvalidFileError: With all that is wrong: two records of one cell, one problem told in two ways, seeds or
-            references that are missing, values that cannot be.
+        InvalidFileError: With all faults of `entry_faults`.
     """
-    faults = dict.fromkeys(
-        fault
-        for check in (_value_faults, _problem_faults, _double_faults, _seed_faults, _reference_faults)
-        for fault in check(entries)
-    )
+    faults = entry_faults(entries)
     if faults:
         raise InvalidFileError("\n".join(faults))
+
+
+def entry_faults(entries: Sequence[Entry]) -> list[str]:
+    """Return what keeps records from making tables that can be trusted.
+
+    Two records of one cell, one problem told in two ways, seeds or references that are missing, values that cannot be.
+    """
+    checks = (_value_faults, _problem_faults, _double_faults, _seed_faults, _reference_faults)
+    return list(dict.fromkeys(fault for check in checks for fault in check(entries)))
+
+
+def without_foreign_references(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries without the references of submissions where the leaderboard has its own of the same seed.
+
+    On other hardware a reference model comes out a little different; a problem has one pair for each seed.
+    """
+    own = {_reference_key(entry.record) for entry in entries if not entry.submission} - {None}
+    return [entry for entry in entries if not (entry.submission and _reference_key(entry.record) in own)]
+
+
+def _reference_key(record: Record) -> tuple[str, str, int] | None:
+    return (record.problem.id, record.method.name, record.seed) if record.method.role == "reference" else None
 
 
 def _value_faults(entries: Iterable[Entry]) -> Iterator[str]:

@@ -13,12 +13,13 @@ from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
 NAMES = {"original": "Original", "fdr": "FDR"}
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
 
+
 def caption(order: str = PAPER) -> str:
     """Return what stands below a table that is ranked by an order of `ORDERS`."""
     return (
         f"Mean ± standard deviation over seeds, in percent. Ranked by {ORDER_TEXTS[order]}; methods that a paired "
-        "95 % bootstrap over seeds and test images cannot tell from the first of their rank share it; methods more than "
-        f"{100 * CANE_GATE:g} points of CAne below Original have no rank."
+        "95 % bootstrap over seeds and test images cannot tell from the first of their rank share it; methods more "
+        f"than {100 * CANE_GATE:g} points of CAne below Original have no rank."
     )
 
 

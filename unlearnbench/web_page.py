@@ -51,12 +51,12 @@ def _provenance(line: Line) -> list[tuple[str, str]]:
     devices = sorted({str(record.environment["device"]) for record in records})
     commits = sorted({str(record.environment.get("commit") or "unknown") for record in records})
     libraries = {json.dumps(record.environment.get("libraries") or {}, sort_keys=True) for record in records}
-    versions = ["; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries)]
+    texts = ("; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries))
     method = line.row.method
     facts = [
         ("method", f"{method.name}, of {method.distribution} {method.version}, source {method.source}"),
         ("device", ", ".join(devices)),
         ("commit", ", ".join(commits)),
-        ("libraries", " / ".join(text for text in versions if text)),
+        ("libraries", " / ".join(text for text in texts if text)),
     ]
     return [(name, value) for name, value in facts if value]
