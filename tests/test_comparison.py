@@ -36,7 +36,9 @@ def test_a_run_compared_with_itself_differs_in_nothing() -> None:
 
 def test_the_difference_is_the_second_minus_the_first_over_common_seeds() -> None:
     first = [make_record("m", seed, metrics=(value, 0.5, 0.9)) for seed, value in enumerate((0.1, 0.2, 0.9))]
-    second = [make_record("m", seed, metrics=(value, 0.5, 0.9), options={"b": 1}) for seed, value in enumerate((0.2, 0.4))]
+    second = [
+        make_record("m", seed, metrics=(value, 0.5, 0.9), options={"b": 1}) for seed, value in enumerate((0.2, 0.4))
+    ]
     (found,) = compare(first, second)
     forget = found.differences[0]
     assert found.seeds == (0, 1)
@@ -102,8 +104,12 @@ def test_the_command_prints_a_table_and_json(finished: FinishedRun) -> None:
     assert done.code == 0, done.err
     assert done.out.startswith(f"A: {finished.output}\nB: {finished.output}\n")
     assert "+0.00 to +0.00" in done.out
-    (erwp,) = [found for found in cli("compare", finished.output, finished.output, "--json").json if found["first"] == "erwp"]
+    (erwp,) = [
+        found for found in cli("compare", finished.output, finished.output, "--json").json if found["first"] == "erwp"
+    ]
     assert erwp["seeds"] == [0, 1]
     assert erwp["metrics"]["retain_accuracy"]["equal_seeds"] == 2
-    done = cli("compare", finished.output, finished.output, "--json", "--metric", "linear_cka reference=original images=forget")
+    done = cli(
+        "compare", finished.output, finished.output, "--json", "--metric", "linear_cka reference=original images=forget"
+    )
     assert done.code == 0, done.err

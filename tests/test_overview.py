@@ -13,7 +13,9 @@ from unlearnbench.ranking import rows_by_problem
 def test_mean_ranks_count_a_method_without_a_rank_as_the_one_behind_all() -> None:
     # In b good is as bad as can be: it is ranked behind weak.
     second = [record for record in small_board("b") if record.method.label not in {"good", "broken"}]
-    second += [make_record("good", seed, metrics=(0.9, 0.8, 0.9), options={"epochs": 3}, problem="b") for seed in (0, 1)]
+    second += [
+        make_record("good", seed, metrics=(0.9, 0.8, 0.9), options={"epochs": 3}, problem="b") for seed in (0, 1)
+    ]
     found = {method.label: method for method in overall(rows_by_problem([*small_board("a"), *second]))}
     assert {label: [place.rank for place in method.places.values()] for label, method in found.items()} == {
         "good": [1, 2],

@@ -21,7 +21,10 @@ VOID = {"meta", "input", "br", "line", "rect", "circle", "path"}
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A leaderboard of two problems; one method's name wants to be markup."""
     folder = tmp_path_factory.mktemp("page")
-    odd = [make_record("<i>odd</i>", seed, metrics=(0.0, 0.6, 0.9), options={"text": '"><script>alert(1)</script>'}) for seed in (0, 1)]
+    odd = [
+        make_record("<i>odd</i>", seed, metrics=(0.0, 0.6, 0.9), options={"text": '"><script>alert(1)</script>'})
+        for seed in (0, 1)
+    ]
     runs = write_records(folder / "runs", [*small_board("problem"), *small_board("second")])
     # Its label is no file name.
     for record in odd:

@@ -186,7 +186,8 @@ def _same(told: float | None, found: float | None) -> bool:
 
 def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
     """Yield which pages of a leaderboard are not those that its records give."""
-    if not (folder / "README.md").is_file() or (folder / SUBMISSION_FILE).is_file():
+    if not (folder / "manifests").is_dir():
+        # Records or a submission, without pages.
         return
     for name, text in rebuilt_pages(entries, folder, order).items():
         page = folder / name
