@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from unlearnbench.cli import main
+from unlearnbench.features import FORMAT
 from unlearnbench.record import Record, content_hash, with_hash, write_record
 
 SEEDS = "seeds = [0]"
@@ -160,11 +161,14 @@ def write_features_file(
     width = len(features[0]) if features else 2
     numbers = np.array(counts or [2] * num_classes)
     with h5py.File(path, "w") as file:
-        file.attrs.update({"format": 1, "num_classes": num_classes, "forget_classes": forget_classes})
-        file["output_classes"] = np.arange(outputs)
-        file["test/labels"] = np.array(labels)
-        file["test/logits"] = np.array(logits or np.zeros((rows, outputs)), dtype=np.float32)
-        file["test/features"] = np.array(features or np.zeros((rows, width)), dtype=np.float32)
+        file.attrs.update({"format": FORMAT, "num_classes": num_classes, "forget_classes": forget_classes, "seed": 0})
+        file.attrs.update({"model": "by-hand", "dataset": "by-hand", "dataset_revision": "1"})
+        file["output_classes"], file["superclasses"] = np.arange(outputs), np.zeros(0, dtype=np.int64)
+        file["classifier/weight"], file["classifier/bias"] = np.zeros((outputs, width)), np.zeros(outputs)
+        for part in ("test", "limited"):
+            file[f"{part}/labels"], file[f"{part}/ids"] = np.array(labels), np.arange(rows)
+            file[f"{part}/logits"] = np.array(logits or np.zeros((rows, outputs)), dtype=np.float32)
+            file[f"{part}/features"] = np.array(features or np.zeros((rows, width)), dtype=np.float32)
         for source, means in (("full", prototypes), ("limited", limited_prototypes or prototypes)):
             file[f"prototypes/{source}/counts"] = numbers
             file[f"prototypes/{source}/sums"] = np.array(means or np.zeros((num_classes, width))) * numbers[:, None]

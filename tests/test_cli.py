@@ -153,7 +153,24 @@ def test_the_manifests_of_the_repository_are_valid() -> None:
     paths = sorted((Path(__file__).parent.parent / "manifests").glob("**/*.toml"))
     assert paths
     done = cli("validate", *paths)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert [line.partition(": ")[0] for line in done.out.splitlines()] == [str(path) for path in paths]
+    # A fresh machine has the digits alone; of the others it is said what is missing and how to get it.
+    named = {line.partition(":")[0] for line in done.err.splitlines() if line.startswith("/")}
+    assert named == {str(path) for path in paths if not path.stem.startswith("digits")}
+
+
+def test_a_plan_can_be_seen_before_its_data_are_fetched_but_not_run(tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "manifests" / "cub200.toml"
+    done = cli("run", path, "-o", tmp_path / "runs", "--dry-run", "--json")
+    work = {row["what"]: row["image_passes"] for row in done.json[0]["work"]}
+    # 50 epochs and 5 seeds of all 5,994 training images; 3 images of each of 200 classes for 10 epochs.
+    assert (work["train original model"], work["unlearn with erwp"]) == (5 * 50 * 5994, 5 * 10 * 600)
+    assert done.err.splitlines()[0].startswith(f"{path}:")
+    assert " dataset.name: cub200 is not on this machine: " in done.err.splitlines()[0]
+    refused = cli("run", path, "-o", tmp_path / "runs")
+    assert (refused.code, refused.err) == (1, done.err)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_faulty_manifest_is_not_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import re
 import sys
@@ -59,6 +60,18 @@ def test_mean_and_deviation_are_those_of_the_training_images(data: Path, small_c
     train = open_dataset("cifar100").train().images.read(np.arange(24)) / 255.0
     assert np.allclose(info.mean, train.mean(axis=(0, 2, 3)), atol=1e-6)
     assert np.allclose(info.std, train.std(axis=(0, 2, 3)), atol=1e-6)
+
+
+def test_a_class_may_be_called_train(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("bear", "test", "train")
+    small = functools.partial(cifar100.find, classes=3, train_per_class=2, test_per_class=1)
+    monkeypatch.setattr(cifar100, "find", small)
+    given = cifar_folders(tmp_path / "x" / "cifar-100", 2, 1, names)
+    info = add("cifar100", [given])
+    assert info.class_names == names
+    assert add("cifar100", [tmp_path / "x"]) == info
+    assert add("image_folder", [given]).class_names == names
+    assert add("image_folder", [given / "train"]).class_names == names
 
 
 @pytest.mark.parametrize("change", ["image", "label"])

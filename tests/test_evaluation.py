@@ -407,3 +407,15 @@ def test_the_readmes_examples_read_a_finished_run(
 
     exec(compile(with_h5py.replace("ID", Path(found["fdr/0"].files["features"].path).parts[-2]), "README", "exec"), {})
     assert "forget_classes" in capsys.readouterr().out
+
+
+def test_a_truncated_feature_file_is_named_and_made_again(own_run: Path, stored_run: Path) -> None:
+    path = own_run / records(own_run)["wd/0"].files["features"].path
+    path.write_bytes(path.read_bytes()[:-500])
+
+    code, _, err = cli("run", stored_run.parent / "metrics.toml", "-o", own_run, "--device", "cpu")
+
+    assert code == 0, err
+    assert "features.h5 is damaged" in err
+    assert path.read_bytes() == (stored_run / path.relative_to(own_run)).read_bytes()
+    assert records(own_run)["wd/0"].metrics == records(stored_run)["wd/0"].metrics

@@ -13,9 +13,11 @@ from conftest import FinishedRun
 from helpers import record_files
 from torch import Tensor, nn
 
+from unlearnbench import extraction
 from unlearnbench import features as module
 from unlearnbench.errors import InvalidFileError, MetricError
-from unlearnbench.features import open_features, write_features
+from unlearnbench.extraction import write_features
+from unlearnbench.features import open_features
 from unlearnbench.networks import keep_outputs
 from unlearnbench.pipeline import Augmentation, Batches
 from unlearnbench.record import read_record
@@ -55,7 +57,7 @@ def classifier_inputs(model: nn.Module, data: Batches) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A feature file of 13 test and 20 training images, written in batches of 6."""
-    monkeypatch.setattr(module, "BATCH_SIZE", 6)
+    monkeypatch.setattr(extraction, "CHUNK_ROWS", 6)
     path = tmp_path / "features.h5"
     write_features(path, network(), batches(13, 1), batches(20, 2), LIMITED, ATTRIBUTES)
     return path
@@ -72,6 +74,9 @@ def test_the_layout_is_as_documented(written: Path) -> None:
         attributes = {key: np.asarray(value).tolist() for key, value in file.attrs.items()}
     assert found == {
         "output_classes": ((4,), "int64"),
+        "superclasses": ((0,), "int64"),
+        "classifier/weight": ((4, 8), "float32"),
+        "classifier/bias": ((4,), "float32"),
         "test/features": ((13, 8), "float32"),
         "test/logits": ((13, 4), "float32"),
         "test/labels": ((13,), "int64"),
@@ -85,7 +90,7 @@ def test_the_layout_is_as_documented(written: Path) -> None:
         "prototypes/limited/sums": ((4, 8), "float64"),
         "prototypes/limited/counts": ((4,), "int64"),
     }
-    assert attributes == {"format": 1, **ATTRIBUTES}
+    assert attributes == {"format": 2, "feature_dtype": "float32", **ATTRIBUTES}
 
 
 def test_features_are_the_input_of_the_classifier(written: Path) -> None:
@@ -128,7 +133,7 @@ def test_prototypes_are_the_means_of_their_class(written: Path) -> None:
 def test_rows_and_labels_are_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: list[int]) -> None:
     path = tmp_path / "features.h5"
     write_features(path, network(), batches(40, 1), batches(20, 2), LIMITED, ATTRIBUTES)
-    monkeypatch.setattr(module, "BATCH_SIZE", 1)  # read in steps of 16 rows
+    monkeypatch.setattr(module, "CHUNK_ROWS", 1)  # read in steps of 16 rows
     wanted = np.isin(np.arange(40) % 4, classes)
     with open_features(path) as features:
         assert features.labels("test", np.array(classes)).tolist() == (np.arange(40) % 4)[wanted].tolist()
@@ -195,7 +200,7 @@ def test_a_truncated_file_is_named(written: Path, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "what"),
-    [({}, "not a feature file"), ({"format": 2}, "feature format 2, this version reads 1")],
+    [({}, "not a feature file"), ({"format": 1}, "feature format 1, this version reads 2")],
 )
 def test_an_hdf5_file_of_another_kind_is_named(tmp_path: Path, attributes: dict[str, Any], what: str) -> None:
     path = tmp_path / "other.h5"

@@ -40,7 +40,7 @@ def test_hits_stand_beside_the_share() -> None:
 def test_a_training_class_without_images_is_named() -> None:
     file = feature_file([[0.0], [1.0]], [0, 1], forget=[1], num_classes=2, limited=([[0.0]], [0]))
 
-    with pytest.raises(MetricError, match=r"no full training image of classes \[1\]"):
+    with pytest.raises(MetricError, match=r"no training image of classes \[1\] in the full data"):
         retain_prototype_accuracy(file)
 
 

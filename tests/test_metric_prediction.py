@@ -50,7 +50,7 @@ def test_ties_go_to_the_first_output() -> None:
 
 
 def test_a_forget_class_without_images_is_named() -> None:
-    with pytest.raises(MetricError, match=r"there is no test image of classes \[3\]"):
+    with pytest.raises(MetricError, match=r"no test image of classes \[3\]"):
         prediction_matrix(predicting([0], [2], [2, 3], 4))
 
 

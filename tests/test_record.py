@@ -168,9 +168,9 @@ def test_a_record_counts_the_images_that_a_method_read(
 def test_erwp_reads_its_epochs_and_its_search(finished: FinishedRun) -> None:
     reads = read_record(record_files(finished.output)["erwp/seed-0.json"]).image_reads
     assert reads["retain"] == 2 * 112
-    # 2 epochs, and of each class the backward pass, the intact look and at least 2 looks at each of 4 layers.
-    assert reads["forget"] >= 2 * 28 + 28 * (2 + 4 * 2)
-    assert reads["forget"] % 14 == 0
+    # 2 epochs, and of each of 2 classes the backward pass, the intact look and 2 to 5 looks at each of 4 layers; a
+    # look may end after its first 8 images.
+    assert 2 * 28 + 28 * 2 + 2 * 8 * 4 * 2 <= reads["forget"] <= 2 * 28 + 28 * (2 + 4 * 5)
 
 
 def test_metrics_of_a_record_can_be_computed_again_from_its_features(finished: FinishedRun) -> None:
@@ -179,5 +179,5 @@ def test_metrics_of_a_record_can_be_computed_again_from_its_features(finished: F
         record = read_record(path)
         with open_features(finished.output / record.files["features"].path) as features:
             assert {function.__name__: function(features) for function in functions} == {
-                name: metric.value for name, metric in record.metrics.items()
+                function.__name__: record.value(function.__name__) for function in functions
             }

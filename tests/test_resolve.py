@@ -10,7 +10,7 @@ from helpers import ARCHITECTURE, DATASET, PROBLEM, TRAINING, WD, fake_distribut
 from unlearnbench.errors import ManifestError
 from unlearnbench.options import schema
 from unlearnbench.registry import names
-from unlearnbench.resolve import Resolved, resolve
+from unlearnbench.resolve import Resolved, resolve, standard_metrics
 from unlearnbench.unlearners.baselines import folnrc
 
 ITS_OPTIONS = ", ".join(f"{option.name} ({option.type_name}, {option.default!r})" for option in schema(folnrc))
@@ -368,19 +368,17 @@ def test_a_problem_matrix_gives_one_problem_for_every_combination(tmp_path: Path
 def test_headline_metrics_are_always_there_and_come_first(tmp_path: Path) -> None:
     cosine = '[[metrics]]\nname = "forget_prototype_accuracy"\nlabel = "cosine"\noptions.distance = "cosine"'
     metrics = resolved(tmp_path, manifest_text(WD, cosine)).metrics
-    assert [metric.label for metric in metrics] == [
-        "forget_accuracy",
-        "forget_prototype_accuracy",
-        "retain_accuracy",
-        "cosine",
-    ]
-    assert [metric.options.get("distance") for metric in metrics] == [None, "euclidean", None, "cosine"]
+    standard = [metric.label for metric in standard_metrics()]
+    assert standard[:3] == ["forget_accuracy", "forget_prototype_accuracy", "retain_accuracy"]
+    assert [metric.label for metric in metrics] == [*standard, "cosine"]
+    assert [metrics[place].options.get("distance") for place in (0, 1, 2, -1)] == [None, "euclidean", None, "cosine"]
 
 
 def test_a_headline_metric_can_have_other_options(tmp_path: Path) -> None:
     cosine = '[[metrics]]\nname = "forget_prototype_accuracy"\noptions.distance = "cosine"'
     metrics = resolved(tmp_path, manifest_text(WD, cosine)).metrics
-    assert [metric.options.get("distance") for metric in metrics] == [None, "cosine", None]
+    assert [metric.options.get("distance") for metric in metrics[:3]] == [None, "cosine", None]
+    assert len(metrics) == len(standard_metrics())
 
 
 def test_options_are_complete(tmp_path: Path) -> None:

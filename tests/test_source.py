@@ -80,7 +80,7 @@ def test_a_module_without_source_has_the_hash_of_its_name() -> None:
         ("unlearnbench.unlearners.erwp", "unlearnbench.unlearners.relevance", "unlearnbench.cli"),
         ("unlearnbench.unlearners.weight_deletion", "unlearnbench.networks", "unlearnbench.table"),
         ("unlearnbench.training", "unlearnbench.pipeline", "unlearnbench.table"),
-        ("unlearnbench.features", "unlearnbench.networks", "unlearnbench.ranking"),
+        ("unlearnbench.extraction", "unlearnbench.networks", "unlearnbench.ranking"),
     ],
 )
 def test_a_method_does_not_depend_on_the_command_line(module: str, needs: str, does_without: str) -> None:

@@ -109,20 +109,27 @@ def test_json_holds_fractions_by_seed() -> None:
         "note": "",
         "seeds": [0, 1],
         "failed_seeds": [],
-        "forget_accuracy": {"mean": 0.005, "std": pytest.approx(0.005 * 2**0.5), "values": {0: 0.0, 1: 0.01}},
+        "forget_accuracy": {
+            "mean": 0.005,
+            "std": pytest.approx(0.005 * 2**0.5),
+            # t for one degree of freedom is 12.7062.
+            "interval": pytest.approx((0.005 - 12.7062 * 0.005, 0.005 + 12.7062 * 0.005), abs=1e-6),
+            "values": {0: 0.0, 1: 0.01},
+        },
         "forget_prototype_accuracy": {
             "mean": 0.56,
             "std": pytest.approx(0.06 * 2**0.5),
+            "interval": pytest.approx((0.56 - 12.7062 * 0.06, 0.56 + 12.7062 * 0.06), abs=1e-5),
             "values": {0: 0.5, 1: 0.62},
         },
-        "retain_accuracy": {"mean": 0.9, "std": 0.0, "values": {0: 0.9, 1: 0.9}},
+        "retain_accuracy": {"mean": 0.9, "std": 0.0, "interval": (0.9, 0.9), "values": {0: 0.9, 1: 0.9}},
     }
 
 
 def test_json_of_a_method_that_failed_names_its_seeds() -> None:
     half = row("half").as_json()
     assert (half["rank"], half["seeds"], half["failed_seeds"]) == (None, [0, 1], [1])
-    assert half["forget_accuracy"] == {"mean": 0.0, "std": None, "values": {0: 0.0}}
+    assert half["forget_accuracy"] == {"mean": 0.0, "std": None, "interval": None, "values": {0: 0.0}}
     none = row("none").as_json()
     assert (none["rank"], none["failed_seeds"], none["note"]) == (
         None,

@@ -8,9 +8,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnbench.dataset import data_folder
+from unlearnbench.dataset import data_folder, expected_dataset
 from unlearnbench.disk_space import size_text
-from unlearnbench.errors import DatasetError
+from unlearnbench.errors import DatasetError, NotHereError
 from unlearnbench.weights import Weights
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th")
@@ -128,6 +128,12 @@ def cached_weights(published: PublishedWeights) -> Path | None:
     return next((place / published.file_name for place in places if (place / published.file_name).is_file()), None)
 
 
+def not_here(name: str, message: str, classes: int, train: int, test: int, shape: tuple[int, int, int]) -> NotHereError:
+    """Return the error of a data set that is not on this machine, with its known size to plan with."""
+    stand_in = expected_dataset(name, classes, train, test, shape, DatasetError(message))
+    return NotHereError(message, stand_in)
+
+
 def how_to_get(name: str, folder: Path) -> str:
     """Return what is missing, how large it is, and the commands that bring it."""
     add = f"unlearnbench data add {name} PATH..."
@@ -156,21 +162,23 @@ def find_weights(architecture: str, label: str, folder: Path) -> Weights:
     if published is None:
         return _own_checkpoint(architecture, label, folder)
     path = cached_weights(published)
-    if path is None:
-        raise DatasetError(
-            f"{label!r} of {architecture} is not on this machine ({size_text(published.size)})\n"
-            f"  Fetch it: unlearnbench data fetch weights {architecture} {label}, or run with --download"
-        )
-    return Weights(
+    weights = Weights(
         label,
         published.checksum,
-        path,
+        path or weights_folder() / published.file_name,
         published.algorithm,
         published.checksum,
         published.num_classes,
         published.mean,
         published.std,
     )
+    if path is None:
+        raise NotHereError(
+            f"{label!r} of {architecture} is not on this machine ({size_text(published.size)})\n"
+            f"  Fetch it: unlearnbench data fetch weights {architecture} {label}, or run with --download",
+            weights,
+        )
+    return weights
 
 
 def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:

@@ -82,7 +82,7 @@ def run(
     try:
         if download:
             _fetch_missing(manifests)
-        plans = [_plan(path, tuple(only or ())) for path in manifests]
+        plans = [_plan(path, tuple(only or ()), to_run=not dry_run) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
             return
@@ -109,12 +109,14 @@ def _fetch_missing(manifests: list[Path]) -> None:
             fetch_missing(path, listener, counting.download)
 
 
-def _plan(path: Path, only: tuple[str, ...]) -> Plan:
+def _plan(path: Path, only: tuple[str, ...], *, to_run: bool) -> Plan:
     from unlearnbench.naming import did_you_mean
     from unlearnbench.plan import make_plan
     from unlearnbench.resolve import resolve
 
-    resolved = resolve(path)
+    resolved = resolve(path, to_run=to_run)
+    for missing in resolved.missing:
+        typer.echo(missing, err=True)
     labels = [method.label for method in resolved.methods]
     for label in only:
         if label not in labels:
@@ -189,7 +191,7 @@ def validate(manifests: Manifests) -> None:
     faults = 0
     for path in manifests:
         try:
-            plan = make_plan(resolve(path))
+            plan = make_plan(resolve(path, to_run=False))
         except InvalidFileError as error:
             faults += 1
             typer.echo(str(error), err=True)
@@ -201,6 +203,8 @@ def validate(manifests: Manifests) -> None:
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
             f"{len(plan.cells)} cells"
         )
+        for missing in resolved.missing:
+            typer.echo(missing, err=True)
     if faults:
         raise typer.Exit(1)
 

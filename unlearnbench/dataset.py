@@ -12,7 +12,11 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from unlearnbench.errors import DatasetError
 from unlearnbench.registry import find
+
+# Revision of a data set of which only the size is known.
+NOT_HERE = "not here"
 
 
 def data_folder() -> Path:
@@ -115,6 +119,32 @@ class Dataset:
     info: DatasetInfo
     train: Callable[[], Part]
     test: Callable[[], Part]
+
+
+def expected_dataset(
+    name: str, classes: int, train: int, test: int, shape: tuple[int, int, int], error: DatasetError
+) -> Dataset:
+    """Return what is known of a data set that is not here: its size, so that a manifest can be checked and planned.
+
+    Args:
+        name: Its name in manifests.
+        classes: K.
+        train: Training images, spread over the classes as evenly as can be.
+        test: Test images, likewise.
+        shape: Channels, height, width as stored.
+        error: Raised when an image is asked for.
+    """
+
+    def spread(images: int) -> tuple[int, ...]:
+        return tuple(images // classes + (label < images % classes) for label in range(classes))
+
+    def missing() -> Part:
+        raise error
+
+    names = tuple(f"class {label}" for label in range(classes))
+    grey = (0.5,) * shape[0]
+    info = DatasetInfo(name, NOT_HERE, names, spread(train), spread(test), shape, grey, grey)
+    return Dataset(info, missing, missing)
 
 
 def open_dataset(name: str, options: dict[str, Any] | None = None) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 class UnlearnBenchError(Exception):
@@ -28,6 +29,18 @@ class PluginError(UnlearnBenchError):
 
 class DatasetError(UnlearnBenchError):
     """A data set is missing or damaged."""
+
+
+class NotHereError(DatasetError):
+    """A data set or weights that can be had, but are not on this machine.
+
+    Attributes:
+        stand_in: What is known of them without having them: enough to check and plan, not to run.
+    """
+
+    def __init__(self, message: str, stand_in: Any) -> None:
+        self.stand_in = stand_in
+        super().__init__(message)
 
 
 class MetricError(UnlearnBenchError):

@@ -119,16 +119,19 @@ class FeatureFile:
         return found.astype(np.float32, copy=False)
 
     def labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`.
+        """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`; not to be changed.
 
         Raises:
             MetricError: If one of the classes has no image.
         """
+        return self._keep(f"{part}/labels", classes.tobytes(), lambda: self._read_labels(part, classes))
+
+    def _read_labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         labels: NDArray[np.int64] = self.array(f"{part}/labels")
         missing = np.setdiff1d(classes, labels).tolist()
         if missing:
             raise MetricError(f"no {part} image of classes {missing}")
-        return self._keep(f"{part}/labels", classes.tobytes(), lambda: labels[np.isin(labels, classes)])
+        return labels[np.isin(labels, classes)]
 
     def prototypes(self, source: Source) -> NDArray[np.float64]:
         """Return the (K, D) mean feature of each class over `full` or `limited` training images.

@@ -179,6 +179,7 @@ class ManifestFile:
         file: The path as the user gave it.
         sections: Checked values by top-level key; those with a fault are missing.
         faults: What is wrong so far.
+        missing: What is right, but not on this machine.
     """
 
     def __init__(self, file: str, text: str, raw: dict[str, Any]) -> None:
@@ -187,13 +188,20 @@ class ManifestFile:
         self.lines = key_lines(text)
         self.sections: dict[str, Any] = {}
         self.faults: list[Fault] = []
+        self.missing: list[Fault] = []
 
     def fault(self, path: KeyPath, message: str) -> None:
         """Note a fault at a key, once: the combinations of a matrix share their faults."""
-        key = ".".join(str(part) for part in path)
-        fault = Fault(line_of(path, self.lines), key, message)
-        if fault not in self.faults:
-            self.faults.append(fault)
+        self._note(self.faults, path, message)
+
+    def not_here(self, path: KeyPath, message: str) -> None:
+        """Note that what a key names is not on this machine."""
+        self._note(self.missing, path, message)
+
+    def _note(self, notes: list[Fault], path: KeyPath, message: str) -> None:
+        fault = Fault(line_of(path, self.lines), ".".join(str(part) for part in path), message)
+        if fault not in notes:
+            notes.append(fault)
 
     def raise_faults(self) -> None:
         """Raise all faults noted so far.

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from unlearnbench import __version__
 from unlearnbench.catalogue import find_weights
-from unlearnbench.dataset import Dataset, DatasetInfo, open_dataset
-from unlearnbench.errors import DatasetError, PluginError
+from unlearnbench.dataset import NOT_HERE, Dataset, DatasetInfo, open_dataset
+from unlearnbench.errors import DatasetError, NotHereError, PluginError
 from unlearnbench.manifest import (
     ArchitectureChoice,
     LabelledChoice,
@@ -176,6 +176,7 @@ class Resolved:
         problems: One or, with a matrix, several.
         methods: References first, then unlearners in the manifest's order.
         metrics: Headline metrics first.
+        missing: What would have to be fetched before it can run, as `file:line: key: message`.
     """
 
     manifest: Manifest
@@ -184,10 +185,16 @@ class Resolved:
     problems: tuple[Problem, ...]
     methods: tuple[Method, ...]
     metrics: tuple[Metric, ...]
+    missing: tuple[str, ...] = ()
 
 
-def resolve(path: Path) -> Resolved:
+def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     """Read a manifest and look up all it names.
+
+    Args:
+        path: The manifest.
+        to_run: Whether a data set or weights that are not on this machine are a fault. If not, what is known of
+            their size stands in for them.
 
     Raises:
         InvalidFileError: If the file cannot be read.
@@ -209,9 +216,12 @@ def resolve(path: Path) -> Resolved:
                 problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
     if len({problem.id for problem in problems}) < len(problems):
         file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
+    if to_run:
+        file.faults += file.missing
     manifest = file.manifest()
     assert dataset is not None  # its fault would have been raised
-    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics)
+    missing = tuple(fault.describe(str(path)) for fault in file.missing)
+    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics, missing)
 
 
 def _component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
@@ -249,6 +259,9 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
         return None
     try:
         return component, open_dataset(component.name, component.options)
+    except NotHereError as error:
+        file.not_here(("dataset", "name"), str(error))
+        return component, error.stand_in
     except (DatasetError, PluginError) as error:
         file.fault(("dataset", "name"), str(error))
         return None
@@ -264,6 +277,9 @@ def _weights(
         return None
     try:
         weights = find_weights(choice.name, label, folder)
+    except NotHereError as error:
+        file.not_here(("architecture", key), str(error))
+        weights = error.stand_in
     except DatasetError as error:
         file.fault(("architecture", key), str(error))
         return None
@@ -483,7 +499,11 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
             return None
         return tuple(range(total - last, total))
     chosen = []
-    for given in choice.forget_classes or ():
+    for position, given in enumerate(choice.forget_classes or ()):
+        if isinstance(given, str) and info.revision == NOT_HERE:
+            # The names are not known without the data; any class will do to count images.
+            chosen.append(total - 1 - position)
+            continue
         index = info.class_names.index(given) if given in info.class_names else given
         if not isinstance(index, int) or not 0 <= index < total:
             names = did_you_mean(given, info.class_names) if isinstance(given, str) else ""

@@ -200,7 +200,7 @@ class Runner:
             try:
                 folders.append(self._features(reference))
             # Whatever it is, the reference's own cell says so; the metrics without a reference stand.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return f"{name} of seed {cell.seed} failed: {_first_line(str(error))}"
         return folders[0], folders[1]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from unlearnbench.catalogue import how_to_get
+from unlearnbench.catalogue import how_to_get, not_here
 from unlearnbench.class_folders import Found, FoundPart, class_images, merged, paired, raise_faults
 from unlearnbench.dataset import Dataset
+from unlearnbench.datasets.cifar100_superclasses import SUPERCLASSES
 from unlearnbench.errors import DatasetError
 from unlearnbench.prepared import is_prepared, open_prepared
 
@@ -26,14 +28,20 @@ def cifar100(folder: Path) -> Dataset:
         folder: The data folder; `unlearnbench data fetch cifar100` or `data add cifar100` puts it there.
 
     Raises:
-        DatasetError: If it was not added, or is damaged.
+        NotHereError: If it was not added.
+        DatasetError: If it is damaged.
 
     Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), fine labels. Images of a
     class are in the order of their file names, so that every form of the data set gives the same revision.
     """
     if not is_prepared(folder / "cifar100"):
-        raise DatasetError(how_to_get("cifar100", folder / "cifar100"))
-    return open_prepared(folder / "cifar100")
+        message = how_to_get("cifar100", folder / "cifar100")
+        counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
+        raise not_here("cifar100", message, CLASSES, *counts, (3, 32, 32))
+    dataset = open_prepared(folder / "cifar100")
+    # A reduced set has other classes; it has no superclasses.
+    known = SUPERCLASSES if len(dataset.info.class_names) == CLASSES else ()
+    return replace(dataset, info=replace(dataset.info, superclasses=known))
 
 
 def find(
@@ -56,13 +64,22 @@ def find(
     """
     places = [place for root in roots for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))]
     official = [place for place in places if (place / "meta").is_file() and (place / "train").is_file()]
-    found = _official(official[0]) if official else _folders([p for p in places if _has_parts(p)], roots)
+    found = _official(official[0]) if official else _folders([p for root in roots for p in _with_parts(root)], roots)
     faults = [] if len(found.class_names) == classes else [f"{len(found.class_names)} classes where {classes} belong"]
     for part, what, each in ((found.train, "training", train_per_class), (found.test, "test", test_per_class)):
         counts = zip(found.class_names, found.counts(part), strict=True)
         faults += [f"class {name!r} has {n} {what} images where {each} belong" for name, n in counts if n != each]
     raise_faults("cifar100", faults)
     return found
+
+
+def _with_parts(root: Path) -> list[Path]:
+    """Return `root` if it holds `train` or `test`, else those of its folders that do.
+
+    Not both: CIFAR-100 has a class that is called "train", so that `root/train` holds a `train` too.
+    """
+    places = [root] if _has_parts(root) else sorted(root.iterdir())
+    return [place for place in places if _has_parts(place)]
 
 
 def _has_parts(place: Path) -> bool:

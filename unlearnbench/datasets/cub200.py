@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unlearnbench.catalogue import how_to_get
+from unlearnbench.catalogue import how_to_get, not_here
 from unlearnbench.class_folders import Found, FoundPart, check_counts, raise_faults
 from unlearnbench.dataset import Dataset
 from unlearnbench.errors import DatasetError
@@ -23,14 +23,16 @@ def cub200(folder: Path) -> Dataset:
         folder: The data folder; `unlearnbench data fetch cub200` or `data add cub200` puts it there.
 
     Raises:
-        DatasetError: If it was not added, or is damaged.
+        NotHereError: If it was not added.
+        DatasetError: If it is damaged.
 
     Source: "The Caltech-UCSD Birds-200-2011 Dataset" (Wah et al., 2011). Images are stored with the shorter side
     resized to 256 and the square in the centre kept, from which the recipe cuts 224x224; the paper does not say
     how its images were brought to a size.
     """
     if not is_prepared(folder / "cub200"):
-        raise DatasetError(how_to_get("cub200", folder / "cub200"))
+        message = how_to_get("cub200", folder / "cub200")
+        raise not_here("cub200", message, CLASSES, TRAIN_IMAGES, TEST_IMAGES, (3, SIDE, SIDE))
     return open_prepared(folder / "cub200")
 
 

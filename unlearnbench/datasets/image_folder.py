@@ -57,14 +57,19 @@ def find(roots: Sequence[Path], *, test_share: float = TEST_SHARE) -> Found:
     """
     faults: list[str] = []
     roots = [_inner(root) for root in roots]
-    trains = [root / "train" for root in roots if (root / "train").is_dir()]
-    tests = [root / name for root in roots for name in TEST_NAMES if (root / name).is_dir()]
+    trains = [root / "train" for root in roots if _is_part(root / "train")]
+    tests = [root / name for root in roots for name in TEST_NAMES if _is_part(root / name)]
     train = merged([class_images(place, faults) for place in trains or roots])
     if trains and tests:
         test = merged([class_images(place, faults) for place in tests])
     else:
         train, test = share_for_test("image_folder", train, test_share, faults)
     return paired("image_folder", train, test, faults)
+
+
+def _is_part(folder: Path) -> bool:
+    """Return whether a folder holds class folders; "train" could be the name of a class as well."""
+    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
 
 
 def _inner(root: Path) -> Path:

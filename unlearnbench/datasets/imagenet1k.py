@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearnbench.catalogue import not_here
 from unlearnbench.class_folders import Found, check_counts, class_images, merged, paired
 from unlearnbench.dataset import Dataset
-from unlearnbench.errors import DatasetError
 from unlearnbench.prepared import is_prepared, open_prepared
 
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 1_000, 1_281_167, 50_000
@@ -22,7 +22,8 @@ def imagenet1k(folder: Path) -> Dataset:
             where they are and are decoded when they are read.
 
     Raises:
-        DatasetError: If it was not added, or is damaged.
+        NotHereError: If it was not added.
+        DatasetError: If it is damaged.
 
     Source: "ImageNet Large Scale Visual Recognition Challenge" (Russakovsky et al., 2015); its validation images
     are the test part. The shorter side is resized to 256 and the square in the centre kept, from which the
@@ -30,11 +31,12 @@ def imagenet1k(folder: Path) -> Dataset:
     """
     place = folder / "imagenet1k"
     if not is_prepared(place):
-        raise DatasetError(
+        message = (
             f"imagenet1k is not on this machine: nothing at {place} (about 150 GB, which stay in a folder of yours)\n"
             "  It may not be passed on: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org,\n"
             "  sort them into train/<wnid>/ and val/<wnid>/, then: unlearnbench data add imagenet1k PATH"
         )
+        raise not_here("imagenet1k", message, CLASSES, TRAIN_IMAGES, TEST_IMAGES, (3, SIDE, SIDE))
     return open_prepared(place)
 
 
