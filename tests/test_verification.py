@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,8 @@ def test_a_submission_on_an_unknown_problem_is_told_the_nearest(submission: Path
     (fault,) = verify(submission, known=board).faults
     assert fault == (
         f"{record_of(submission, 'erwp/seed-0.json')}: problem.id: {'0' * 16} is not on {board}\n"
-        f"  The nearest problem there is {slug}; it differs in limited_counts: {(15,) * 10!r} here, {(14,) * 10!r} there"
+        f"  The nearest problem there is {slug}; it differs in "
+        f"limited_counts: {(15,) * 10!r} here, {(14,) * 10!r} there"
     )
 
 
@@ -295,10 +296,10 @@ def test_changes_of_two_fields_are_not_guessed() -> None:
 
 
 @pytest.fixture
-def reproduced(board: Path, tmp_path: Path, finished: FinishedRun) -> Iterator[Path]:
+def reproduced(board: Path, tmp_path: Path, finished: FinishedRun) -> Path:
     """An output folder that has the references already, so that a rerun trains only the method."""
     shutil.copytree(finished.output / "store", tmp_path / "again" / "store")
-    yield tmp_path / "again"
+    return tmp_path / "again"
 
 
 def test_a_row_is_run_again_and_compared(board: Path, reproduced: Path) -> None:

@@ -332,7 +332,7 @@ def reproduce(
     manifest.write_text(recorded.manifest())
     only = () if recorded.first.method.role == "reference" else (recorded.label,)
     try:
-        plan = plan_of_row(recorded, _plan(manifest, only), manifest)
+        plan = plan_of_row(recorded, _plan(manifest, only, to_run=True), manifest)
         records = of_row(recorded, _run_plan(plan, output, device))
     except KeyboardInterrupt:
         _messages().print("interrupted; the same command goes on from here", highlight=False)
