@@ -12,7 +12,7 @@ from rich.table import Table
 from unlearnbench.board import SHORT, points
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.intervals import bootstrap_means, percentile_interval
-from unlearnbench.ranking import Row, rows_by_problem
+from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import Record
 from unlearnbench.table import method_name
 
@@ -79,7 +79,7 @@ def compare(first: Sequence[Record], second: Sequence[Record], metrics: Sequence
     Raises:
         InvalidFileError: If the runs have no problem in common, or no method on those that they have.
     """
-    problems = [{rows[0].problem.id: rows for rows in rows_by_problem(records)} for records in (first, second)]
+    problems = [{rows[0].problem.id: rows for rows in grouped_rows(records)} for records in (first, second)]
     common = [identity for identity in problems[0] if identity in problems[1]]
     if not common:
         raise InvalidFileError(_no_common_problem(problems[0].values(), problems[1].values()))
@@ -110,7 +110,11 @@ def _no_common_problem(first: Iterable[Sequence[Row]], second: Iterable[Sequence
 
 def _pairs(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
     by_label = {row.label: row for row in second}
-    pairs = [(row, by_label[row.label]) for row in first if row.label in by_label]
+    ordered = sorted(
+        first,
+        key=lambda row: (not row.is_reference, row.method.name not in {"original"} and row.is_reference, row.label),
+    )
+    pairs = [(row, by_label[row.label]) for row in ordered if row.label in by_label]
     singles = [[row for row in rows if not row.is_reference] for rows in (first, second)]
     if len(singles[0]) == len(singles[1]) == 1 and singles[0][0].label != singles[1][0].label:
         pairs.append((singles[0][0], singles[1][0]))

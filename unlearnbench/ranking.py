@@ -103,7 +103,12 @@ class Row:
 
 
 def rows_by_problem(records: Iterable[Record], order: str = PAPER) -> list[list[Row]]:
-    """Group records into one list of rows for each problem, ranked by an order of `ORDERS`.
+    """Group records into one list of rows for each problem, ranked by an order of `ORDERS`."""
+    return [rank(rows, order) for rows in grouped_rows(records)]
+
+
+def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
+    """Group records into one list of rows for each problem, without ranks.
 
     Records of one label that differ in options, version or source are different methods; each gets a row of
     its own, told apart by a few digits of their hash.
@@ -119,7 +124,7 @@ def rows_by_problem(records: Iterable[Record], order: str = PAPER) -> list[list[
     ordered = sorted(
         problems.values(), key=lambda methods: next(iter(next(iter(methods.values())).values())).problem.slug
     )
-    return [rank(_rows(methods), order) for methods in ordered]
+    return [_rows(methods) for methods in ordered]
 
 
 def _rows(methods: dict[str, dict[int, Record]]) -> list[Row]:
