@@ -107,6 +107,7 @@ def test_json_holds_fractions_by_seed() -> None:
         "role": "unlearner",
         "rank": 1,
         "note": "",
+        "pareto": True,
         "seeds": [0, 1],
         "failed_seeds": [],
         "forget_accuracy": {

@@ -110,10 +110,7 @@ def _no_common_problem(first: Iterable[Sequence[Row]], second: Iterable[Sequence
 
 def _pairs(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
     by_label = {row.label: row for row in second}
-    ordered = sorted(
-        first,
-        key=lambda row: (not row.is_reference, row.method.name not in {"original"} and row.is_reference, row.label),
-    )
+    ordered = sorted(first, key=lambda row: (not row.is_reference, row.label != "original", row.label))
     pairs = [(row, by_label[row.label]) for row in ordered if row.label in by_label]
     singles = [[row for row in rows if not row.is_reference] for rows in (first, second)]
     if len(singles[0]) == len(singles[1]) == 1 and singles[0][0].label != singles[1][0].label:
