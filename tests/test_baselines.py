@@ -146,3 +146,16 @@ def test_weight_deletion_leaves_the_retain_rows_and_reads_nothing() -> None:
     assert torch.equal(classifier(unlearned).weight, classifier(original).weight[[0, 2]])
     assert output_classes(unlearned).tolist() == [0, 2]
     assert task.image_reads == {"forget": 0, "retain": 0}
+
+
+def test_a_fine_tune_can_have_a_batch_size_of_its_own() -> None:
+    small, recipes = (run("folnrc", network(), task_of(), epochs=1, batch_size=size) for size in (4, None))
+    start = network()
+    optimizer = torch.optim.Adam(start.parameters(), lr=1e-4)
+    start.train()
+    for images, labels in task_of().batches(1, "retain", batch_size=4):
+        optimizer.zero_grad()
+        F.cross_entropy(start(images), labels).backward()
+        optimizer.step()
+    assert same(small, start)
+    assert not same(small, recipes)

@@ -60,14 +60,22 @@ def tiny_weights(raw: dict[str, Any], classes: int, data: Path, monkeypatch: pyt
         publish(architecture["name"], architecture[key], classes if key == "weights" else 1000, data, monkeypatch)
 
 
+@functools.cache
+def random_weights(architecture: str, classes: int) -> dict[str, torch.Tensor]:
+    """Return weights of a network that has seen noise, so that its batch statistics are of this world."""
+    network = Network(architecture, {}, classes, (3, 32, 32)).unfilled().train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.randn(8, 3, 32, 32))
+    return network.state_dict()
+
+
 def publish(architecture: str, label: str, classes: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put random weights where published ones would lie."""
     published = catalogue.WEIGHTS[(architecture, label)]
-    network = Network(architecture, {}, classes, (3, 32, 32)).unfilled().train()
-    with torch.no_grad():
-        for _ in range(10):
-            network(torch.randn(8, 3, 32, 32))
-    state = network.state_dict()
+    state = random_weights(architecture, classes)
     (data / "weights").mkdir(parents=True)
     torch.save(state, data / "weights" / published.file_name)
     changed = replace(published, num_classes=classes, checksum="")

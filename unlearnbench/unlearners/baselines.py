@@ -32,6 +32,7 @@ FullEpochs = Annotated[int, Field(gt=0)] | None
 Epochs = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+BatchSize = Annotated[int, Field(gt=0)] | None
 OptimizerName = Literal["adam", "sgd"]
 
 FROM_SCRATCH = "training from scratch on the limited data does not reach the original's accuracy (paper: CAne 27.56)"
@@ -149,6 +150,7 @@ def folmrcsc(
     epochs: Epochs = 10,
     learning_rate: Positive = 1e-4,
     optimizer: OptimizerName = "adam",
+    batch_size: BatchSize = None,
 ) -> nn.Module:
     """FOLMRCSC: fine-tune the original model with all forget classes mapped to one new class.
 
@@ -158,6 +160,7 @@ def folmrcsc(
         epochs: Passes over the limited data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
+        batch_size: Images in a step, those of the recipe if None.
 
     Returns:
         A model with K + 1 outputs, the last one for the new class.
@@ -168,7 +171,7 @@ def folmrcsc(
     Source: ERwP (ECCV 2022), baseline 6. The new output starts with torch's random weights.
     """
     add_output(model, task.num_classes)
-    return _fine_tune(model, task, epochs, learning_rate, optimizer, merged=True)
+    return _fine_tune(model, task, epochs, learning_rate, optimizer, batch_size, merged=True)
 
 
 @declare(check_options={"learning_rate": 1e-2})
@@ -179,6 +182,7 @@ def folmrcsc_kd(
     epochs: Epochs = 10,
     learning_rate: Positive = 1e-4,
     optimizer: OptimizerName = "adam",
+    batch_size: BatchSize = None,
     beta: Weight = 10.0,
     kappa: Positive = 2.0,
     reduction: Reduction = "batch_mean",
@@ -191,6 +195,7 @@ def folmrcsc_kd(
         epochs: Passes over the limited data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
+        batch_size: Images in a step, those of the recipe if None.
         beta: Weight of the distillation loss.
         kappa: Temperature.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
@@ -205,7 +210,7 @@ def folmrcsc_kd(
     """
     teacher = Teacher(model, task, beta, kappa, reduction)
     add_output(model, task.num_classes)
-    return _fine_tune(model, task, epochs, learning_rate, optimizer, teacher, merged=True)
+    return _fine_tune(model, task, epochs, learning_rate, optimizer, batch_size, teacher, merged=True)
 
 
 @declare(exempt={"forgets": ONLY_RETAIN})
@@ -216,6 +221,7 @@ def folnrc(
     epochs: Epochs = 10,
     learning_rate: Positive = 1e-4,
     optimizer: OptimizerName = "adam",
+    batch_size: BatchSize = None,
 ) -> nn.Module:
     """FOLNRC: fine-tune the original model on the limited retain data.
 
@@ -225,6 +231,7 @@ def folnrc(
         epochs: Passes over the limited retain data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
+        batch_size: Images in a step, those of the recipe if None.
 
     Returns:
         The fine-tuned model.
@@ -234,7 +241,7 @@ def folnrc(
 
     Source: ERwP (ECCV 2022), baseline 8.
     """
-    return _fine_tune(model, task, epochs, learning_rate, optimizer)
+    return _fine_tune(model, task, epochs, learning_rate, optimizer, batch_size)
 
 
 @declare(exempt={"forgets": ONLY_RETAIN})
@@ -245,6 +252,7 @@ def folnrc_kd(
     epochs: Epochs = 10,
     learning_rate: Positive = 1e-4,
     optimizer: OptimizerName = "adam",
+    batch_size: BatchSize = None,
     beta: Weight = 10.0,
     kappa: Positive = 2.0,
     reduction: Reduction = "batch_mean",
@@ -257,6 +265,7 @@ def folnrc_kd(
         epochs: Passes over the limited retain data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
+        batch_size: Images in a step, those of the recipe if None.
         beta: Weight of the distillation loss.
         kappa: Temperature.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
@@ -269,7 +278,8 @@ def folnrc_kd(
 
     Source: ERwP (ECCV 2022), baseline 9.
     """
-    return _fine_tune(model, task, epochs, learning_rate, optimizer, Teacher(model, task, beta, kappa, reduction))
+    teacher = Teacher(model, task, beta, kappa, reduction)
+    return _fine_tune(model, task, epochs, learning_rate, optimizer, batch_size, teacher)
 
 
 def _full_schedule(
@@ -298,6 +308,7 @@ def _fine_tune(
     epochs: int,
     rate: float,
     optimizer: OptimizerName,
+    batch_size: int | None,
     teacher: Teacher | None = None,
     *,
     merged: bool = False,
@@ -308,7 +319,8 @@ def _fine_tune(
         if optimizer == "adam"
         else torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     )
-    return _train(model, task, "all" if merged else "retain", epochs, chosen, lambda step: rate, teacher)
+    kind: Kind = "all" if merged else "retain"
+    return _train(model, task, kind, epochs, chosen, lambda step: rate, teacher, batch_size)
 
 
 def _train(
@@ -319,13 +331,14 @@ def _train(
     optimizer: torch.optim.Optimizer,
     rate_of_step: Callable[[int], float],
     teacher: Teacher | None,
+    batch_size: int | None = None,
 ) -> nn.Module:
     """Train with cross-entropy and, with a teacher, distillation; forget labels stand for the new class K."""
     step = 0
     for epoch in range(epochs):
         model.train()
         total = torch.zeros((), device=task.device)
-        for images, labels in task.batches(1, kind):
+        for images, labels in task.batches(1, kind, batch_size=batch_size):
             set_learning_rate(optimizer, rate_of_step(step))
             with task.autocast():
                 logits = model(images)

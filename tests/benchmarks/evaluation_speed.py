@@ -1,0 +1,87 @@
+"""Evaluation into HDF5 against bare inference, and its memory."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.benchmarks.problem import data, device, network, wait
+from tests.benchmarks.ratio import Ratio, measure
+from unlearnbench.environment import peak_memory, reset_peak_memory
+from unlearnbench.extraction import write_features
+from unlearnbench.pipeline import Augmentation, Batches
+
+IMAGES = 10_000
+ATTRIBUTES = {
+    "model": "benchmark",
+    "dataset": "cifar100",
+    "dataset_revision": "-",
+    "num_classes": 100,
+    "forget_classes": list(range(80, 100)),
+    "seed": 0,
+}
+FEW = np.arange(100)
+
+
+def write(folder: Path, test: Batches) -> None:
+    """Write the features of test images, beside a hundred training images."""
+    train = data().train
+    few = Batches(train._images[:100], train.labels[:100], (0.5,) * 3, (0.25,) * 3, Augmentation())  # type: ignore[index]
+    ids = np.arange(len(test))
+    write_features(folder / "features.h5", network().eval(), (test, ids), (few, FEW), FEW, ATTRIBUTES)
+    wait()
+
+
+def inference() -> Ratio:
+    """Measure extraction of 10,000 images against the network's own pass over tensors in place."""
+    model = network().eval()
+    images = torch.randn(500, 3, 32, 32, device=device())
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for _ in range((IMAGES + 100) // 500):
+                model(images)
+        wait()
+
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(
+            "features into HDF5 / bare inference", 0.9, IMAGES, lambda: write(Path(folder), data().test), bare
+        )
+
+
+def memory() -> tuple[int, int]:
+    """Return the peak memory in bytes above the start while 10,000 and 100,000 images are extracted."""
+    peaks = []
+    for repeats in (1, 10):
+        images = data().test._images
+        assert isinstance(images, torch.Tensor)
+        # A view that shows the same images again and again takes no memory of its own.
+        positions = torch.arange(len(images)).repeat(repeats)
+        test = Batches(
+            Repeated(images, positions), data().test.labels.repeat(repeats), (0.5,) * 3, (0.25,) * 3, Augmentation()
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            reset_peak_memory()
+            before = peak_memory() or 0
+            write(Path(folder), test)
+            peaks.append((peak_memory() or 0) - before)
+    return peaks[0], peaks[1]
+
+
+class Repeated:
+    """Images that are read when they are asked for."""
+
+    def __init__(self, images: torch.Tensor, positions: torch.Tensor) -> None:
+        self.images, self.positions = images, positions
+        self.shape = tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.positions)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return the images at `indices`."""
+        return self.images[self.positions[torch.from_numpy(indices)]].cpu().numpy()

@@ -1,0 +1,53 @@
+"""A benchmark: two things done in turn, several times, and the median of their ratios."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What was measured.
+
+    Attributes:
+        what: The two things.
+        ours: Median images per second of the first.
+        theirs: Median images per second of the second.
+        ratios: The first over the second, for each repeat.
+        target: What the median ratio should reach.
+    """
+
+    what: str
+    ours: float
+    theirs: float
+    ratios: tuple[float, ...]
+    target: float
+
+    @property
+    def median(self) -> float:
+        """The median ratio."""
+        return statistics.median(self.ratios)
+
+
+def measure(what: str, target: float, images: int, ours: Callable[[], object], theirs: Callable[[], object]) -> Ratio:
+    """Return the ratio of the speeds of two functions that each go through `images` images, warmed up once."""
+    ours(), theirs()
+    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(REPEATS)]
+    return Ratio(
+        what,
+        images / statistics.median(first for first, _ in pairs),
+        images / statistics.median(second for _, second in pairs),
+        tuple(second / first for first, second in pairs),
+        target,
+    )
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    started = perf_counter()
+    function()
+    return perf_counter() - started
