@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import cli, small_board, write_records
 
 from unlearnbench.board import make_board
-from unlearnbench.exports import WRITERS, export
+from unlearnbench.exports import WRITERS, _latex, export
+from unlearnbench.record import Record
 
 
 @pytest.fixture
@@ -45,8 +48,6 @@ def test_latex_has_a_table_with_escaped_names(runs: Path) -> None:
     assert r" & broken & -- & -- & -- & -- \\" in text
     assert text.count(r"\midrule") == 3
     assert text.count("{table}") == 2
-    from unlearnbench.exports import _latex
-
     assert _latex(r"a_b 10 % & \x {y} #1 ~ ^") == (
         r"a\_b 10 \% \& \textbackslash{}x \{y\} \#1 \textasciitilde{} \textasciicircum{}"
     )
@@ -71,12 +72,28 @@ def test_the_hub_gets_a_file_for_each_method_with_a_result(runs: Path, tmp_path:
     assert [entry["value"] for entry in yaml.safe_load(text)] == [0.0, 55.5, 90.0]
 
 
-def test_a_format_that_is_not_there_says_which_are(runs: Path) -> None:
+def test_a_format_whose_library_is_missing_says_what_to_install(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name}", name="inspect_ai")
+
+    monkeypatch.setattr("unlearnbench.exports.importlib.import_module", missing)
     done = cli("export", runs, "--to", "inspect")
     assert (done.code, done.out) == (2, "")
-    assert done.err == (
-        "--to inspect: this version writes no Inspect logs\n  Formats that it writes: csv, json, latex, hf\n"
-    )
+    assert done.err == "--to inspect: inspect_ai is not installed\n  pip install 'unlearnbench[inspect]'\n"
+
+
+def test_inspects_logs_are_written_by_the_module_that_knows_them(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_inspect_logs(records: list[Record], folder: Path) -> list[Path]:
+        (folder / "small_good.eval").write_bytes(b"\x00" + bytes(str(len(records)), "ascii"))
+        return [folder / "small_good.eval"]
+
+    module = SimpleNamespace(write_inspect_logs=write_inspect_logs)
+    monkeypatch.setitem(sys.modules, "unlearnbench.inspect_log", module)
+    done = cli("export", runs, "--to", "inspect", "-o", tmp_path / "logs")
+    assert (done.code, done.out) == (0, f"{tmp_path}/logs/small_good.eval\n")
+    assert (tmp_path / "logs" / "small_good.eval").read_bytes() == b"\x0014"
 
 
 @pytest.mark.parametrize("form", [form for form in WRITERS if form != "inspect"])

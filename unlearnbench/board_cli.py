@@ -159,8 +159,9 @@ def export(
     entries = read_entries(runs)
     check_entries(entries)
     files = export_board(make_board([entry.record for entry in entries], rank_by.value), form)
-    if output is None and len(files) == 1:
-        typer.echo(next(iter(files.values())), nl=False)
+    only = next(iter(files.values())) if len(files) == 1 else b""
+    if output is None and isinstance(only, str):
+        typer.echo(only, nl=False)
         return
     for path in write_files(files, output or Path()):
         typer.echo(path)

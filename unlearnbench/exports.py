@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from unlearnbench.board import SHORT, Board, Line, ProblemBoard, points
 from unlearnbench.errors import StoreError, UnlearnBenchError
 from unlearnbench.ranking import CANE_GATE
 
-# Text by file name.
-Files = dict[str, str]
+# Text, or the bytes of a file that is none, by file name.
+Files = Mapping[str, str | bytes]
 HUB_DATASET = "unlearnbench/unlearnbench"
 
 
@@ -36,7 +38,7 @@ def write_files(files: Files, folder: Path) -> list[Path]:
     try:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
+            (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return [folder / name for name in files]
@@ -198,14 +200,21 @@ def _hub_entries(problem: ProblemBoard, line: Line) -> str:
 
 
 def write_inspect(board: Board) -> Files:
-    """Say where Inspect's logs come from.
+    """Return Inspect's logs, a file for each manifest and method.
 
     Raises:
-        UnlearnBenchError: Always.
+        UnlearnBenchError: If Inspect is not installed.
     """
-    raise UnlearnBenchError(
-        "--to inspect: this version writes no Inspect logs\n  Formats that it writes: csv, json, latex, hf"
-    )
+    try:
+        # Looked up by name: the module imports inspect_ai, which is an extra.
+        writer = importlib.import_module("unlearnbench.inspect_log").write_inspect_logs
+    except ModuleNotFoundError as error:
+        raise UnlearnBenchError(
+            f"--to inspect: {error.name} is not installed\n  pip install 'unlearnbench[inspect]'"
+        ) from error
+    records = [record for problem in board.problems for line in problem.lines for record in line.row.records]
+    with tempfile.TemporaryDirectory() as folder:
+        return {path.name: path.read_bytes() for path in writer(records, Path(folder))}
 
 
 WRITERS: dict[str, Callable[[Board], Files]] = {
