@@ -141,12 +141,46 @@ def test_forged_images_are_found_by_the_features(board: Path, finished: Finished
     assert faults == [f"metrics.forget_accuracy.value: 0.0, but its features give {forget!r}"]
 
 
-def test_a_problem_that_is_not_the_manifests_is_found(board: Path) -> None:
+def forget_classes(values: Values) -> None:
+    values["manifest"]["problem"]["forget_classes"] = ["8", "7"]
+
+
+def forget_last(values: Values) -> None:
+    values["manifest"]["problem"].update(forget_classes=None, forget_last=3)
+
+
+def limited(values: Values) -> None:
+    values["manifest"]["problem"].update(limited_share=None, limited_images_per_class=1)
+
+
+def more_epochs(values: Values) -> None:
+    values["manifest"]["training"]["epochs"] = 300
+
+
+def other_seeds(values: Values) -> None:
+    values["manifest"]["seeds"] = [1]
+
+
+def other_methods(values: Values) -> None:
+    values["manifest"]["unlearners"] = []
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (dataset, "problem.dataset: 'digits', but the manifest in the record has 'cifar100'"),
+        (forget_classes, "problem.forget_classes: [8, 9], but the manifest in the record has ['8', '7']"),
+        (forget_last, "problem.forget_classes: [8, 9], but the manifest in the record has the last 3"),
+        (limited, "problem.limited: '10 %', but the manifest in the record has '1 image'"),
+        (more_epochs, "problem.training.epochs: 3, but the manifest in the record has 300"),
+        (other_seeds, "seed: 0 is not among the seeds of the manifest in the record"),
+        (other_methods, "method.name: 'wd' is not among the unlearners of the manifest in the record"),
+    ],
+)
+def test_a_record_that_is_not_its_manifests_is_found(board: Path, edit: Callable[[Values], None], text: str) -> None:
     path = record_of(board, "wd/seed-0.json")
-    rewrite(path, dataset, new_hash=True)
-    assert fault_of(path, verify(board).faults) == [
-        "problem.dataset: 'digits', but the manifest in the record has 'cifar100'"
-    ]
+    rewrite(path, edit, new_hash=True)
+    assert fault_of(path, verify(board).faults) == [text]
 
 
 def test_a_missing_seed_is_found(board: Path) -> None:

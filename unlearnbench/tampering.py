@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unlearnbench.intervals import unpacked
-from unlearnbench.record import Hits, Record, content_hash, leaves
+from unlearnbench.record import Hits, ProblemRecord, Record, content_hash, leaves
 
 
 def changed_fields(values: Mapping[str, Any], siblings: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -47,6 +47,7 @@ def inconsistencies(record: Record) -> Iterator[str]:
     if not choice:
         yield "manifest: it is empty"
         return
+    yield from _other_problem(record.problem, choice.get("problem", {}))
     problem = record.problem
     pairs = (
         ("problem.dataset", problem.dataset, _name(choice.get("dataset"))),
@@ -67,6 +68,22 @@ def inconsistencies(record: Record) -> Iterator[str]:
         yield f"method.name: {record.method.name!r} is not among the unlearners of the manifest in the record"
     if len(problem.limited_counts) != problem.num_classes:
         yield f"problem.limited_counts: {len(problem.limited_counts)} numbers for {problem.num_classes} classes"
+
+
+def _other_problem(problem: ProblemRecord, choice: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the forget classes or the limited data are not those that the manifest asks for."""
+    forget = problem.forget_classes
+    last, named = choice.get("forget_last"), choice.get("forget_classes")
+    if last is not None and forget != tuple(range(problem.num_classes - last, problem.num_classes)):
+        yield f"problem.forget_classes: {list(forget)}, but the manifest in the record has the last {last}"
+    if named is not None:
+        both = dict(zip(forget, problem.forget_class_names, strict=False))
+        if {str(key) for key in named} - {str(key) for key in both} - set(both.values()) or len(named) != len(forget):
+            yield f"problem.forget_classes: {list(forget)}, but the manifest in the record has {list(named)}"
+    share, images = choice.get("limited_share"), choice.get("limited_images_per_class")
+    wanted = f"{share * 100:.10g} %" if share is not None else f"{images} image{'s' if images != 1 else ''}"
+    if (share is not None or images is not None) and problem.limited != wanted:
+        yield f"problem.limited: {problem.limited!r}, but the manifest in the record has {wanted!r}"
 
 
 def _name(choice: Any) -> Any:
