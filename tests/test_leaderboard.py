@@ -174,6 +174,17 @@ def test_building_again_leaves_other_files_alone(tmp_path: Path) -> None:
     assert files(board) == before
 
 
+def test_pages_of_problems_that_are_gone_are_removed(tmp_path: Path) -> None:
+    board = built(tmp_path, "a", "b")
+    (board / "mine.md").write_text("# Mine\n")
+    (board / "manifests" / "mine.toml").write_text("# mine\n")
+    (board / "manifests" / "small.toml").rename(board / "manifests" / "old.toml")
+    shutil.rmtree(board / "records" / "small" / "b")
+    build_leaderboard([board], board)
+    names = sorted(name for name in files(board) if not name.startswith("records/"))
+    assert names == ["README.md", "a.md", "index.html", "manifests/mine.toml", "manifests/small.toml", "mine.md"]
+
+
 def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Path) -> None:
     board = built(tmp_path, "a", "b")
     runs = write_records(tmp_path / "other", small_board("a"))

@@ -9,10 +9,12 @@ from pathlib import Path
 from unlearnbench.board import Board, make_board, manifest_id
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.manifest_text import manifest_toml
-from unlearnbench.markdown import overview_page, page_name, problem_page
+from unlearnbench.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.ranking import PAPER
 from unlearnbench.record_set import Entry, check_entries, read_entries, without_foreign_references
 from unlearnbench.web_page import web_page
+
+RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
 def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER) -> list[Path]:
@@ -40,11 +42,11 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
     pages = rebuilt_pages(entries, folder, order)
     try:
         _copy_records(places, folder)
-        for place, text in dict(_manifests(entries).values()).items():
+        texts = dict(_manifests(entries).values()) | pages
+        for place, text in texts.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(text)
-        for name, text in pages.items():
-            (folder / name).write_text(text)
+        _remove_outdated(folder, texts)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return [folder / name for name in pages]
@@ -68,6 +70,14 @@ def board_pages(board: Board) -> dict[str, str]:
         "index.html": web_page(board),
         **{page_name(problem): problem_page(problem, board.order) for problem in board.problems},
     }
+
+
+def _remove_outdated(folder: Path, written: Mapping[str, str]) -> None:
+    """Remove pages and manifests that an earlier build wrote and this one did not; what others wrote stays."""
+    for path in [*folder.glob("*.md"), *folder.glob("manifests/*.toml")]:
+        generated = GENERATED in path.read_text() or path.read_text().startswith(f"# {RESOLVED}\n")
+        if generated and path.relative_to(folder).as_posix() not in written:
+            path.unlink()
 
 
 def _places(entries: Sequence[Entry], folder: Path) -> dict[str, Entry]:
@@ -124,6 +134,6 @@ def _manifests(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
     for identity, record in sorted(found.items()):
         # Different manifests may have one name; some digits of what they say tell them apart.
         digits = f"-{identity[:6]}" if names.count(record.manifest_name) > 1 else ""
-        text = manifest_toml(record.manifest, "As resolved by the run; options left out have their defaults.")
+        text = manifest_toml(record.manifest, RESOLVED)
         manifests[identity] = f"manifests/{record.manifest_name}{digits}.toml", text
     return manifests
