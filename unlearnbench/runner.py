@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shutil
 import time
@@ -53,6 +54,9 @@ from unlearnbench.training import Network, ReferenceTraining, input_shape, resol
 from unlearnbench.weights import Weights
 
 MODEL_FILE = "model.safetensors"
+# Images up to this many values give a CPU's threads nothing to share: they only wait for each other, the more so on a
+# busy machine. One thread is as fast, and makes the result the same whatever the number of cores.
+SMALL_IMAGE = 256
 EPOCHS = "epochs"
 
 
@@ -92,6 +96,8 @@ class Runner:
         self.display = display
         self.recipe = TrainingRecipe(**{**plan.cells[0].problem.recipe, **_tuples(plan.cells[0].problem.recipe)})
         self._broken: dict[str, str] = {}
+        if device.type == "cpu" and math.prod(plan.cells[0].problem.info.shape) <= SMALL_IMAGE:
+            torch.set_num_threads(1)
         self._epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
     @cached_property
