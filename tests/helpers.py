@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from unlearnbench.cli import main
 from unlearnbench.features import FORMAT
-from unlearnbench.record import Record, content_hash
+from unlearnbench.record import Record, content_hash, with_hash, write_record
 from unlearnbench.registry import Kind, installed, names
 
 SEEDS = "seeds = [0]"
@@ -148,10 +148,11 @@ def record_files(output: Path) -> dict[str, Path]:
 
 
 def comparable_records(output: Path) -> dict[str, dict[str, Any]]:
-    """Return all records of an output folder without times, memory and the hash over them."""
+    """Return all records of an output folder without times, memory, the hash over them, and the commit at the time."""
     records = {}
     for name, path in record_files(output).items():
         values = json.loads(path.read_text())
+        del values["environment"]["commit"]
         records[name] = {key: value for key, value in values.items() if key not in {"measured", "hash"}}
     return records
 
@@ -265,3 +266,42 @@ def make_record(
     }
     record = Record.model_validate_json(json.dumps(values))
     return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
+
+
+def with_changes(record: Record, **changes: Any) -> Record:
+    """Return a record with other fields and the hash that goes with them."""
+    return with_hash(record.model_copy(update=changes))
+
+
+def write_records(folder: Path, records: Iterable[Record]) -> Path:
+    """Lay records into a folder as a run does, and return the folder."""
+    for record in records:
+        place = f"{record.manifest_name}/{record.problem.slug}/{record.method.label.replace(' ', '-')}"
+        write_record(record, folder / "records" / place / f"seed-{record.seed}.json")
+    return folder
+
+
+def small_board(problem: str = "problem") -> list[Record]:
+    """Return records of a leaderboard: references, two ranked methods, one that lost CAne, one failed, one skipped."""
+    values = {
+        "original": ((0.9, 0.8, 0.90), (0.92, 0.82, 0.90)),
+        "fdr": ((0.0, 0.5, 0.91), (0.0, 0.52, 0.91)),
+        "good": ((0.0, 0.55, 0.90), (0.0, 0.56, 0.90)),
+        "weak": ((0.5, 0.7, 0.90), (0.52, 0.7, 0.90)),
+        "lossy": ((0.0, 0.3, 0.50), (0.0, 0.3, 0.52)),
+    }
+    options = {"good": {"epochs": 3, "mode": "a|b"}, "weak": {"rate": 0.1}}
+    made = [
+        make_record(method, seed, metrics=metrics, options=options.get(method), problem=problem)
+        for method, by_seed in values.items()
+        for seed, metrics in enumerate(by_seed)
+    ]
+    made += [
+        make_record("broken", seed, status="failed", reason="ValueError: no\n  <b>way", metrics=None, problem=problem)
+        for seed in (0, 1)
+    ]
+    made += [
+        make_record("absent", seed, status="not_applicable", reason="needs batch norm", metrics=None, problem=problem)
+        for seed in (0, 1)
+    ]
+    return made

@@ -49,6 +49,10 @@ def test_the_command_line_starts_without_torch() -> None:
         ("run", "--help"),
         ("list", "unlearners"),
         ("leaderboard", "build", "{runs}", "-o", "{board}"),
+        ("leaderboard", "check", "{runs}"),
+        ("compare", "{runs}", "{runs}"),
+        ("export", "{runs}", "--to", "json"),
+        ("submit", "{runs}", "-o", "{board}"),
         ("table", "{runs}", "--json"),
         ("run", "{manifest}", "-o", "{runs}"),
         ("run", "{manifest}", "-o", "{runs}", "--dry-run"),
@@ -412,10 +416,19 @@ def test_leaderboard_build_writes_its_pages(finished: FinishedRun, tmp_path: Pat
     assert done.code == 0
     written = done.out.splitlines()
     assert written[0] == f"{tmp_path}/board/README.md"
-    assert sorted(written) == sorted(str(path) for path in (tmp_path / "board").iterdir())
-    page = Path(written[1]).read_text()
+    assert sorted(written) == sorted(str(path) for path in (tmp_path / "board").iterdir() if path.is_file())
+    page = Path(written[2]).read_text()
     assert page.startswith("# digits / digits_net: forget 2 of 10 classes, limited data 10 % per class\n")
     assert "- Forget classes: 8, 9\n" in page
+
+
+def test_a_table_can_be_ranked_by_another_order(finished: FinishedRun) -> None:
+    done = cli("table", finished.output, "--rank-by", "images-read")
+    assert done.code == 0
+    assert "Ranked by images read, then FAe, then |FPAe - FDR's|;" in " ".join(done.out.split())
+    rows = cli("table", finished.output, "--rank-by", "images-read", "--json").json
+    ranked = [row["method"] for row in rows if row["rank"]]
+    assert not ranked or ranked[0] == "wd"
 
 
 def test_doctor_finds_this_installation_healthy() -> None:

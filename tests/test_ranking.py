@@ -207,3 +207,45 @@ def test_the_order_of_the_records_does_not_matter() -> None:
         *records("bad", (0.0, 0.5, 0.3), (0.0, 0.6, 0.3)),
     ]
     assert rows_by_problem(every) == rows_by_problem(every[::-1])
+
+
+ORDERED = [
+    records("forgets", (0.0, 0.7, 0.89), (0.0, 0.8, 0.91)),
+    records("near", (0.3, 0.5, 0.90), (0.3, 0.6, 0.92)),
+    records("keeps", (0.6, 0.7, 0.95), (0.6, 0.8, 0.97)),
+]
+
+
+@pytest.mark.parametrize(
+    ("order", "labels"),
+    [
+        ("paper", ["forgets", "near", "keeps"]),
+        ("prototype-gap", ["near", "forgets", "keeps"]),
+        ("retain-accuracy", ["keeps", "near", "forgets"]),
+        ("images-read", ["forgets", "near", "keeps"]),
+    ],
+)
+def test_other_orders_have_other_criteria_and_the_same_gate(order: str, labels: list[str]) -> None:
+    lossy = records("lossy", (0.0, 0.5, 0.3), (0.0, 0.6, 0.3))
+    every = [*ORIGINAL, *FDR, *lossy, *(record for found in ORDERED for record in found)]
+    (rows,) = rows_by_problem(every, order)
+    assert [row.label for row in rows if not row.is_reference] == [*labels, "lossy"]
+    assert rows[-1].rank is None
+
+
+def test_the_pareto_set_holds_what_no_other_ranked_method_beats() -> None:
+    beaten = records("beaten", (0.4, 0.6, 0.89), (0.4, 0.7, 0.91))
+    lossy = records("lossy", (0.0, 0.5, 0.3), (0.0, 0.6, 0.3))
+    rows = ranked(*ORDERED, beaten, lossy)
+    assert {row.label: row.pareto for row in rows if not row.is_reference} == {
+        "forgets": True,
+        "near": True,
+        "keeps": True,
+        "beaten": False,
+        "lossy": False,
+    }
+
+
+def test_two_equal_methods_do_not_push_each_other_out_of_the_pareto_set() -> None:
+    same = [(0.0, 0.5, 0.9), (0.0, 0.6, 0.92)]
+    assert [row.pareto for row in ranked(records("a", *same), records("b", *same)) if row.rank] == [True, True]

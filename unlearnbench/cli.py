@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from unlearnbench import __version__
+from unlearnbench.board_cli import RankBy, RankOrder, add_board_commands, leaderboard_app
 from unlearnbench.data_cli import data_app, telling
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.method_cli import method_app
@@ -27,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-leaderboard_app = typer.Typer(help="Publish tables.", no_args_is_help=True)
 app.add_typer(leaderboard_app, name="leaderboard")
+add_board_commands(app)
 app.add_typer(data_app, name="data")
 app.add_typer(method_app)
 
@@ -172,15 +173,15 @@ def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
         return Runner(plan, output, store, chosen, display).run()
 
 
-def _show_tables(records: list[Record], as_json: bool) -> None:
+def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
     from unlearnbench.ranking import rows_by_problem
     from unlearnbench.table import print_tables
 
-    problems = rows_by_problem(records)
+    problems = rows_by_problem(records, order)
     if as_json:
         _print_json([row.as_json() for rows in problems for row in rows])
     else:
-        print_tables(problems, _data())
+        print_tables(problems, _data(), order)
 
 
 @app.command()
@@ -260,11 +261,11 @@ def _card(plugin: Plugin) -> dict[str, Any]:
 
 
 @app.command()
-def table(folder: Runs, as_json: JsonOption = False) -> None:
+def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption = False) -> None:
     """Print the table that the records in DIR add up to."""
     from unlearnbench.record import load_records
 
-    _show_tables(load_records(folder), as_json)
+    _show_tables(load_records(folder), as_json, rank_by.value)
 
 
 @app.command()
@@ -329,17 +330,32 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
         _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-@leaderboard_app.command("build")
-def leaderboard_build(
-    records: Runs,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pages.")] = Path("leaderboard"),
+@app.command()
+def reproduce(
+    row: Annotated[Path, typer.Argument(exists=True, help="A row's folder of records, or one record.", metavar="ROW")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the leaderboard's markdown pages from the records in DIR."""
-    from unlearnbench.leaderboard import build_leaderboard
-    from unlearnbench.record import load_records
+    """Run the method of ROW again from its record and print both results with their paired difference."""
+    from unlearnbench.board_cli import show_comparisons
+    from unlearnbench.comparison import compare
+    from unlearnbench.reproduction import of_row, plan_of_row, read_row
 
-    for path in build_leaderboard(load_records(records), output):
-        typer.echo(path)
+    recorded = read_row(row)
+    output.mkdir(parents=True, exist_ok=True)
+    manifest = output / f"{recorded.first.manifest_name}.toml"
+    manifest.write_text(recorded.manifest())
+    only = () if recorded.first.method.role == "reference" else (recorded.label,)
+    try:
+        plan = plan_of_row(recorded, _plan(manifest, only, to_run=True), manifest)
+        records = of_row(recorded, _run_plan(plan, output, device))
+    except KeyboardInterrupt:
+        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+    show_comparisons(compare(recorded.records, records), ("recorded", "here"), as_json)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
 
 
 @app.command()

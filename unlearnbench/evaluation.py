@@ -54,14 +54,14 @@ def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
     """
     records = {path: read_record(path) for path in record_paths(folder)}
     _check_wanted(wanted, records.values())
-    references = _reference_records(records.values())
+    references = reference_records(records.values())
     labels: dict[str, None] = {}
     written = faults = 0
     for path, record in records.items():
         if record.status != "done":
             continue
         try:
-            found = _evaluated(folder, record, references, wanted, say)
+            found = evaluated(folder, record, references, wanted, say)
         except InvalidFileError as error:
             say(f"{record.method.label}, seed {record.seed}: {error}")
             faults += 1
@@ -80,7 +80,7 @@ def _check_wanted(wanted: tuple[str, ...], records: Iterable[Record]) -> None:
             raise PluginError(f"--metric {name}: no metric of this name or label{did_you_mean(name, known)}")
 
 
-def _reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], Record]:
+def reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], Record]:
     """Return the finished records of Original and FDR by problem, seed and name."""
     return {
         (record.problem.id, record.seed, record.method.name): record
@@ -106,7 +106,7 @@ def metrics_to_compute(record: Record, wanted: tuple[str, ...]) -> tuple[Metric,
     return tuple(metric(name, options, label) for label, (name, options) in chosen.items())
 
 
-def _evaluated(
+def evaluated(
     folder: Path,
     record: Record,
     references: dict[tuple[str, int, str], Record],

@@ -1,98 +1,139 @@
-"""The leaderboard: markdown pages made from records alone."""
+"""The leaderboard: pages made from records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unlearnbench.errors import StoreError
-from unlearnbench.ranking import Row, rows_by_problem
-from unlearnbench.record import Record
-from unlearnbench.table import CAPTION, markdown_line, markdown_table, method_name, one_line
+from unlearnbench.board import Board, make_board, manifest_id
+from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.manifest_text import manifest_toml
+from unlearnbench.markdown import GENERATED, overview_page, page_name, problem_page
+from unlearnbench.ranking import PAPER
+from unlearnbench.record_set import Entry, check_entries, read_entries, without_foreign_references
+from unlearnbench.web_page import web_page
 
-LEGEND = """\
-- **FAe**, forgetting accuracy: forget classes' test images still classified as their own class. Lower is better.
-- **FPAe**, forgetting prototype accuracy: forget classes' test images whose nearest class prototype is still their \
-own. The yardstick is FDR's value; below it means damage, not better forgetting.
-- **CAne**, constraint accuracy: the same as FAe on the retain classes. Higher is better.
-- **Original** saw all classes, **FDR** (full data retraining) was trained from scratch without the forget classes; \
-both are references and have no rank.
-- **images read** counts the images that a method took through the network on the way, per seed; **seconds** are its \
-training or unlearning time per seed on the machine of the record.
-"""
+RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
-def page_name(rows: Sequence[Row]) -> str:
-    """Return the file name of a problem's page."""
-    return f"{rows[0].problem.slug}.md"
+def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER) -> list[Path]:
+    """Write overview, web page, a page for each problem, and copies of records and manifests.
 
+    The same records give the same bytes. Records that lie below `folder` already stay where they are, so that a
+    leaderboard can be built anew from its own records.
 
-def problem_page(rows: Sequence[Row]) -> str:
-    """Return the markdown page of one problem."""
-    problem = rows[0].problem
-    devices = sorted({record.environment["device"] for row in rows for record in row.done})
-    notes = [f"- {method_name(row)}: {one_line(row.note)}" for row in rows if row.note]
-    forgotten = ", ".join(problem.forget_class_names)
-    training = ", ".join(f"{key} {value}" for key, value in sorted(problem.training.items()) if value not in (None, []))
-    manifests = sorted({record.manifest_name for row in rows for record in row.records})
-    methods = [
-        markdown_line(
-            (
-                method_name(row),
-                f"{row.method.distribution} {row.method.version}",
-                ", ".join(f"{key} = {value}" for key, value in sorted(row.method.options.items())) or "none",
-            )
-        )
-        for row in rows
-        if not row.is_reference
-    ]
-    parts = [
-        f"# {problem.title}",
-        markdown_table(rows),
-        CAPTION,
-        *(["## Without a rank", "\n".join(notes)] if notes else []),
-        "## Problem",
-        f"- Forget classes: {forgotten}\n"
-        f"- Images: {problem.train_images:,} for training, {problem.test_images:,} for testing; "
-        f"{sum(problem.limited_counts):,} limited ones for the methods\n"
-        f"- Data set revision: `{problem.dataset_revision}`\n"
-        f"- Training of the references: {training}\n"
-        f"- Devices: {', '.join(devices) or 'none'}\n"
-        f"- Manifests: {', '.join(manifests)}",
-        "## Methods",
-        "\n".join(["| method | from | options |", "| --- | --- | --- |", *methods]),
-        "## Columns",
-        LEGEND.strip(),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def overview_page(problems: Sequence[Sequence[Row]]) -> str:
-    """Return the markdown page that lists all problems."""
-    parts = [
-        "# Leaderboard",
-        "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand.",
-    ]
-    for rows in problems:
-        parts += [f"## [{rows[0].problem.title}]({page_name(rows)})", markdown_table(rows)]
-    return "\n\n".join([*parts, CAPTION, LEGEND.strip()]) + "\n"
-
-
-def build_leaderboard(records: Iterable[Record], folder: Path) -> list[Path]:
-    """Write the overview and a page for each problem; the same records give the same bytes.
+    Args:
+        sources: Output folders, leaderboards, submissions or folders of records.
+        folder: Where the pages go.
+        order: How to rank, a key of `ranking.ORDERS`.
 
     Returns:
-        The written files.
+        The written pages.
 
     Raises:
+        InvalidFileError: If records cannot be used, or do not make a table together.
         StoreError: If the folder cannot be written.
     """
-    problems = rows_by_problem(records)
-    pages = {"README.md": overview_page(problems)} | {page_name(rows): problem_page(rows) for rows in problems}
+    entries = without_foreign_references(read_entries(sources))
+    check_entries(entries)
+    places = _places(entries, folder)
+    _check_leftovers(places, sources, folder)
+    pages = rebuilt_pages(entries, folder, order)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in pages.items():
-            (folder / name).write_text(text)
+        _copy_records(places, folder)
+        texts = dict(_manifests(entries).values()) | pages
+        for place, text in texts.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_text(text)
+        _remove_outdated(folder, texts)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return [folder / name for name in pages]
+
+
+def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[str, str]:
+    """Return the text of every page that records give in a leaderboard's folder, by file name."""
+    board = make_board(
+        [entry.record for entry in entries],
+        order,
+        {entry.record.hash: place for place, entry in reversed(_places(entries, folder).items())},
+        {identity: place for identity, (place, _) in _manifests(entries).items()},
+    )
+    return board_pages(board)
+
+
+def board_pages(board: Board) -> dict[str, str]:
+    """Return the text of every page by file name."""
+    return {
+        "README.md": overview_page(board),
+        "index.html": web_page(board),
+        **{page_name(problem): problem_page(problem, board.order) for problem in board.problems},
+    }
+
+
+def _remove_outdated(folder: Path, written: Mapping[str, str]) -> None:
+    """Remove pages and manifests that an earlier build wrote and this one did not; what others wrote stays."""
+    for path in [*folder.glob("*.md"), *folder.glob("manifests/*.toml")]:
+        generated = GENERATED in path.read_text() or path.read_text().startswith(f"# {RESOLVED}\n")
+        if generated and path.relative_to(folder).as_posix() not in written:
+            path.unlink()
+
+
+def _places(entries: Sequence[Entry], folder: Path) -> dict[str, Entry]:
+    """Return the entries by their paths below the leaderboard folder.
+
+    Raises:
+        InvalidFileError: If two different records would get the same path.
+    """
+    root = folder.resolve()
+    places: dict[str, Entry] = {}
+    for entry in entries:
+        path = entry.path.resolve()
+        inside = path.is_relative_to(root)
+        place = path.relative_to(root).as_posix() if inside else f"records/{entry.place}"
+        known = places.setdefault(place, entry)
+        if known.record.hash != entry.record.hash:
+            raise InvalidFileError(
+                f"{entry.path}: {known.path} would be copied to the same {place}\n"
+                "  Give one of the two manifests another name, or one of the methods another label"
+            )
+    return dict(sorted(places.items()))
+
+
+def _check_leftovers(places: Mapping[str, Entry], sources: Sequence[Path], folder: Path) -> None:
+    """Check that the leaderboard's folder of records holds none that its pages would not show.
+
+    Raises:
+        InvalidFileError: If it does.
+    """
+    records = folder / "records"
+    left = [path for path in records.rglob("*.json") if path.relative_to(folder).as_posix() not in places]
+    if left:
+        given = " ".join(map(str, sources))
+        raise InvalidFileError(
+            f"{records}: {len(left)} of its records are not among those given, {min(left)} for one\n"
+            f"  To keep them: unlearnbench leaderboard build {given} {folder} -o {folder}\n"
+            f"  To start anew, remove {records} first"
+        )
+
+
+def _copy_records(places: Mapping[str, Entry], folder: Path) -> None:
+    for place, entry in places.items():
+        target = folder / place
+        if target.resolve() != entry.path.resolve():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(entry.path, target)
+
+
+def _manifests(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
+    """Return path below the leaderboard folder and text of every manifest, by `manifest_id`."""
+    found = {manifest_id(entry.record): entry.record for entry in entries}
+    names = [record.manifest_name for record in found.values()]
+    manifests = {}
+    for identity, record in sorted(found.items()):
+        # Different manifests may have one name; some digits of what they say tell them apart.
+        digits = f"-{identity[:6]}" if names.count(record.manifest_name) > 1 else ""
+        text = manifest_toml(record.manifest, RESOLVED)
+        manifests[identity] = f"manifests/{record.manifest_name}{digits}.toml", text
+    return manifests

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -242,6 +244,10 @@ def read_record(path: Path) -> Record:
     except ValueError as error:
         raise InvalidFileError(f"{path}: not a whole JSON file: {error}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
+    # JSON has no such number, but Python reads and writes it.
+    unreal = next(_not_finite(values), None)
+    if unreal is not None:
+        raise InvalidFileError(f"{path}: {unreal[0]}: {unreal[1]} is not a number that a record can hold")
     if version != SCHEMA:
         what = "not a run record" if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
         raise InvalidFileError(f"{path}: {what}")
@@ -254,6 +260,20 @@ def read_record(path: Path) -> Record:
     if record.hash != content_hash(values):
         raise InvalidFileError(f"{path}: the content was changed after the run: its hash is not {record.hash[:16]}...")
     return record
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested JSON tables and lists that holds no others, with its dotted key."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in items:
+            yield from leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
+    return ((key, value) for key, value in leaves(values) if isinstance(value, float) and not math.isfinite(value))
 
 
 def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:

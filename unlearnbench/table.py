@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from unlearnbench.ranking import CANE_GATE, Row
+from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
 
 NAMES = {"original": "Original", "fdr": "FDR"}
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
-CAPTION = (
-    "Mean ± standard deviation over seeds, in percent. Ranked by FAe, then by |FPAe - FDR's|; methods that a paired "
-    "95 % bootstrap over seeds and test images cannot tell from the first of their rank share it; methods more than "
-    f"{100 * CANE_GATE:g} points of CAne below Original have no rank."
-)
+
+
+def caption(order: str = PAPER) -> str:
+    """Return what stands below a table that is ranked by an order of `ORDERS`."""
+    return (
+        f"Mean ± standard deviation over seeds, in percent. Ranked by {ORDER_TEXTS[order]}; methods that a paired "
+        "95 % bootstrap over seeds and test images cannot tell from the first of their rank share it; methods more "
+        f"than {100 * CANE_GATE:g} points of CAne below Original have no rank."
+    )
 
 
 def percent(mean: float | None, std: float | None) -> str:
@@ -68,20 +72,20 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
 DISPENSABLE = ("images read", "seconds", "gap to FDR", "seeds")
 
 
-def fitting_table(rows: Sequence[Row], console: Console) -> Table:
+def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> Table:
     """Return one problem's table with as many columns as the console has room for."""
     # Measured for a console without end: the width of a narrow one would be the answer.
     endless = console.options.update(max_width=10_000)
     for dropped in range(len(DISPENSABLE) + 1):
-        table = terminal_table(rows, DISPENSABLE[:dropped])
+        table = terminal_table(rows, DISPENSABLE[:dropped], order)
         if console.measure(table, options=endless).maximum <= console.width:
             break
     return table
 
 
-def terminal_table(rows: Sequence[Row], without: Sequence[str] = ()) -> Table:
+def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str = PAPER) -> Table:
     """Return one problem's table for a terminal, without some columns."""
-    table = Table(title=rows[0].problem.title, caption=CAPTION, title_justify="left", caption_justify="left")
+    table = Table(title=rows[0].problem.title, caption=caption(order), title_justify="left", caption_justify="left")
     shown = [number for number, name in enumerate(HEADER) if name not in without]
     for name in (HEADER[number] for number in shown):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
@@ -118,10 +122,10 @@ def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     return table
 
 
-def print_tables(problems: Sequence[Sequence[Row]], console: Console) -> None:
+def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str = PAPER) -> None:
     """Print the table of each problem, and below it why methods have no rank."""
     for rows in problems:
-        console.print(fitting_table(rows, console))
+        console.print(fitting_table(rows, console, order))
         for row in rows:
             if row.note:
                 console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
@@ -135,13 +139,3 @@ def one_line(text: str) -> str:
 def markdown_line(texts: Sequence[str]) -> str:
     """Return one line of a markdown table; a bar in a cell is escaped."""
     return f"| {' | '.join(one_line(text).replace('|', chr(92) + '|') for text in texts)} |"
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Return one problem's table in markdown."""
-    lines = [
-        f"| {' | '.join(HEADER)} |",
-        f"|{'|'.join(' --- ' if name == 'method' else ' ---: ' for name in HEADER)}|",
-    ]
-    lines += [markdown_line(cells(row, rows)) for row in rows]
-    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""Methods over all problems: mean ranks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unlearnbench.intervals import t_interval
+from unlearnbench.ranking import Row
+
+
+@dataclass(frozen=True)
+class Place:
+    """A method on one problem.
+
+    Attributes:
+        rank: What counts for the mean: its rank, or the place behind all ranked methods.
+        ranked: Whether it has a rank there.
+    """
+
+    rank: int
+    ranked: bool
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A method over all problems.
+
+    Attributes:
+        label: Its name in the tables.
+        places: By the problem's slug, where it took part.
+        mean_rank: Over those problems.
+        interval: The 95 % t interval of the mean over problems, cut at 1; None for a single problem.
+    """
+
+    label: str
+    places: dict[str, Place]
+    mean_rank: float
+    interval: tuple[float, float] | None
+
+    @property
+    def ranked_on(self) -> int:
+        """On how many problems it has a rank."""
+        return sum(place.ranked for place in self.places.values())
+
+
+def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
+    """Rank methods over all problems by their mean rank, those on more problems first where it is the same.
+
+    A method without a rank on a problem, because it fails the gate or has no result, counts there as the one behind
+    all that have one. Problems that it was not run on do not count.
+    """
+    places: dict[str, dict[str, Place]] = {}
+    for rows in problems:
+        last = 1 + sum(row.rank is not None for row in rows)
+        for row in rows:
+            if not row.is_reference:
+                place = Place(last if row.rank is None else row.rank, row.rank is not None)
+                places.setdefault(row.label, {})[row.problem.slug] = place
+    found = [_overall(label, of_label) for label, of_label in places.items()]
+    return sorted(found, key=lambda method: (method.mean_rank, -len(method.places), -method.ranked_on, method.label))
+
+
+def _overall(label: str, places: dict[str, Place]) -> Overall:
+    ranks = [float(place.rank) for place in places.values()]
+    interval = t_interval(ranks)
+    return Overall(
+        label, places, statistics.fmean(ranks), None if interval is None else (max(1.0, interval[0]), interval[1])
+    )

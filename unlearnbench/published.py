@@ -1,0 +1,75 @@
+"""Figures that papers report, for problems that match theirs. Data: `published.toml`."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from unlearnbench.record import MethodRecord, ProblemRecord
+
+# Options that the paper varies: a method that differs in one of them from the paper's own setting is another row.
+DEFAULTS: dict[str, Any] = {"l_e": True, "l_kd": True, "l_ne": True, "keep_share": 1.0, "beta": 10.0, "kappa": 2.0}
+# Options under which a method is not the one that the paper describes.
+OWN = {"stop_when_forgotten": False}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """What a paper reports on one problem.
+
+    Attributes:
+        source: Paper and table.
+        url: Where it is.
+        runs: How many runs its means are of.
+        values: The table as it stands in the data file.
+    """
+
+    source: str
+    url: str
+    runs: int
+    values: Mapping[str, Any]
+
+    def figures(self, method: MethodRecord) -> dict[str, float]:
+        """Return the reported fractions of a method by metric, none if the paper has no such row."""
+        if any(method.options.get(key, value) != value for key, value in OWN.items()):
+            return {}
+        options = {key: method.options.get(key, value) for key, value in DEFAULTS.items()}
+        changed = {key: value for key, value in options.items() if value != DEFAULTS[key]}
+        if not changed:
+            found = self.values["figures"].get(method.name, {})
+        else:
+            variants = self.values.get("variants", ())
+            found = next(
+                (one["figures"] for one in variants if one["name"] == method.name and one["options"] == changed), {}
+            )
+        return {metric: value / 100 for metric, value in found.items()}
+
+
+def published_table(problem: ProblemRecord) -> PublishedTable | None:
+    """Return what is reported on a problem: same data set, network, forget classes and limited data."""
+    for table in _tables():
+        last = tuple(range(table["num_classes"] - table["forget_last"], table["num_classes"]))
+        if (
+            problem.dataset == table["dataset"]
+            and problem.architecture == table["architecture"]
+            and problem.num_classes == table["num_classes"]
+            and tuple(problem.forget_classes) == last
+            and problem.limited == _limited(table)
+        ):
+            return PublishedTable(table["source"], table["url"], table["runs"], table)
+    return None
+
+
+def _limited(table: Mapping[str, Any]) -> str:
+    share = table.get("limited_share")
+    return f"{share * 100:.10g} %" if share is not None else f"{table['limited_images_per_class']} images"
+
+
+@functools.cache
+def _tables() -> list[dict[str, Any]]:
+    tables: list[dict[str, Any]] = tomllib.loads(files("unlearnbench").joinpath("published.toml").read_text())["tables"]
+    return tables

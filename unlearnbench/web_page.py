@@ -1,0 +1,62 @@
+"""The leaderboard as one web page that needs nothing but itself. Template: `templates/leaderboard.html.j2`."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from unlearnbench import plot
+from unlearnbench.board import SHORT, Board, Line, factor, points
+from unlearnbench.markdown import interval_text, place_text
+from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS
+from unlearnbench.table import one_line
+
+
+def web_page(board: Board) -> str:
+    """Return the page's HTML."""
+    environment = Environment(
+        loader=PackageLoader("unlearnbench"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(points=points, factor=factor, one_line=one_line, sortable=_sortable)
+    environment.globals.update(
+        short=SHORT,
+        gate=100 * CANE_GATE,
+        plots=plot.plots,
+        size=plot,
+        provenance=_provenance,
+        interval_text=interval_text,
+        place_text=place_text,
+    )
+    template = environment.get_template("leaderboard.html.j2")
+    return template.render(board=board, order_text=ORDER_TEXTS[board.order])
+
+
+def _sortable(value: float | None) -> str:
+    """Return a number as a sort key; what is missing has none and stays last."""
+    if value is None:
+        return ""
+    return "1e308" if math.isinf(value) else repr(float(value))
+
+
+def _provenance(line: Line) -> list[tuple[str, str]]:
+    """Return where a row comes from, as names and values."""
+    records = line.row.records
+    devices = sorted({str(record.environment["device"]) for record in records})
+    commits = sorted({str(record.environment.get("commit") or "unknown") for record in records})
+    libraries = {json.dumps(record.environment.get("libraries") or {}, sort_keys=True) for record in records}
+    texts = ("; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries))
+    method = line.row.method
+    facts = [
+        ("method", f"{method.name}, of {method.distribution} {method.version}, source {method.source}"),
+        ("device", ", ".join(devices)),
+        ("commit", ", ".join(commits)),
+        ("libraries", " / ".join(text for text in texts if text)),
+    ]
+    return [(name, value) for name, value in facts if value]
