@@ -12,7 +12,10 @@ from torch import nn
 
 from unlearnbench.cli import app
 from unlearnbench.plan import make_plan
+from unlearnbench.ranking import rows_by_problem
+from unlearnbench.record import load_records
 from unlearnbench.resolve import resolve
+from unlearnbench.table import cells
 from unlearnbench.task import UnlearningTask
 from unlearnbench.testing import check_unlearner
 
@@ -65,3 +68,9 @@ def test_every_command_of_the_readme_is_there(capsys: pytest.CaptureFixture[str]
     commands = {name for name in rows if name in {"run", "validate", "list", "table", "leaderboard", "check", "doctor"}}
     assert len(commands) == 7
     assert all(name in shown for name in [*commands, "show", "relevance"])
+
+
+def test_the_table_is_that_of_the_committed_records() -> None:
+    (rows,) = rows_by_problem(load_records(ROOT / "leaderboard" / "records"))
+    for row in rows:
+        assert f"| {' | '.join(cells(row, rows))} |" in README
