@@ -63,7 +63,7 @@ def by_hand(
     step = 0
     for _ in range(epochs):
         model.train()
-        for images, labels in task.batches(1, kind):  # type: ignore[arg-type]
+        for images, labels in task.batches(1, kind):
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
             logits = model(images)

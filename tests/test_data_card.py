@@ -19,7 +19,7 @@ def teacher_and_fresh(model: nn.Module, task: UnlearningTask) -> nn.Module:
     for images, _ in task.plain("forget", batch_size=5):
         for network in (model, teacher, model, fresh):
             network(images)
-        model[:3](images)  # type: ignore[index]
+        model[:3](images)
     return model
 
 

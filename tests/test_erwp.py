@@ -43,7 +43,7 @@ ROUGH = {"augmentation": "vertical_flip", "epochs": 3, "weight_decay": 0.1, "mom
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("keep_share", [0.25, 1.0])
 def test_everything_outside_the_mask_is_the_same_to_the_bit(optimizer: str, keep_share: float) -> None:
-    options = ErwpOptions(optimizer=optimizer, learning_rate=1e-2, keep_share=keep_share, **ROUGH)  # type: ignore[arg-type]
+    options = ErwpOptions(optimizer=optimizer, learning_rate=1e-2, keep_share=keep_share, **ROUGH)
     original = network()
     masks, _ = search(copy.deepcopy(original), small_task(), options)
     unlearned = erwp(copy.deepcopy(original), small_task(), options=options).state_dict()
@@ -60,7 +60,7 @@ def test_a_mask_of_zeros_changes_nothing(optimizer: str) -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
     masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in model.named_parameters()}
-    update = MaskedUpdate(model, masks, RemovalOptions(optimizer=optimizer, weight_decay=0.1, learning_rate=0.1))  # type: ignore[arg-type]
+    update = MaskedUpdate(model, masks, RemovalOptions(optimizer=optimizer, weight_decay=0.1, learning_rate=0.1))
     for images, labels in small_task().batches(2):
         update.step(F.cross_entropy(model(images), labels))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -122,7 +122,7 @@ def test_no_terms_at_all_change_nothing() -> None:
 def test_batch_norm_statistics_move_only_in_training_mode() -> None:
     original = network()
     for mode, moves in (("frozen", False), ("training", True)):
-        options = ErwpOptions(augmentation="none", epochs=1, batch_norm=mode)  # type: ignore[arg-type]
+        options = ErwpOptions(augmentation="none", epochs=1, batch_norm=mode)
         unlearned = erwp(copy.deepcopy(original), small_task(), options=options)
         assert torch.equal(unlearned.state_dict()["1.running_mean"], original.state_dict()["1.running_mean"]) != moves
 
@@ -174,12 +174,12 @@ def recognised(model: nn.Module) -> int:
 def test_removal_stops_after_the_first_epoch_without_a_recognised_forget_image() -> None:
     task = small_task()
     rough = {"augmentation": "none", "l_kd": False, "learning_rate": 1e-3}
-    stopping = ErwpOptions(epochs=100, stop_when_forgotten=True, **rough)  # type: ignore[arg-type]
+    stopping = ErwpOptions(epochs=100, stop_when_forgotten=True, **rough)
     unlearned = erwp(learned_network(), task, options=stopping)
     epochs = task.image_reads["retain"] // 16
     assert 1 < epochs < 100
     assert recognised(unlearned) == 0
-    one_less = ErwpOptions(epochs=epochs - 1, **rough)  # type: ignore[arg-type]
+    one_less = ErwpOptions(epochs=epochs - 1, **rough)
     assert recognised(erwp(learned_network(), small_task(), options=one_less)) > 0
 
 

@@ -100,7 +100,7 @@ def test_logs_of_finished_runs_hold_what_the_records_hold(finished: FinishedRun,
     own = [record for record in records if record.method.name == "erwp"]
     assert (log.eval.solver, log.eval.solver_args) == ("unlearnbench/erwp", own[0].method.options)
     assert [sample.metadata["cell"] for sample in log.samples or []] == [record.cell for record in own]
-    (score,) = [score for score in log.results.scores if score.name == "retain_accuracy"]  # type: ignore[union-attr]
+    (score,) = [score for score in log.results.scores if score.name == "retain_accuracy"]
     values = [record.value("retain_accuracy") or 0.0 for record in own]
     assert score.metrics["mean"].value == pytest.approx(statistics.fmean(values))
     assert score.metrics["stderr"].value == pytest.approx(statistics.stdev(values) / 2**0.5)

@@ -16,7 +16,7 @@ def test_it_finds_what_scikit_learn_finds(neighbours: int, distance: str) -> Non
     rows = blobs(1, 6, 300, 5, spread=2.0)[0]
     reference = KNeighborsClassifier(neighbours, metric=distance, algorithm="brute").fit(known, labels)
 
-    assert (neighbour_classes(known, labels, rows, neighbours, distance) == reference.predict(rows)).all()  # type: ignore[arg-type]
+    assert (neighbour_classes(known, labels, rows, neighbours, distance) == reference.predict(rows)).all()
 
 
 def test_by_hand() -> None:

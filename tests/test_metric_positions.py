@@ -23,8 +23,8 @@ def test_prototype_accuracy_is_scikit_learns_nearest_centroid(source: str) -> No
     predicted = NearestCentroid().fit(*parts[source]).predict(features)
 
     hits = predicted == labels
-    assert retain_prototype_accuracy(file, prototypes=source) == pytest.approx(hits[labels < 4].mean())  # type: ignore[arg-type]
-    assert forget_prototype_accuracy(file, prototypes=source) == pytest.approx(hits[labels > 3].mean())  # type: ignore[arg-type]
+    assert retain_prototype_accuracy(file, prototypes=source) == pytest.approx(hits[labels < 4].mean())
+    assert forget_prototype_accuracy(file, prototypes=source) == pytest.approx(hits[labels > 3].mean())
 
 
 def test_hits_stand_beside_the_share() -> None:

@@ -188,7 +188,7 @@ def test_a_plugin_is_called_with_values_of_its_types(function: Callable[..., Any
 def no_default(model: object, *, epochs: int) -> None: ...
 
 
-def no_type(model: object, *, epochs=3) -> None: ...  # type: ignore[no-untyped-def]
+def no_type(model: object, *, epochs=3) -> None: ...
 
 
 @dataclass(frozen=True)

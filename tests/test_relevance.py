@@ -277,8 +277,8 @@ def test_vertical_flip_turns_images_upside_down() -> None:
 @pytest.mark.parametrize("name", ["rotation", "affine"])
 def test_random_augmentations_differ_from_image_to_image_and_repeat_with_the_seed(name: str) -> None:
     pixels = torch.rand(1, 1, 8, 8).expand(5, 1, 8, 8)
-    first = augmented(pixels, name, torch.Generator().manual_seed(3))  # type: ignore[arg-type]
-    again = augmented(pixels, name, torch.Generator().manual_seed(3))  # type: ignore[arg-type]
+    first = augmented(pixels, name, torch.Generator().manual_seed(3))
+    again = augmented(pixels, name, torch.Generator().manual_seed(3))
     assert torch.equal(first, again)
     assert len({tuple(image.flatten().tolist()) for image in first}) == 5
     assert first.min() >= 0

@@ -149,5 +149,5 @@ def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int, missin
     shown = {str(column.header) for column in table.columns}
     assert set(HEADER) - shown == missing
     console.print(table)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    printed = console.file.getvalue()
     assert ("…" in printed) == (width == 40)

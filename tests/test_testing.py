@@ -42,7 +42,7 @@ def returns_logits_that_are_not_finite(model: nn.Module, task: UnlearningTask) -
 
 
 def returns_other_outputs(model: nn.Module, task: UnlearningTask) -> nn.Module:
-    model[-1] = nn.Linear(model[-1].in_features, 3)  # type: ignore[index,operator]
+    model[-1] = nn.Linear(model[-1].in_features, 3)
     return model
 
 
@@ -52,7 +52,7 @@ CALLS = [0]
 def counts_its_calls(model: nn.Module, task: UnlearningTask) -> nn.Module:
     CALLS[0] += 1
     with torch.no_grad():
-        model[-1].bias.add_(0.001 * CALLS[0])  # type: ignore[index,union-attr,operator]
+        model[-1].bias.add_(0.001 * CALLS[0])
     return good(model, task)
 
 
@@ -93,7 +93,7 @@ def destroys_everything(model: nn.Module, task: UnlearningTask) -> nn.Module:
     return model
 
 
-def untyped_option(model: nn.Module, task: UnlearningTask, *, epochs=3) -> nn.Module:  # type: ignore[no-untyped-def]
+def untyped_option(model: nn.Module, task: UnlearningTask, *, epochs=3) -> nn.Module:
     return good(model, task)
 
 

@@ -79,7 +79,7 @@ class FirstValues:
 
 def test_a_trial_gets_a_value_of_each_range() -> None:
     ranges = {"epochs": Range(2, 8), "rate": Range(1e-3, 1.0, log=True), "mode": ("a", "b")}
-    found = suggested(FirstValues(), ranges)  # type: ignore[arg-type]
+    found = suggested(FirstValues(), ranges)
     assert found == {"epochs": 2, "rate": 0.001235, "mode": "a"}
 
 

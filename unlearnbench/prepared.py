@@ -224,7 +224,10 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
     for part in (found.train, found.test):
         for chunk in _chunks(part):
             for result in _threads().map(read, chunk):
-                (faults if isinstance(result, str) else digests).append(result)  # type: ignore[arg-type]
+                if isinstance(result, str):
+                    faults.append(result)
+                else:
+                    digests.append(result)
             advance(len(chunk))
     raise_faults(name, faults)
     digest.update(b"".join(digests))

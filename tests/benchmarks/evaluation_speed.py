@@ -29,7 +29,7 @@ FEW = np.arange(100)
 def write(folder: Path, test: Batches) -> None:
     """Write the features of test images, beside a hundred training images."""
     train = data().train
-    few = Batches(train._images[:100], train.labels[:100], (0.5,) * 3, (0.25,) * 3, Augmentation())  # type: ignore[index]
+    few = Batches(train._images[:100], train.labels[:100], (0.5,) * 3, (0.25,) * 3, Augmentation())
     ids = np.arange(len(test))
     write_features(folder / "features.h5", network().eval(), (test, ids), (few, FEW), FEW, ATTRIBUTES)
     wait()

@@ -277,18 +277,18 @@ def test_delete_distils_the_original_without_all_forget_classes() -> None:
 def test_duck_moves_features_to_the_nearest_retain_centroid() -> None:
     task, original, expected = task_of(), network(), student_of(network())
     (forget, _), (retain, labels) = images_of(task, "forget"), images_of(task, "retain")
-    features = original[:4](retain)  # type: ignore[index]
+    features = original[:4](retain)
     centroids = torch.stack([features[labels == label].mean(dim=0) for label in (0, 2)]).detach()
     assert torch.allclose(retain_centroids(original, task_of()), centroids, atol=1e-6)
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum() / (a.norm() * b.norm())
 
-    targets = [max(centroids, key=lambda c: float(cosine(f, c).detach())) for f in original[:4](forget)]  # type: ignore[index]
+    targets = [max(centroids, key=lambda c: float(cosine(f, c).detach())) for f in original[:4](forget)]
     assert torch.allclose(nearest_centroids(original, forget, centroids, task), torch.stack(targets))
     hand = Adam(expected, 0.01)
     for _ in range(2):
-        moved = expected[:4](forget)  # type: ignore[index]
+        moved = expected[:4](forget)
         away = torch.stack([1 - cosine(f, target) for f, target in zip(moved, targets, strict=True)]).mean()
         hand.step(0.5 * away + 1.4 * entropy(expected(retain) / 2.0, labels))
     found = duck(network(), task, epochs=2, learning_rate=0.01, forget_weight=0.5, target_accuracy=0.0)

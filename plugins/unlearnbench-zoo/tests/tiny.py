@@ -27,7 +27,7 @@ def task_of(forget: tuple[int, ...] = (1, 3)) -> UnlearningTask:
 
 def images_of(task: UnlearningTask, kind: str) -> tuple[Tensor, Tensor]:
     """Return all images of a kind, without counting them."""
-    positions = task._positions[kind]  # type: ignore[index]
+    positions = task._positions[kind]
     return task._data.plain(positions), task._data.labels[positions]
 
 
@@ -37,7 +37,7 @@ def kl(target: Tensor, logits: Tensor) -> Tensor:
     for p, z in zip(target, logits, strict=True):
         q = z.exp() / z.exp().sum()
         rows.append(sum(p[k] * (p[k].log() - q[k].log()) for k in range(len(p)) if p[k] > 0))
-    return torch.stack(rows).mean()  # type: ignore[arg-type]
+    return torch.stack(rows).mean()
 
 
 def entropy(logits: Tensor, labels: Tensor) -> Tensor:
