@@ -108,11 +108,11 @@ def test_a_manifest_is_valid_and_its_dry_run_shows_the_cost(
 ) -> None:
     path = MANIFESTS / f"{name}.toml"
     raw = tomli.loads(path.read_text())
-    classes = CLASSES[raw["dataset"]["name"]]
+    classes, seeds = CLASSES[raw["dataset"]["name"]], len(raw["seeds"])
     tiny_data(raw["dataset"]["name"], tmp_path, classes, 256, monkeypatch)
     tiny_weights(raw, classes, data, monkeypatch)
     done = cli("validate", path)
-    assert (done.code, done.out) == (0, f"{path}: valid: 1 problem, 12 methods, 5 seeds, 60 cells\n")
+    assert (done.code, done.out) == (0, f"{path}: valid: 1 problem, 12 methods, {seeds} seeds, {12 * seeds} cells\n")
     resolved = resolve(path)
     assert [method.label for method in resolved.methods] == ["original", "fdr", *METHODS]
     problem = resolved.problems[0]
@@ -124,9 +124,9 @@ def test_a_manifest_is_valid_and_its_dry_run_shows_the_cost(
     }
     recipe = problem.recipe
     kept = sum(problem.info.train_counts[: -last or None])
-    assert work["train retrained model"]["image_passes"] == 5 * recipe["epochs"] * kept
-    assert work["unlearn with tslnrc"]["image_passes"] == 5 * recipe["epochs"] * sum(problem.limited_counts)
-    assert work["unlearn with erwp"]["image_passes"] == 5 * 10 * sum(problem.limited_counts)
+    assert work["train retrained model"]["image_passes"] == seeds * recipe["epochs"] * kept
+    assert work["unlearn with tslnrc"]["image_passes"] == seeds * recipe["epochs"] * sum(problem.limited_counts)
+    assert work["unlearn with erwp"]["image_passes"] == seeds * 10 * sum(problem.limited_counts)
     given = problem.weights is not None
     assert ("load original model" in work, "train original model" in work) == (given, not given)
 

@@ -18,7 +18,7 @@ OUTPUT_CLASSES = "output_classes"
 
 
 def build_network(name: str, options: dict[str, Any], num_classes: int, shape: Sequence[int]) -> nn.Module:
-    """Return a network with random weights from torch's global random state.
+    """Return a network with random weights from torch's global random state, in the layout it computes fastest in.
 
     Args:
         name: An installed architecture.
@@ -36,7 +36,29 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
     outputs = classifier(network).out_features
     if outputs != num_classes:
         raise PluginError(f"architecture {name!r} has {outputs} outputs where {num_classes} were asked for")
-    return network
+    return in_fast_layout(network, shape)
+
+
+def in_fast_layout(model: nn.Module, shape: Sequence[int]) -> nn.Module:
+    """Return a model with its convolutions' weights in channels-last order, if it can compute with them.
+
+    Convolutions are up to a quarter faster that way, on a CPU as on tensor cores; activations take the order of the
+    weights by themselves. A model that calls `view` on activations, as some do, cannot; it stays as it is.
+
+    Args:
+        model: Changed in place.
+        shape: Channels, height, width of its input.
+    """
+    training = model.training
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            # In evaluation mode the trial leaves no trace: neither statistics nor random numbers move.
+            model.eval()(torch.zeros(2, *shape, device=device))
+    except RuntimeError:
+        model.to(memory_format=torch.contiguous_format)
+    return model.train(training)
 
 
 def classifier_name(model: nn.Module) -> str:
