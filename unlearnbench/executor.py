@@ -95,11 +95,12 @@ def _side_by_side(
     schedule = Schedule(cells, finished)
     with Workers(runner, devices, display.lanes) as workers:
         while not schedule.over:
-            while workers.free and (cell := schedule.take()):
-                workers.give(cell)
-            for cell, record in workers.wait():
-                schedule.end(cell)
-                yield cell, record
+            while workers.free and (task := schedule.take()):
+                workers.give(task)
+            for task, record in workers.wait():
+                schedule.end(task, recorded=record is not None)
+                if record is not None:
+                    yield task.cell, record
 
 
 def _outcome(record: Record) -> str:

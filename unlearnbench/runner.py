@@ -131,19 +131,31 @@ class Runner:
     def run_cell(self, cell: Cell) -> Record:
         """Make everything a cell needs and return its record; a fault ends in a record too."""
         try:
-            folder = self._features(cell)
-            return self._judge(cell, folder)
-        except NotApplicable as error:
-            return self._record(cell, "not_applicable", str(error))
-        except UnlearnBenchError as error:
-            return self._record(cell, "failed", str(error), epochs=self._epochs_of_failed.get(cell.id, ()))
+            return self._judge(cell, self._features(cell))
         # Unlearners are foreign code: whatever one raises must not stop the others.
         except (Exception, SystemExit) as error:
+            return self._fault(cell, error)
+
+    def make(self, cell: Cell) -> Record | None:
+        """Make a cell's model and features; return its record only if that fails."""
+        try:
+            self._features(cell)
+        except (Exception, SystemExit) as error:
+            return self._fault(cell, error)
+        return None
+
+    def _fault(self, cell: Cell, error: Exception | SystemExit) -> Record:
+        """Return the record of a cell that raised an exception."""
+        if isinstance(error, NotApplicable):
+            return self._record(cell, "not_applicable", str(error))
+        reason = str(error)
+        if not isinstance(error, UnlearnBenchError):
+            reason = _reason(error)
             log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(traceback.format_exc())
+            log.write_text("".join(traceback.format_exception(error)))
             self.told.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-            return self._record(cell, "failed", _reason(error), epochs=self._epochs_of_failed.get(cell.id, ()))
+        return self._record(cell, "failed", reason, epochs=self._epochs_of_failed.get(cell.id, ()))
 
     def failed(self, cell: Cell, reason: str) -> Record:
         """Return the record of a cell that ended without one of its own."""

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from unlearnbench.plan import Cell
 
 
-class Schedule:
-    """Hands out cells as what they need comes to its end.
+@dataclass(frozen=True)
+class Task:
+    """What can be done of a cell at once.
 
-    The cells of reference models are ready at once, that of an unlearner when both references of its problem and
-    seed are done or have failed. Two cells that need the same model made never run at the same time.
+    Attributes:
+        cell: The cell.
+        makes_record: False if only its model and features are made: Original and FDR are each judged by both.
+    """
+
+    cell: Cell
+    makes_record: bool
+
+
+class Schedule:
+    """Hands out the cells of a plan as what they need comes to its end.
+
+    The model of a reference can be made at once. Everything else waits until those of both references of its problem
+    and seed are made or have failed. Two tasks that need the same model made never run at the same time.
 
     Args:
         cells: All cells of a plan, in its order.
@@ -19,42 +33,45 @@ class Schedule:
     """
 
     def __init__(self, cells: Sequence[Cell], finished: Collection[str]) -> None:
-        self._waiting = [cell for cell in cells if cell.id not in finished]
-        self._running: list[Cell] = []
+        self._waiting = [Task(cell, not cell.is_reference) for cell in cells if cell.id not in finished]
+        self._running: list[Task] = []
         # A problem's id is a hash, made anew each time it is asked for.
-        self._group = {cell.id: (cell.problem.id, cell.seed) for cell in self._waiting}
+        self._group = {task.cell.id: (task.cell.problem.id, task.cell.seed) for task in self._waiting}
 
     @property
     def over(self) -> bool:
         """Whether every cell has come to its end."""
         return not self._waiting and not self._running
 
-    def take(self) -> Cell | None:
-        """Return a cell that can run now, which counts as running from here; None if there is none."""
-        ready = [cell for cell in self._waiting if self._is_ready(cell)]
+    def take(self) -> Task | None:
+        """Return what can be done now, which counts as running from here; None if there is nothing."""
+        ready = [task for task in self._waiting if self._is_ready(task)]
         if not ready:
             return None
-        # min takes the first of equals: the order of the plan.
-        cell = min(ready, key=self._may_have_to_wait)
-        self._waiting.remove(cell)
-        self._running.append(cell)
-        return cell
+        # min takes the first of equals.
+        task = min(ready, key=self._may_have_to_wait)
+        self._waiting.remove(task)
+        self._running.append(task)
+        return task
 
-    def end(self, cell: Cell) -> None:
-        """Note that a cell has come to its end, whatever that was."""
-        self._running.remove(cell)
+    def end(self, task: Task, *, recorded: bool) -> None:
+        """Note that a task has come to its end, and whether its cell has a record, of success or failure."""
+        self._running.remove(task)
+        if not recorded:
+            self._waiting.insert(0, Task(task.cell, makes_record=True))
 
-    def _is_ready(self, cell: Cell) -> bool:
-        if any(other.model_id == cell.model_id for other in self._running):
+    def _is_ready(self, task: Task) -> bool:
+        if any(other.cell.model_id == task.cell.model_id for other in self._running):
             return False
-        return cell.is_reference or not any(
-            other.is_reference and self._group[other.id] == self._group[cell.id]
-            for other in (*self._waiting, *self._running)
+        group = self._group[task.cell.id]
+        return not task.makes_record or not any(
+            not other.makes_record and self._group[other.cell.id] == group for other in (*self._waiting, *self._running)
         )
 
-    def _may_have_to_wait(self, cell: Cell) -> bool:
-        """Return whether the same method runs on the same original: the two may share a result, as ERwP's search is."""
-        return any(
-            (other.method.name, other.original.id, other.seed) == (cell.method.name, cell.original.id, cell.seed)
-            for other in self._running
-        )
+    def _may_have_to_wait(self, task: Task) -> bool:
+        """Return whether the same method runs on the same original: they may share a result, as ERwP's search is."""
+        return any(_sources(other.cell) == _sources(task.cell) for other in self._running)
+
+
+def _sources(cell: Cell) -> tuple[str, str, int]:
+    return cell.method.name, cell.original.id, cell.seed
