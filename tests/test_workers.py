@@ -146,7 +146,7 @@ def test_ctrl_c_ends_all_workers_and_the_next_run_goes_on(finished: FinishedRun,
     wait_for(lambda: len(record_files(output)) >= 2, process)
     os.killpg(process.pid, signal.SIGINT)
     # Workers hold these streams too: that they end says that nobody is left.
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
     assert "Traceback" not in err
@@ -163,7 +163,7 @@ def test_ctrl_c_while_workers_start_leaves_none(finished: FinishedRun, tmp_path:
     assert process.stderr.readline().startswith("short: 10 cells")
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out, err) == (130, "", "interrupted; the same command goes on from here\n")
 
 
@@ -174,7 +174,7 @@ def test_workers_end_with_a_parent_that_is_killed_and_blame_no_method(search_pat
     process = start_run(path, output, search_path)
     wait_for(lambda: len(record_files(output)) == 3 and any(output.glob("store/models/*.partial")), process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert {name: record.status for name, record in records(output).items()} == {
         "original": "done",

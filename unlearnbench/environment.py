@@ -60,14 +60,13 @@ def processor_name() -> str:
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
-def environment(device: str, precision: str, threads: int, jobs: int) -> dict[str, Any]:
+def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
     """Return what stands in a record about the machine.
 
     Args:
         device: The device's name.
         precision: What training computes in.
         threads: Threads of the CPU computations.
-        jobs: How many processes the run had; seconds were measured beside the others.
     """
     return {
         "python": platform.python_version(),
@@ -75,7 +74,6 @@ def environment(device: str, precision: str, threads: int, jobs: int) -> dict[st
         "device": device,
         "precision": precision,
         "threads": threads,
-        "jobs": jobs,
         "libraries": library_versions(),
         "commit": git_commit(),
     }

@@ -113,7 +113,8 @@ class Runner:
         cuda = self.device.type == "cuda"
         name = torch.cuda.get_device_name(self.device) if cuda else f"{processor_name()} ({self.device.type})"
         precision = resolve_precision(self.recipe.precision, self.device)
-        return environment(name, precision, torch.get_num_threads(), self.jobs)
+        # Seconds were measured beside the other processes.
+        return {**environment(name, precision, torch.get_num_threads()), "jobs": self.jobs}
 
     def check_weights(self) -> None:
         """Try all weights that the manifest names on their networks, before anything is trained.
