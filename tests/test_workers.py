@@ -189,17 +189,17 @@ def test_a_number_of_jobs_below_one_is_wrong_use(jobs: str, tmp_path: Path) -> N
     path = write_manifest(tmp_path, manifest_text())
     done = cli("run", path, "-o", tmp_path / "runs", "--jobs", jobs)
     assert done.code == 2
-    assert f"Invalid value for '--jobs': {jobs} is not in the range x>=1." in done.err
+    assert f"Invalid value for '--jobs': {jobs} is not 1 or more" in done.err
     assert not (tmp_path / "runs").exists()
 
 
-def test_workers_share_the_cores_that_the_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+def test_workers_share_the_cores_that_torch_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     done = python(
         "-c",
         "import torch; from unlearnbench.runner import thread_count as count; cpu = torch.device('cpu'); "
         "from unlearnbench.environment import cores; photo, digit = (3, 32, 32), (1, 8, 8); "
-        "print([count(cpu, photo, 1), count(cpu, photo, 1000), count(cpu, digit, 1)], "
-        "count(cpu, photo, 2) == max(1, min(3, cores() // 2)))",
+        "alone = torch.get_num_threads(); print(count(cpu, photo, 1) == alone, count(cpu, photo, 1000), "
+        "count(cpu, digit, 1), count(cpu, photo, 2) == max(1, min(alone, cores() // 2)))",
     )
-    assert (done.out, done.code) == ("[3, 1, 1] True\n", 0), done.err
+    assert (done.out, done.code) == ("True 1 1 True\n", 0), done.err

@@ -59,6 +59,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _at_least_one(number: int) -> int:
+    if number < 1:
+        raise typer.BadParameter(f"{number} is not 1 or more")
+    return number
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -77,7 +83,9 @@ def run(
         list[str] | None,
         typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells to run at a time, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(callback=_at_least_one, help="Cells to run at a time, each in a process of its own.")
+    ] = 1,
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
