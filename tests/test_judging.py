@@ -10,6 +10,7 @@ import pytest
 from feature_files import blobs, feature_file, fill
 
 from unlearnbench import judging
+from unlearnbench.components import HEADLINE, metric, standard_metrics
 from unlearnbench.errors import InvalidFileError, MetricError, PluginError
 from unlearnbench.features import FeatureFile, open_features
 from unlearnbench.judging import Material, judge, metric_record, needs
@@ -17,7 +18,7 @@ from unlearnbench.measurement import Costs, Measurement, References
 from unlearnbench.metrics.accuracy import forget_accuracy
 from unlearnbench.metrics.relearn_cost import relearn_cost
 from unlearnbench.registry import names
-from unlearnbench.resolve import HEADLINE, Metric, metric, standard_metrics
+from unlearnbench.resolved import Metric
 
 FEATURES, LABELS = blobs(0, 5, 15, 6)
 

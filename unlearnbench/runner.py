@@ -29,6 +29,7 @@ from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.measurement import Costs, References
 from unlearnbench.naming import content_id
+from unlearnbench.network_count import networks_that_run
 from unlearnbench.networks import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.options import call_arguments
 from unlearnbench.plan import Cell, Plan, ReferenceModel
@@ -189,6 +190,7 @@ class Runner:
             peak=facts["peak_memory_bytes"],
             speed_up=self._speed_up(cell, references),
             epochs=tuple(EpochRecord(**epoch) for epoch in facts.get("epochs", ())),
+            networks=facts.get("networks"),
         )
 
     def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
@@ -252,6 +254,7 @@ class Runner:
         peak: int | None = None,
         speed_up: float | None = None,
         epochs: tuple[EpochRecord, ...] = (),
+        networks: int | None = None,
     ) -> Record:
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         return make_record(
@@ -268,6 +271,7 @@ class Runner:
                 finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak, speed_up_seconds=speed_up
             ),
             epochs=epochs,
+            networks=networks,
         )
 
     def _features(self, cell: Cell) -> Path:
@@ -392,6 +396,7 @@ class Runner:
             with (
                 self.told.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
                 own_random_state(derived_seed(cell.seed, "unlearner")),
+                networks_that_run(model) as networks,
             ):
                 started = time.monotonic()
                 unlearned = function(model, task, **arguments)
@@ -402,7 +407,7 @@ class Runner:
             self._epochs_of_failed[cell.id] = self._epochs(cell, snapshots, None)
             raise
         save_network(unlearned, folder / MODEL_FILE)
-        facts = self._model_facts({"unlearn": seconds}, reads, task.details)
+        facts = {**self._model_facts({"unlearn": seconds}, reads, task.details), "networks": networks.number}
         epochs = self._epochs(cell, snapshots, unlearned)
         if snapshots is not None and snapshots.taken and not epochs:
             facts["details"]["epochs"] = "the task does not know the returned model; the method should call task.watch"
