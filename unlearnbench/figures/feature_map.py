@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.features import FeatureFile, open_features
 from unlearnbench.figures.base import Drawing, Source
-from unlearnbench.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Axes, new_figure
+from unlearnbench.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure
 from unlearnbench.ranking import Row
 from unlearnbench.record import Record
 from unlearnbench.table import method_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FORGET_SHOWN = 6
 RETAIN_POINTS = 400
@@ -122,9 +125,9 @@ def _drawing(source: Source, name: str, caption: str, rows: Sequence[Row], seed:
         place.set_axis_off()
     title = (
         f"Test features of forget classes ({caption}, seed {seed}), the first {len(shown)}: along the two principal "
-        f"components of Original's features of these classes, {100 * projection.share:.0f} % of their variance; a scale "
-        "of its own in each panel. Grey: images of retain classes. FDR is another network: its features are turned, with "
-        "no distance changed, so that those of retain images lie on Original's."
+        f"components of Original's features of these classes, {100 * projection.share:.0f} % of their variance; each "
+        "panel has its own scale. Grey: images of retain classes. FDR is another network: its features are turned, no "
+        "distance changed, so that those of retain images lie on Original's."
     )
     return Drawing(
         name, title, figure, [line for method, points in panels for line in _lines(method, seed, points, names)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlearnbench.board import SHORT
 from unlearnbench.experiment import FORGET, Experiment
@@ -14,7 +14,6 @@ from unlearnbench.figures.style import (
     LOOKS,
     ORIGINAL,
     RETRAINED,
-    Axes,
     Look,
     legend_below,
     new_figure,
@@ -22,6 +21,9 @@ from unlearnbench.figures.style import (
 )
 from unlearnbench.ranking import Row
 from unlearnbench.table import method_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # What fits side by side below a column's axis.
 NAMES_IN_A_LINE = 32
@@ -92,9 +94,9 @@ def _drawing(experiment: Experiment, series: Series, name: str) -> Drawing:
             axes, places, [row for _, row in series.rows], metric, series.method, LOOKS.get(series.method, ERWP), joined
         )
         for reference, (look, style) in REFERENCES.items():
-            beside = [_reference(experiment, row, reference) for _, row in series.rows]
-            if all(beside):
-                _draw(axes, places, [row for row in beside if row], metric, method_name(beside[0]), look, style)
+            beside = [found for _, row in series.rows if (found := _reference(experiment, row, reference))]
+            if len(beside) == len(places):
+                _draw(axes, places, beside, metric, method_name(beside[0]), look, style)
         percent_axis(axes, "y", short)
         axes.margins(y=0.15)
     panels[-1].set_xlabel(series.what)

@@ -41,7 +41,7 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
     percent_axis(axes, "x", "FPAe", (0, 100))
     title = (
         f"FPAe of each method ({caption}): bars are means, ticks are seeds, black lines 95 % t intervals over seeds, "
-        "cut at 0 and 100. The dashed line is FDR's mean: a method above it still knows the classes, one below has damage."
+        "cut at 0 and 100. The dashed line is FDR's mean: a method above it still knows the classes, below is damage."
     )
     return Drawing(name, title, figure, [_line(row) for row in rows])
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unlearnbench.board import SHORT
 from unlearnbench.figures.base import Drawing, Source
-from unlearnbench.figures.style import BLUE, GREY, Axes, legend_below, looks, new_figure, percent_axis
+from unlearnbench.figures.style import BLUE, GREY, legend_below, looks, new_figure, percent_axis
 from unlearnbench.ranking import CANE_GATE, Row
 from unlearnbench.table import method_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 X_METRICS = ("FAe", "FPAe")
 # The part of the y axis that is left to what lies far below the gate.
