@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from unlearnbench.errors import MetricError
+from unlearnbench.networks import output_classes
 from unlearnbench.pipeline import Batches
 
 
@@ -18,8 +21,23 @@ class LiveModel:
         load: Returns a new copy on the device, in evaluation mode.
         limited: Returns the limited images.
         test: Returns the test images.
+        original: Returns a new copy of Original of the same problem and seed, likewise.
     """
 
     load: Callable[[], nn.Module]
     limited: Callable[[], Batches]
     test: Callable[[], Batches]
+    original: Callable[[], nn.Module]
+
+
+def outputs_of(model: nn.Module, labels: Tensor) -> Tensor:
+    """Return which output of a model stands for each of (N,) class indices, (N,) int64.
+
+    Raises:
+        MetricError: If a class has no output, as after weight deletion.
+    """
+    known = output_classes(model)
+    missing = labels[~torch.isin(labels, known)].unique().tolist()
+    if missing:
+        raise MetricError(f"the model has no output for the classes {missing}")
+    return torch.searchsorted(known, labels)
