@@ -1,0 +1,1 @@
+"""Figures from finished runs; all that imports matplotlib lies in this folder."""

@@ -1,0 +1,80 @@
+"""What a figure is made from, and what it is: a drawing with the numbers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.experiment import Experiment, experiments
+from unlearnbench.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class NotDrawnError(UnlearnBenchError):
+    """A figure needs what is not there, such as the features or models of a run; the user is told, the rest is drawn.
+
+    Raised by a figure's `drawings`; what it yielded before stands.
+    """
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure.
+
+    Attributes:
+        name: File stem of its pictures and its CSV.
+        title: Caption, one sentence.
+        figure: The picture.
+        rows: What it shows, as rows of the CSV; all have the keys of the first one.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What figures are drawn from.
+
+    Attributes:
+        records: All that were found.
+        folder: The output folder of the run; its `store` is missing where there are only records.
+    """
+
+    records: tuple[Record, ...]
+    folder: Path
+
+    @cached_property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """The records by manifest, each with its problems and rows."""
+        return tuple(experiments(self.records))
+
+    def file(self, record: Record, kind: str) -> Path:
+        """Return the path of a record's file in the store.
+
+        Args:
+            record: One with a result.
+            kind: `model` or `features`.
+
+        Raises:
+            NotDrawnError: If the store does not hold it.
+        """
+        path = self.folder / record.files[kind].path
+        if not path.is_file():
+            raise NotDrawnError(
+                f"{path}: the {kind} of {record.method.label}, seed {record.seed}, "
+                f"{'is' if kind == 'model' else 'are'} not in the store"
+            )
+        return path
+
+
+# A figure module's function `drawings`: yields nothing if the records do not hold what it draws.
+Draw = Callable[[Source], Iterator[Drawing]]
