@@ -331,6 +331,26 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def report(
+    folder: Runs,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the report; DIR/report if not given.")
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Put the paper's numbers and claims beside what was measured.")
+    ] = False,
+) -> None:
+    """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""
+    from unlearnbench.report import write_report
+
+    written = write_report(folder, output or folder / "report", paper=paper)
+    for path in written.paths:
+        typer.echo(path)
+    for line in written.not_drawn:
+        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def reproduce(
     row: Annotated[Path, typer.Argument(exists=True, help="A row's folder of records, or one record.", metavar="ROW")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +57,24 @@ class Experiment:
     def has_matrix(self) -> bool:
         """Whether the manifest varies anything, so that its table has what it varies as columns."""
         return bool(self.varied_options or self.varied_problem)
+
+    def stem(self, rows: Sequence[Row]) -> str:
+        """Return what names files on one of the problems: the manifest, and what its matrix says of the problem."""
+        settings = problem_settings(rows[0].problem)
+        words = [f"{'forget' if key == FORGET else ''}{settings[key]}" for key in self.varied_problem]
+        return re.sub(r"[^A-Za-z0-9._-]+", "", "-".join([self.name, *words]).replace("%", "pct"))
+
+    def caption(self, rows: Sequence[Row]) -> str:
+        """Return what a caption says of one of the problems."""
+        return f"{self.name}, {rows[0].problem.title}"
+
+    def position(self, row: Row) -> int:
+        """Return the place of a row's method in the manifest; behind all if the manifest does not name it any more."""
+        entries = self.manifest.get("unlearners", ())
+        labels = [entry.get("label") or entry["name"] for entry in entries]
+        # A matrix adds its setting to the label; of two that fit, the longer one is the row's own.
+        found = [(len(label), at) for at, label in enumerate(labels) if row.method.label.startswith(label)]
+        return max(found)[1] if found else len(labels)
 
     def settings(self, row: Row) -> dict[str, Any]:
         """Return what the experiment varies, with a row's values; None where the method has no such option."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -35,10 +35,9 @@ class PublishedTable:
 
     def figures(self, method: MethodRecord) -> dict[str, float]:
         """Return the reported fractions of a method by metric, none if the paper has no such row."""
-        if any(method.options.get(key, value) != value for key, value in OWN.items()):
+        changed = changed_options(method)
+        if changed is None:
             return {}
-        options = {key: method.options.get(key, value) for key, value in DEFAULTS.items()}
-        changed = {key: value for key, value in options.items() if value != DEFAULTS[key]}
         if not changed:
             found = self.values["figures"].get(method.name, {})
         else:
@@ -47,6 +46,33 @@ class PublishedTable:
                 (one["figures"] for one in variants if one["name"] == method.name and one["options"] == changed), {}
             )
         return {metric: value / 100 for metric, value in found.items()}
+
+
+def changed_options(method: MethodRecord) -> dict[str, Any] | None:
+    """Return the options that the paper varies and in which a method differs from the paper's own setting.
+
+    None for a method that is not the one that the paper describes at all.
+    """
+    if any(method.options.get(key, value) != value for key, value in OWN.items()):
+        return None
+    options = {key: method.options.get(key, value) for key, value in DEFAULTS.items()}
+    return {key: value for key, value in options.items() if value != DEFAULTS[key]}
+
+
+def is_papers_own(method: MethodRecord, options: Mapping[str, Any], free: Collection[str] = ()) -> bool:
+    """Return whether a method is the paper's with these options.
+
+    Args:
+        method: The method.
+        options: What it must have; of the other options that the paper varies it must have the paper's own setting.
+        free: Names of options that may be anything if they are not in `options`.
+    """
+    changed = changed_options(method)
+    wanted = {key: value for key, value in DEFAULTS.items() if key not in free} | dict(options)
+    # An option of the paper's that a method does not have is as if it had the paper's own value.
+    return changed is not None and all(
+        method.options.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items()
+    )
 
 
 def published_table(problem: ProblemRecord) -> PublishedTable | None:

@@ -64,7 +64,8 @@ def searches(records: Iterable[Record], folder: Path) -> list[Search]:
     return sorted(found.values(), key=lambda search: (search.group, search.record.seed))
 
 
-def _groups(found: list[Search]) -> dict[str, list[Search]]:
+def grouped_searches(found: list[Search]) -> dict[str, list[Search]]:
+    """Return searches by the group that differs in the seed alone."""
     groups: dict[str, list[Search]] = {}
     for search in found:
         groups.setdefault(search.group, []).append(search)
@@ -88,7 +89,7 @@ def _rows(search: Search) -> list[dict[str, Any]]:
 def relevance_tables(found: list[Search]) -> list[Table]:
     """Return a table for each group of searches: one row per layer, means over classes and seeds."""
     tables = []
-    for members in _groups(found).values():
+    for members in grouped_searches(found).values():
         rows = [row for member in members for row in _rows(member)]
         union = statistics.fmean(member.facts["relevant_share"] for member in members)
         settings = ", ".join(f"{key} {value}" for key, value in members[0].facts["settings"].items())
@@ -137,7 +138,7 @@ def write_relevance(found: list[Search], folder: Path) -> list[Path]:
     """Write one CSV file for each group of searches, a row for every seed, class and layer."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, members in _groups(found).items():
+    for name, members in grouped_searches(found).items():
         paths.append(folder / f"{name}.csv")
         with paths[-1].open("w", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")

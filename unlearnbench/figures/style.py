@@ -85,7 +85,7 @@ class Look:
 
     def line(self, **more: Any) -> dict[str, Any]:
         """Return arguments of `Axes.plot` for a line with markers."""
-        return {"color": self.colour, "marker": self.marker, "markerfacecolor": self.face, **more}
+        return {"color": self.colour, "marker": self.marker, "markerfacecolor": self.face} | more
 
 
 ORIGINAL, RETRAINED, ERWP = Look(BLACK, "s"), Look(BLUE, "D"), Look(VERMILION, "o")
@@ -107,6 +107,9 @@ LOOKS = {
 # For methods of others, and for a method that stands in a manifest more than once.
 OTHER_COLOURS = (ORANGE, SKY, GREEN, PURPLE, BLUE, GREY)
 OTHER_MARKERS = ("P", "*", "p", "h", "d", "8")
+
+# Where lines stand for metrics and not for methods.
+METRIC_LOOKS = {"FAe": Look(ORANGE, "v"), "FPAe": Look(PURPLE, "^"), "CAne": Look(GREEN, "o")}
 
 
 def looks(methods: Iterable[MethodRecord]) -> dict[str, Look]:
