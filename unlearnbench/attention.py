@@ -90,7 +90,7 @@ def _is_map(output: Any) -> bool:
 
 @contextmanager
 def _map_as_leaf(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Collect the feature maps of a module as leaves of the graph, which starts there: what is before costs no memory."""
+    """Collect the feature maps of a module, as leaves: the graph starts there, and what runs before costs no memory."""
     found: list[Tensor] = []
 
     def start(_: nn.Module, __: Any, output: Any) -> Tensor | None:
@@ -140,4 +140,6 @@ def shift(before: Tensor, after: Tensor) -> Tensor:
         after: (N, h, w).
     """
     old, new = mass(before).flatten(1), mass(after).flatten(1)
-    return torch.where(old.sum(dim=1) > 0, (1 - torch.minimum(old, new).sum(dim=1)).clamp(0, 1), torch.nan)
+    # The same as the formula, to the bit 0 where nothing moved.
+    lost = (old - new).clamp(min=0).sum(dim=1).clamp(max=1)
+    return torch.where(old.sum(dim=1) > 0, lost, torch.nan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,25 @@ class LiveModel:
         limited: Returns the limited images.
         test: Returns the test images.
         original: Returns a new copy of Original of the same problem and seed, likewise.
+        kept: What metrics of the cell leave for each other; see `once`.
     """
 
     load: Callable[[], nn.Module]
     limited: Callable[[], Batches]
     test: Callable[[], Batches]
     original: Callable[[], nn.Module]
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return what `compute` does, or did in an earlier call with the same key for the same cell.
+
+        Args:
+            key: All that the result depends on beside the cell; one metric's keys should not be another's.
+            compute: Its result lies in memory until the cell is judged; not to be changed.
+        """
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
 
 
 def outputs_of(model: nn.Module, labels: Tensor) -> Tensor:

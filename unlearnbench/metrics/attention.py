@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from unlearnbench.attention import BATCH, class_activation_maps, entropy, map_layer, shift
 from unlearnbench.errors import MetricError
 from unlearnbench.features import FeatureFile
-from unlearnbench.live_model import LiveModel
+from unlearnbench.live_model import LiveModel, outputs_of
 from unlearnbench.measurement import Measurement
+from unlearnbench.pipeline import Batches
 
 Explained = Literal["label", "predicted"]
 
@@ -46,7 +47,7 @@ def attention_entropy(
     number is ours. It does not say which class its maps explain. Known weakness: the places are those of the last
     feature map, few in small networks (8x8 in a CIFAR ResNet). Needs the model.
     """
-    maps = _maps(model.load(), model, features.classes(images).tolist(), explained)
+    maps = _maps(model, "judged", features.classes(images).tolist(), explained)
     return _mean(entropy(maps), {"empty_maps": _empty(maps)})
 
 
@@ -81,26 +82,41 @@ def attention_shift(
     Source: as `attention_entropy`; the measure is ours. Needs the model.
     """
     classes = features.classes(images).tolist()
-    before = _maps(model.original(), model, classes, explained)
-    after = _maps(model.load(), model, classes, explained)
+    before, after = _maps(model, "original", classes, explained), _maps(model, "judged", classes, explained)
     if before.shape != after.shape:
         raise MetricError(f"Original's maps are {_size(before)}, the model's {_size(after)}; they cannot be compared")
     counts = {"empty_maps": _empty(after), "empty_maps_of_original": _empty(before)}
     return _mean(shift(before, after), counts)
 
 
-def _maps(judged: nn.Module, model: LiveModel, classes: list[int], explained: Explained) -> Tensor:
+def _maps(model: LiveModel, whose: Literal["judged", "original"], classes: list[int], explained: Explained) -> Tensor:
     """Return a model's maps (N, h, w) of the test images of some classes, on the CPU."""
-    test = model.test()
-    positions = torch.nonzero(torch.isin(test.labels, torch.tensor(classes, device=test.labels.device))).flatten()
-    if len(positions) == 0:
-        raise MetricError("there is no test image of these classes")
-    layer = map_layer(judged, test.plain(positions[:1]))
-    found = [
-        class_activation_maps(judged, images, labels if explained == "label" else None, layer=layer).cpu()
-        for images, labels in test.in_order(BATCH, positions)
-    ]
-    maps = torch.cat(found)
+
+    def compute() -> Tensor:
+        explaining = model.load() if whose == "judged" else model.original()
+        return maps_of_classes(explaining, model.test(), classes, explained)
+
+    found: Tensor = model.once(("attention", whose, tuple(classes), explained), compute)
+    return found
+
+
+def maps_of_classes(model: nn.Module, test: Batches, classes: list[int], explained: Explained) -> Tensor:
+    """Return the class activation maps (N, h, w) of all images of some classes, on the CPU."""
+    wanted = torch.tensor(classes, device=test.labels.device)
+    missing = wanted[~torch.isin(wanted, test.labels)].tolist()
+    if missing:
+        raise MetricError(f"no test image of classes {missing}")
+    if explained == "label":
+        # Told before the first image is computed.
+        outputs_of(model, wanted)
+    positions = torch.nonzero(torch.isin(test.labels, wanted)).flatten()
+    layer = map_layer(model, test.plain(positions[:1]))
+    maps = torch.cat(
+        [
+            class_activation_maps(model, images, labels if explained == "label" else None, layer=layer).cpu()
+            for images, labels in test.in_order(BATCH, positions)
+        ]
+    )
     if not torch.isfinite(maps).all():
         raise MetricError("a class activation map is not finite")
     return maps

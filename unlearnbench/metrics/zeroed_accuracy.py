@@ -28,6 +28,8 @@ from unlearnbench.unlearners.relevance import (
 )
 
 BATCH = 512
+# Gradients beyond this, 1 GiB in float32, are not kept: each value computes its own.
+KEPT_VALUES = 2**28
 Order = Literal["high", "low", "random"]
 
 
@@ -75,52 +77,66 @@ def zeroed_accuracy(
     search; and on the axis's unit: share of the parameters. The control is ours, and so is the mean over all forget
     classes. Needs the model, so that `unlearnbench evaluate` cannot compute it.
     """
-    judged = model.load()
-    parameters = list(searched_layers(judged, layers).values())
-    limited = model.limited()
+    judged, limited = model.load(), model.limited()
     shown = limited if images == "limited" else model.test()
+    parameters = list(searched_layers(judged, layers).values())
+    classes = features.forget_classes.tolist()
+    affordable = len(classes) * sum(parameter.numel() for parameter in parameters) <= KEPT_VALUES
+
+    def relevances(label: int) -> list[Tensor]:
+        def compute() -> list[Tensor]:
+            return _relevances(judged, parameters, limited, label, augmentation, features.seed)
+
+        # All shares and orders need the same gradients, which are more than half of the work.
+        key = ("zeroed_accuracy", layers, augmentation, label)
+        found: list[Tensor] = model.once(key, compute) if affordable else compute()
+        return found
+
     found = {}
-    for label in features.forget_classes.tolist():
-        scores = _scores(judged, parameters, limited, label, order, augmentation, features.seed)
+    for label in classes:
+        scores = _random_scores(parameters, features.seed, label) if order == "random" else relevances(label)
+        masks = _masks(scores, share, sorted_in, largest=order != "low")
         with ExitStack() as zeroed:
-            for parameter, mask in zip(parameters, _masks(scores, share, sorted_in), strict=True):
+            for parameter, mask in zip(parameters, masks, strict=True):
                 zeroed.enter_context(zeros(parameter, mask))
             found[str(label)] = _accuracy(judged, shown, label)
     return Measurement(sum(found.values()) / len(found), {"by_class": found})
 
 
-def _scores(
+def _random_scores(parameters: Sequence[nn.Parameter], seed: int, label: int) -> list[Tensor]:
+    """Return random numbers of the shape of each parameter."""
+    stream = torch.Generator().manual_seed(derived_seed(seed, "zeroed", label))
+    return [torch.rand(parameter.shape, generator=stream).to(parameter.device) for parameter in parameters]
+
+
+def _relevances(
     model: nn.Module,
     parameters: Sequence[nn.Parameter],
     limited: Batches,
     label: int,
-    order: Order,
     augmentation: AugmentationName,
     seed: int,
 ) -> list[Tensor]:
-    """Return numbers of the shape of each parameter; the largest are zeroed first."""
-    if order == "random":
-        stream = torch.Generator().manual_seed(derived_seed(seed, "zeroed", label))
-        return [torch.rand(parameter.shape, generator=stream).to(parameter.device) for parameter in parameters]
-    labels = limited.labels[limited.labels == label]
-    targets = outputs_of(model, labels)
-    plain = limited.plain(torch.nonzero(limited.labels == label).flatten())
+    """Return the absolute gradients of a class's loss, of the shape of each parameter."""
+    positions = torch.nonzero(limited.labels == label).flatten()
+    plain = limited.plain(positions)
     # The relevance search's own stream, so that random augmentations draw what they draw there.
     stream = torch.Generator().manual_seed(derived_seed(seed, "task", "augmentation", label))
     changed = limited.normalise(255.0 * augmented(limited.denormalise(plain), augmentation, stream))
-    gradients = torch.autograd.grad(F.cross_entropy(model(changed), targets), parameters)
+    loss = F.cross_entropy(model(changed), outputs_of(model, limited.labels[positions]))
+    gradients = torch.autograd.grad(loss, parameters)
     if not all(torch.isfinite(gradient).all() for gradient in gradients):
         raise MetricError(f"the gradient of class {label} is not finite")
-    return [gradient.abs() if order == "high" else -gradient.abs() for gradient in gradients]
+    return [gradient.abs() for gradient in gradients]
 
 
-def _masks(scores: list[Tensor], share: float, sorted_in: Literal["layer", "model"]) -> list[Tensor]:
-    """Return bool masks of the shapes of `scores`: the share of each with the largest scores, or that of all."""
+def _masks(scores: list[Tensor], share: float, sorted_in: Literal["layer", "model"], *, largest: bool) -> list[Tensor]:
+    """Return bool masks of the shapes of `scores` that mark the share with the largest, or else smallest, scores."""
     if sorted_in == "model":
         every = torch.cat([score.flatten() for score in scores])
-        parts = _masks([every], share, "layer")[0].split([score.numel() for score in scores])
+        parts = _masks([every], share, "layer", largest=largest)[0].split([score.numel() for score in scores])
         return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
-    orders = (score.flatten().sort(descending=True, stable=True).indices for score in scores)
+    orders = (score.flatten().sort(descending=largest, stable=True).indices for score in scores)
     return [
         first_of(order, zeroed_count(len(order), share), score) for order, score in zip(orders, scores, strict=True)
     ]
