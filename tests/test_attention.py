@@ -105,8 +105,8 @@ def test_a_map_counted_by_hand() -> None:
     assert maps.tolist() == [[[0.0, 1.25], [2.5, 5.0]], [[0.0, 0.0], [0.0, 0.0]]]
 
 
-# torchcam follows the last call of a module whatever its size, so that a shared one is tested below.
-@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"residual"}))
+# torchcam follows the last call of a module whatever its size, and sees what later modules do in place: see below.
+@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"residual", "in_place"}))
 def test_maps_are_those_of_torchcam(name: str) -> None:
     model, images = network(name)
     labels = torch.arange(6)
@@ -127,6 +127,21 @@ def test_of_a_module_that_is_called_several_times_the_last_map_counts() -> None:
     values = model.stem(images).relu()
     values = (values + model.body(values)).relu().detach().requires_grad_()
     logits = model.output(values.mean(dim=(2, 3)).relu())
+    (gradient,) = torch.autograd.grad(logits[torch.arange(6), labels].sum(), values)
+    expected = torch.einsum("nk,nkhw->nhw", gradient.mean(dim=(2, 3)), values).relu()
+    assert torch.allclose(maps, expected, atol=1e-7)
+    assert maps.max() > 0
+
+
+def test_what_happens_in_place_afterwards_does_not_reach_the_map() -> None:
+    model, images = network("in_place")
+    assert isinstance(model, InPlaceAfterwards)
+    labels = torch.arange(6)
+
+    maps = class_activation_maps(model, images, labels)
+
+    values = model.features(images).detach().requires_grad_()
+    logits = model.output(values.relu().mean(dim=(2, 3)))
     (gradient,) = torch.autograd.grad(logits[torch.arange(6), labels].sum(), values)
     expected = torch.einsum("nk,nkhw->nhw", gradient.mean(dim=(2, 3)), values).relu()
     assert torch.allclose(maps, expected, atol=1e-7)

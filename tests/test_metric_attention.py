@@ -126,7 +126,8 @@ def test_a_deleted_output_cannot_be_explained_but_the_predicted_class_can(metric
 
 def test_the_values_are_those_of_a_plain_loop() -> None:
     torch.manual_seed(0)
-    models = [nn.Sequential(nn.Conv2d(1, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(45, 3)).eval() for _ in range(2)]
+    head = (nn.Flatten(), nn.Linear(45, 16), nn.ReLU(), nn.Linear(16, 3))
+    models = [nn.Sequential(nn.Conv2d(1, 5, 2), nn.ReLU(), *copy.deepcopy(head)).eval() for _ in range(2)]
     images = torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8)
     test = Batches(images, torch.arange(40) % 3, (0.5,), (0.5,), Augmentation())
     held = LiveModel(lambda: models[0], lambda: test, lambda: test, lambda: models[1])
