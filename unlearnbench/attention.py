@@ -124,7 +124,8 @@ def entropy(maps: Tensor) -> Tensor:
     """
     shares = mass(maps).flatten(1)
     found = -torch.special.xlogy(shares, shares).sum(dim=1) / torch.log(torch.tensor(float(shares.shape[1])))
-    return torch.where(shares.sum(dim=1) > 0, found.clamp(0, 1), torch.nan)
+    # Adding 0 turns -0.0, which the sum may be, into 0.0.
+    return torch.where(shares.sum(dim=1) > 0, found.clamp(0, 1) + 0.0, torch.nan)
 
 
 def shift(before: Tensor, after: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 METRICS = {"attention_entropy": "entropy of attention", "attention_shift": "attention moved"}
-EXPLAINED = {"label": "own class explained", "predicted": "predicted class explained"}
+EXPLAINED = {"label": "of the own class", "predicted": "of the predicted class"}
 IMAGES = {"forget": VERMILION, "retain": BLUE}
 METHODS_SHOWN = 6
 EACH_KIND = 3
+# A column has room for so many pictures in a row, and beside them these inches of names and colour bar.
+COLUMNS_OF_A_COLUMN = 5
+BESIDE = 0.8
+# A class's name stands beside its picture, on two lines of so many letters at most.
+NAME_LETTERS = 10
 # From dark blue to yellow, as light as it is large, and readable without colours.
 COLOUR_MAP = "viridis"
 
@@ -255,25 +261,27 @@ def _draw_grid(
     grey: Tensor,
     maps: Sequence[Sequence[Tensor | None]],
 ) -> Drawing:
-    side = 0.72
-    width = min(PAGE, side * (len(columns) + 1) + 0.85)
-    figure, axes = new_figure(width, 0.35 + (side + 0.2) * len(pictures), rows=len(pictures), columns=len(columns) + 1)
+    width = COLUMN if len(columns) < COLUMNS_OF_A_COLUMN else PAGE
+    side = (width - BESIDE) / (len(columns) + 1)
+    figure, axes = new_figure(width, 0.2 + (side + 0.17) * len(pictures), rows=len(pictures), columns=len(columns) + 1)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.0)
     lines, shown = [], None
     for at, picture in enumerate(pictures):
         line = axes[at * (len(columns) + 1) : (at + 1) * (len(columns) + 1)]
         for place in line:
             place.set(xticks=[], yticks=[])
             place.imshow(grey[at], cmap="gray", vmin=0, vmax=1)
-        line[0].set_ylabel(f"{picture.kind}\n{picture.class_name.replace('_', ' ')}")
+        words = textwrap.wrap(picture.class_name.replace("_", " "), NAME_LETTERS)
+        line[0].set_ylabel("\n".join([picture.kind, *words[:2]]), fontsize=7)
         for place, row, found in zip(line[1:], columns, maps, strict=True):
             numbers = _numbers(maps[0][at], found[at])
             shown = _lay_over(place, found[at], grey.shape[1:]) or shown
-            place.set_xlabel(_below(found[at], numbers), labelpad=2)
+            place.set_xlabel(_below(found[at], numbers), labelpad=1.5, fontsize=7)
             lines.append(_grid_line(method_name(row), picture, found[at], numbers))
     for place, title in zip(axes, ("image", *(method_name(row) for row in columns)), strict=False):
         place.set_title(title)
     if shown is not None:
-        figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.02, label="attention (% of the map's largest)")
+        figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, aspect=40, label="attention (% of the map's largest)")
     title = (
         f"Class activation maps (Grad-CAM) of the image's own class ({caption}): of evenly spaced classes the first "
         "test image that Original recognises. Below each map: entropy of its mass / share that lies elsewhere than in "

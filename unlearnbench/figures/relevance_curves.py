@@ -7,22 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unlearnbench.figures.base import Drawing, Source
-from unlearnbench.figures.style import BLUE, COLUMN, GREY, VERMILION, Look, legend_below, new_figure, percent_axis
+from unlearnbench.figures.style import BLUE, COLUMN, GREY, VERMILION, Look, legend_below, new_figure
 from unlearnbench.ranking import Row
 from unlearnbench.record import MetricRecord
 
 METRIC = "zeroed_accuracy"
 ORDERS = {
-    "high": ("high relevance first", Look(VERMILION, "o")),
-    "low": ("low relevance first", Look(BLUE, "s")),
+    "high": ("high relevance", Look(VERMILION, "o")),
+    "low": ("low relevance", Look(BLUE, "s")),
     "random": ("random", Look(GREY, "X", filled=False)),
 }
-PANEL = 1.75
+# The paper's order.
+AUGMENTATIONS = ("grayscale", "vertical_flip", "rotation", "affine", "none")
+PANEL = 1.6
 # Up to so many shares are named on the axis.
 NAMED_SHARES = 8
 
-# For each seed the metric of Original.
-Found = Mapping[int, MetricRecord]
+# Of one augmentation: by order and share the metric of Original, one for each seed.
+Curves = Mapping[str, Mapping[float, Sequence[MetricRecord]]]
+Protocol = tuple[str, str, str]
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
@@ -38,13 +41,13 @@ def drawings(source: Source) -> Iterator[Drawing]:
                 yield _drawing(name, experiment.caption(rows), protocol, curves)
 
 
-def _protocols(original: Row) -> dict[tuple[str, str, str], dict[str, dict[str, dict[float, list[MetricRecord]]]]]:
+def _protocols(original: Row) -> dict[Protocol, dict[str, Curves]]:
     """Return Original's values: by protocol, augmentation, order and share a list over the seeds.
 
     Share 0 is the same for all orders and augmentations, a random order for all augmentations: one that the manifest
     does not repeat stands in all curves.
     """
-    found: dict[tuple[str, str, str], list[MetricRecord]] = {}
+    found: dict[Protocol, list[MetricRecord]] = {}
     for record in original.done:
         for metric in record.metrics.values():
             if metric.name == METRIC and metric.value is not None:
@@ -53,14 +56,16 @@ def _protocols(original: Row) -> dict[tuple[str, str, str], dict[str, dict[str, 
     return {protocol: _curves(metrics) for protocol, metrics in found.items()}
 
 
-def _curves(metrics: Sequence[MetricRecord]) -> dict[str, dict[str, dict[float, list[MetricRecord]]]]:
-    ordered = [metric for metric in metrics if metric.options["order"] != "random"]
-    augmentations = dict.fromkeys(metric.options["augmentation"] for metric in ordered or metrics)
+def _curves(metrics: Sequence[MetricRecord]) -> dict[str, Curves]:
+    # Neither a random order nor share 0 knows an augmentation.
+    telling = [metric for metric in metrics if metric.options["order"] != "random" and metric.options["share"] > 0]
+    named = {metric.options["augmentation"] for metric in telling or metrics}
+    augmentations = sorted(named, key=AUGMENTATIONS.index)
     orders = [order for order in ORDERS if any(metric.options["order"] == order for metric in metrics)]
-    curves: dict[str, dict[str, dict[float, list[MetricRecord]]]] = {}
-    for augmentation in augmentations:
-        curves[augmentation] = {order: _curve(metrics, augmentation, order) for order in orders}
-    return curves
+    return {
+        augmentation: {order: _curve(metrics, augmentation, order) for order in orders}
+        for augmentation in augmentations
+    }
 
 
 def _curve(metrics: Sequence[MetricRecord], augmentation: str, order: str) -> dict[float, list[MetricRecord]]:
@@ -80,15 +85,10 @@ def _first_of_a_kind(metrics: Sequence[MetricRecord]) -> list[MetricRecord]:
     return [metric for metric in metrics if metric.options == metrics[0].options]
 
 
-def _drawing(
-    name: str,
-    caption: str,
-    protocol: tuple[str, str, str],
-    curves: Mapping[str, Mapping[str, Mapping[float, Sequence[MetricRecord]]]],
-) -> Drawing:
+def _drawing(name: str, caption: str, protocol: Protocol, curves: Mapping[str, Curves]) -> Drawing:
     columns = min(2, len(curves))
     lines = -(-len(curves) // columns)
-    figure, axes = new_figure(COLUMN, 0.5 + PANEL * lines, rows=lines, columns=columns, sharex=True, sharey=True)
+    figure, axes = new_figure(COLUMN, 0.75 + PANEL * lines, rows=lines, columns=columns, sharex=True, sharey=True)
     rows = []
     for place, (augmentation, by_order) in zip(axes, curves.items(), strict=False):
         for order, curve in by_order.items():
@@ -103,14 +103,14 @@ def _drawing(
         if len(curves) > 1:
             place.set_title(augmentation.replace("_", " "))
         _share_axis(place, sorted({share for curve in by_order.values() for share in curve}))
-        percent_axis(place, "y", "", (-2, 102))
-        place.set_ylabel("")
+        place.set_ylim(-3, 103)
     for place in axes[len(curves) :]:
         place.set_axis_off()
     scope = "each layer's" if protocol[1] == "layer" else "the model's"
-    figure.supxlabel(f"share of {scope} parameters zeroed (%)", fontsize=8)
+    # A label of the whole figure would lie on the legend: the second line keeps the place free for it.
+    figure.supxlabel(f"share of {scope} parameters zeroed (%)\n", fontsize=8, linespacing=1.7)
     figure.supylabel("accuracy of the forget class (%)", fontsize=8)
-    legend_below(figure, axes[0], 2)
+    legend_below(figure, axes[0], 3)
     return Drawing(name, _title(caption, protocol, curves), figure, rows)
 
 
@@ -125,7 +125,7 @@ def _share_axis(axes: Any, shares: Sequence[float]) -> None:
         axes.set_xticks([], minor=True)
 
 
-def _title(caption: str, protocol: tuple[str, str, str], curves: Mapping[str, Any]) -> str:
+def _title(caption: str, protocol: Protocol, curves: Mapping[str, Curves]) -> str:
     layers, _, images = protocol
     what = "convolution and linear weights" if layers == "weights" else "all parameters, biases and batch norm included"
     augmentations = ", ".join(augmentation.replace("_", " ") for augmentation in curves)

@@ -75,7 +75,8 @@ def zeroed_accuracy(
     silent on whether one sorted list goes over the model: the default sorts each layer by itself, as its section 2
     does, since gradients differ in size from layer to layer; on which parameters take part: those of the relevance
     search; and on the axis's unit: share of the parameters. The control is ours, and so is the mean over all forget
-    classes. Needs the model, so that `unlearnbench evaluate` cannot compute it.
+    classes. Known weakness: with much at 0 a network says one class whatever it sees; if that is the forget class, its
+    accuracy is 1. Needs the model, so that `unlearnbench evaluate` cannot compute it.
     """
     judged, limited = model.load(), model.limited()
     shown = limited if images == "limited" else model.test()
