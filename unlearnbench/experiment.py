@@ -76,6 +76,13 @@ class Experiment:
         found = [(len(label), at) for at, label in enumerate(labels) if row.method.label.startswith(label)]
         return max(found)[1] if found else len(labels)
 
+    def order(self, row: Row) -> tuple[Any, ...]:
+        """Return a sort key: references first, then the manifest's entries, each by the values of its matrix."""
+        values = [row.method.options.get(key) for key in self.varied_options]
+        # Numbers among themselves, the rest as text behind them.
+        keys = [(0, value, "") if isinstance(value, int | float) else (1, 0, str(value)) for value in values]
+        return not row.is_reference, row.method.name != "original", self.position(row), *keys
+
     def settings(self, row: Row) -> dict[str, Any]:
         """Return what the experiment varies, with a row's values; None where the method has no such option."""
         of_problem = problem_settings(row.problem)

@@ -70,10 +70,12 @@ class Case:
     Attributes:
         limited: Records where the methods had a part of the training images; one kind of limited data.
         full: Records where they had all.
+        own: Names of manifests whose records come first where a method was run with several settings.
     """
 
     limited: tuple[Record, ...]
     full: tuple[Record, ...]
+    own: frozenset[str] = frozenset()
 
     @property
     def problem(self) -> ProblemRecord:
@@ -196,6 +198,7 @@ def _row(value: Value, case: Case, holds: Callable[[Record], bool]) -> Row:
         NotMeasuredError: If no record, or records of different methods, fit.
     """
     fitting = _of_method(case.records(value.data), value)
+    fitting = [record for record in fitting if record.manifest_name in case.own] or fitting
     if not fitting:
         raise NotMeasuredError(f"{name_of(value)}: not run")
     holding = [record for record in fitting if record.status == "done" and holds(record)]

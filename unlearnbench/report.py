@@ -147,7 +147,7 @@ def _matrix_table(experiment: Experiment) -> str:
     header = ("method", *varied, *SHORT, "gap to FDR", "seeds")
     lines = []
     for rows in experiment.problems:
-        for row in rows:
+        for row in sorted(rows, key=experiment.order):
             settings = experiment.settings(row)
             metrics = [percent(row.mean(metric), row.std(metric)) for metric in SHORT.values()]
             shown = ["" if settings[key] is None else str(settings[key]) for key in varied]

@@ -68,7 +68,8 @@ def outcomes(records: Iterable[Record], claims: Claims | None = None) -> list[Ou
 def _looked_at(claim: Claim, case: Case) -> Case | None:
     """Return a case without the records that a claim does not look at, None if nothing is left."""
     kinds = {value.data for value in values_of(claim.rule)}
-    left = Case(case.limited if "limited" in kinds else (), case.full if "full" in kinds else ())
+    own = frozenset(record.manifest_name for record in (*case.limited, *case.full) if claim.is_of(record.manifest_name))
+    left = Case(case.limited if "limited" in kinds else (), case.full if "full" in kinds else (), own)
     return left if left.limited or left.full else None
 
 

@@ -67,7 +67,8 @@ class Source:
         Raises:
             NotDrawnError: If the store does not hold it.
         """
-        path = self.folder / record.files[kind].path
+        named = record.files.get(kind)
+        path = self.folder / named.path if named else self.folder
         if not path.is_file():
             raise NotDrawnError(
                 f"{path}: the {kind} of {record.method.label}, seed {record.seed}, "

@@ -71,17 +71,10 @@ def varied(experiment: Experiment) -> Iterator[Series]:
         keys = [key for key in experiment.varied_options if len({str(row.method.options.get(key)) for row in rows}) > 1]
         for same in ([row for row in problem if row in rows] for problem in experiment.problems):
             if len(same) > 1 and len(keys) == 1:
-                pairs = sorted(
-                    ((row.method.options[keys[0]], row) for row in same), key=lambda pair: _sortable(pair[0])
-                )
-                yield Series(name, keys[0], tuple(pairs))
+                ordered = sorted(same, key=experiment.order)
+                yield Series(name, keys[0], tuple((row.method.options[keys[0]], row) for row in ordered))
             elif len(same) > 1:
-                yield Series(name, "", tuple((row.label, row) for row in sorted(same, key=experiment.position)))
-
-
-def _sortable(value: Any) -> tuple[bool, Any]:
-    number = isinstance(value, int | float)
-    return not number, value if number else str(value)
+                yield Series(name, "", tuple((row.label, row) for row in sorted(same, key=experiment.order)))
 
 
 def _drawing(experiment: Experiment, series: Series, name: str) -> Drawing:
