@@ -40,7 +40,7 @@ FORGETFUL = linear([-4.0, 4.0, 0.0], [-2.0, 2.0, -3.0])
 
 
 def live(model: nn.Module) -> LiveModel:
-    return LiveModel(lambda: copy.deepcopy(model).eval(), batches, batches)
+    return LiveModel(lambda: copy.deepcopy(model).eval(), batches, batches, lambda: copy.deepcopy(model).eval())
 
 
 def retrained(share: float = 0.0) -> tuple[FeatureFile, References]:

@@ -233,6 +233,7 @@ class Runner:
             load=lambda: self._load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
             limited=lambda: self.data.limited(problem.limited_counts, cell.seed),
             test=lambda: self.data.test,
+            original=lambda: self._load(network, self._reference_folder(cell, cell.original) / MODEL_FILE),
         )
         if isinstance(references, str):
             return Material(features, references, references, model)
