@@ -270,7 +270,7 @@ def _draw_grid(
         line = axes[at * (len(columns) + 1) : (at + 1) * (len(columns) + 1)]
         for place in line:
             place.set(xticks=[], yticks=[])
-            place.imshow(grey[at], cmap="gray", vmin=0, vmax=1)
+            place.imshow(grey[at].numpy(), cmap="gray", vmin=0, vmax=1)
         words = textwrap.wrap(picture.class_name.replace("_", " "), NAME_LETTERS)
         line[0].set_ylabel("\n".join([picture.kind, *words[:2]]), fontsize=7)
         for place, row, found in zip(line[1:], columns, maps, strict=True):
@@ -295,7 +295,7 @@ def _lay_over(axes: Axes, found: Tensor | None, shape: Sequence[int]) -> Any:
     if found is None or not found.any():
         return None
     smooth = F.interpolate((100 * found / found.max())[None, None], size=tuple(shape), mode="bilinear")[0, 0]
-    return axes.imshow(smooth, cmap=COLOUR_MAP, vmin=0, vmax=100, alpha=0.6)
+    return axes.imshow(smooth.numpy(), cmap=COLOUR_MAP, vmin=0, vmax=100, alpha=0.6)
 
 
 def _numbers(before: Tensor | None, after: Tensor | None) -> tuple[float | None, float | None]:
