@@ -262,6 +262,7 @@ def make_record(
         },
         "details": {},
         "image_reads": {"forget": 100, "retain": 1000},
+        "networks": 2,
         "files": {},
         "environment": {"device": "a machine"},
         "measured": {
