@@ -21,7 +21,7 @@ def test_a_plain_line_names_what_every_worker_does(monkeypatch: pytest.MonkeyPat
             second.advance(7)
             first.advance(100)
     lines = text.getvalue().splitlines()
-    assert lines[0] == "training original model, seed 0: 0 %; wd, seed 1: 7 images, about 0:00 left in all"
+    assert lines[0] == "training original model, seed 0: 0 %; wd, seed 1: 7 images, too early to say how long in all"
     assert re.fullmatch(
         r"training original model, seed 0: 25 %; wd, seed 1: 7 images, about \d+:\d\d left in all", lines[1]
     )

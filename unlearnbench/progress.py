@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 LINE_SECONDS = 15.0
+# Before this share of the images is read, the seconds of the start make an estimate of days.
+TOO_EARLY = 0.01
 
 
 class TimeLeft(ProgressColumn):
@@ -120,8 +122,9 @@ class Display:
 
     def _left(self) -> str:
         share = self._done_passes / self._passes
-        left = (monotonic() - self._started) * (1 / share - 1) if share > 0 else 0.0
-        return f"about {duration(left)} left in all"
+        if share < TOO_EARLY:
+            return "too early to say how long in all"
+        return f"about {duration((monotonic() - self._started) * (1 / share - 1))} left in all"
 
     def cell_done(self, line: str) -> None:
         """Count a cell and say how it ended."""
