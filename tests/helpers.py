@@ -85,8 +85,14 @@ def cli(*arguments: str | Path) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: str | Path, path: Path | None = None) -> subprocess.Popen[str]:
-    """Start `python ARGUMENTS` as a process of its own; `path` is put in front of its module search path."""
+def start(*arguments: str | Path, path: Path | None = None, own_group: bool = False) -> subprocess.Popen[str]:
+    """Start `python ARGUMENTS` as a process of its own.
+
+    Args:
+        arguments: Of Python.
+        path: Put in front of its module search path.
+        own_group: Whether it leads a process group, as a command does that a terminal started.
+    """
     environment = dict(os.environ)
     if path is not None:
         environment["PYTHONPATH"] = str(path)
@@ -96,6 +102,7 @@ def start(*arguments: str | Path, path: Path | None = None) -> subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=own_group,
     )
 
 
@@ -255,6 +262,7 @@ def make_record(
         },
         "details": {},
         "image_reads": {"forget": 100, "retain": 1000},
+        "networks": 2,
         "files": {},
         "environment": {"device": "a machine"},
         "measured": {

@@ -307,17 +307,13 @@ def test_everything_to_be_reproduced_has_claims(prefix: str) -> None:
     assert any(claim.id.startswith(prefix) for claim in known_claims().claims)
 
 
-# They need the model and not the features alone.
-OF_MODELS = {"zeroed_accuracy", "attention_entropy", "attention_shift"}
-
-
 def test_claims_speak_of_known_methods_metrics_and_options() -> None:
     values = [value for claim in known_claims().claims for value in values_of(claim.rule)]
     assert {value.method for value in values} <= {*names("unlearners"), "original", "fdr"}
     for value in values:
         given = {option.name for option in plugin_schema(find("unlearners", value.method))} if value.options else set()
         assert value.options.keys() <= given
-        if value.metric not in OF_MODELS | NOT_METRICS:
+        if value.metric not in NOT_METRICS:
             known = {option.name for option in plugin_schema(find("metrics", value.metric))}
             assert value.metric_options.keys() <= known
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unlearnbench.components import standard_metrics
 from unlearnbench.extraction import write_features
 from unlearnbench.features import FeatureFile, open_features
 from unlearnbench.judging import Material, judge
 from unlearnbench.measurement import Costs, References
 from unlearnbench.networks import classifier, keep_outputs
-from unlearnbench.resolve import standard_metrics
 from unlearnbench.testing import FORGET_CLASSES, NETWORK, NUM_CLASSES, RECIPE, SmallProblem, small_problem
 from unlearnbench.training import ReferenceTraining
 

@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from unlearnbench.cli import main
+from unlearnbench.components import standard_metrics
 from unlearnbench.evaluation import evaluate
 from unlearnbench.features import open_features
 from unlearnbench.measurement import Measurement
 from unlearnbench.ranking import rows_by_problem
 from unlearnbench.record import Record, load_records, read_record, with_hash, write_record
 from unlearnbench.registry import Plugin
-from unlearnbench.resolve import standard_metrics
 
 MANIFEST = """
 seeds = [0, 1]
@@ -303,7 +303,7 @@ def test_a_new_metric_is_added_from_features_alone(own_run: Path, monkeypatch: p
         def load(self) -> Any:
             return lambda features, references: Measurement(0.5, {"classes": features.num_classes})
 
-    found, resolved = (sys.modules[f"unlearnbench.{name}"] for name in ("judging", "resolve"))
+    found, resolved = (sys.modules[f"unlearnbench.{name}"] for name in ("judging", "components"))
     known = {module: module.find for module in (found, resolved)}
     for module, find in known.items():
         monkeypatch.setattr(

@@ -120,8 +120,11 @@ def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
     assert LEGEND.strip() in text
 
 
-def test_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
-    assert r"| good | made-up 1.0 | epochs = 3, mode = a\|b |" in (built(tmp_path) / "problem.md").read_text()
+def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
+    text = (built(tmp_path) / "problem.md").read_text()
+    card = "forget images read | retain images read | test images read | networks run"
+    assert f"| method | from | {card} | options |\n" in text
+    assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | epochs = 3, mode = a\|b |" in text
 
 
 def test_problems_without_published_figures_have_no_such_column(tmp_path: Path) -> None:

@@ -131,6 +131,14 @@ def test_a_manifest_is_valid_and_its_dry_run_shows_the_cost(
     assert ("load original model" in work, "train original model" in work) == (given, not given)
 
 
+@pytest.mark.parametrize("name", ["cifar100-resnet20-fast-choices", "cifar100-resnet20-fast-zoo"])
+def test_a_manifest_beside_the_fast_one_shares_its_reference_models(name: str) -> None:
+    ours, fast = (tomli.loads((MANIFESTS / f"{each}.toml").read_text()) for each in (name, "cifar100-resnet20-fast"))
+    for section in ("seeds", "dataset", "architecture", "problem", "training"):
+        assert ours[section] == fast[section]
+    assert next(one for one in ours["unlearners"] if one == fast["unlearners"][-1])["name"] == "erwp"
+
+
 # One manifest goes through all methods; the others through those that differ in where they start and what they touch,
 # as far as the network is small enough to search it in a few seconds.
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from helpers import ARCHITECTURE, DATASET, PROBLEM, TRAINING, WD, fake_distribution, manifest_text, write_manifest
 
+from unlearnbench.components import standard_metrics
 from unlearnbench.errors import ManifestError
 from unlearnbench.options import schema
 from unlearnbench.registry import names
-from unlearnbench.resolve import Resolved, resolve, standard_metrics
+from unlearnbench.resolve import resolve
+from unlearnbench.resolved import Resolved
 from unlearnbench.unlearners.baselines import folnrc
 
 ITS_OPTIONS = ", ".join(f"{option.name} ({option.type_name}, {option.default!r})" for option in schema(folnrc))

@@ -64,6 +64,14 @@ class Line:
     manifests: Mapping[str, str]
 
     @property
+    def data_card(self) -> dict[str, float | None]:
+        """What the method read and ran, as means over the seeds; a task holds no test image to read."""
+        done = self.row.done
+        kinds = {kind: _mean(record.image_reads.get(kind) for record in done) for kind in ("forget", "retain")}
+        reads = {f"{kind} images read": count for kind, count in kinds.items()}
+        return {**reads, "test images read": 0, "networks run": _mean(record.networks for record in done)}
+
+    @property
     def kind(self) -> str:
         """`reference`, `ranked` or `below`."""
         return "reference" if self.row.is_reference else "below" if self.row.rank is None else "ranked"
@@ -190,6 +198,11 @@ def options_text(options: Mapping[str, Any]) -> str:
 def points(value: float | None, *, sign: bool = False) -> str:
     """Return a fraction as percent or points with two digits, "-" if there is none."""
     return "-" if value is None else f"{100 * value:{'+' if sign else ''}.2f}"
+
+
+def count(value: float | None) -> str:
+    """Return a mean number of things with commas, "-" if there is none."""
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def factor(value: float | None) -> str:

@@ -59,6 +59,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _at_least_one(number: int) -> int:
+    if number < 1:
+        raise typer.BadParameter(f"{number} is not 1 or more")
+    return number
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -77,6 +83,9 @@ def run(
         list[str] | None,
         typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(callback=_at_least_one, help="Cells to run at a time, each in a process of its own.")
+    ] = 1,
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
@@ -89,7 +98,7 @@ def run(
         if dry_run:
             _show_work(plans, output, as_json)
             return
-        records = [record for plan in plans for record in _run_plan(plan, output, device)]
+        records = [record for plan in plans for record in _run_plan(plan, output, device, jobs)]
     except KeyboardInterrupt:
         _messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
@@ -142,7 +151,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         _data().print(work_table(work))
 
 
-def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
+def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Record]:
     """Run a plan; torch is imported only if something is left to do."""
     from unlearnbench.dry_run import known_passes, planned_work
     from unlearnbench.progress import Display
@@ -164,13 +173,15 @@ def _run_plan(plan: Plan, output: Path, device: str) -> list[Record]:
         messages.print(f"{name}: all {len(plan.cells)} cells are done already", highlight=False)
         return [finished[cell.id] for cell in plan.cells]
     with messages.status("starting", spinner="line"):
-        from unlearnbench.runner import Runner, choose_device
+        from unlearnbench.executor import choose_devices, run_plan
 
-        chosen = choose_device(device)
+        devices = choose_devices(device, jobs)
     passes = known_passes(planned_work(plan, output, store))
-    messages.print(f"{name}: {len(plan.cells)} cells, {len(finished)} done before, on {chosen.type}", highlight=False)
-    with Display(messages, len(plan.cells), passes) as display:
-        return Runner(plan, output, store, chosen, display).run()
+    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    where = f"on {devices[0].type}{at_a_time}"
+    messages.print(f"{name}: {len(plan.cells)} cells, {len(finished)} done before, {where}", highlight=False)
+    with Display(messages, len(plan.cells), passes, jobs) as display:
+        return run_plan(plan, output, store, devices, display, jobs)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from unlearnbench.naming import content_id
+from unlearnbench.network_count import networks_that_run
 from unlearnbench.options import call_arguments, check_options, schema
 from unlearnbench.randomness import own_random_state
 from unlearnbench.registry import Plugin
@@ -77,43 +74,6 @@ def measured_card(function: Callable[..., nn.Module]) -> DataCard:
         return DataCard(card.forget_images, card.retain_images, reason=f"{type(error).__name__}: {error}")
     reads = task.image_reads
     return DataCard(card.forget_images, card.retain_images, reads["forget"], reads["retain"], networks=networks.number)
-
-
-class NetworkCount:
-    """How many different networks were called so far."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        # Weak, so that counting keeps nothing alive; an address can come again after its network is gone.
-        self._seen: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-
-    def add(self, network: nn.Module) -> None:
-        """Count a network unless it was counted before."""
-        if network not in self._seen:
-            self._seen.add(network)
-            self.number += 1
-
-
-@contextmanager
-def networks_that_run(original: nn.Module) -> Iterator[NetworkCount]:
-    """Count the networks that are called within the context: outermost modules of about the original's size."""
-    count, depth = NetworkCount(), [0]
-    smallest = sum(parameter.numel() for parameter in original.parameters()) / 2
-
-    def enter(module: nn.Module, _: Any) -> None:
-        if depth[0] == 0 and sum(parameter.numel() for parameter in module.parameters()) > smallest:
-            count.add(module)
-        depth[0] += 1
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        depth[0] -= 1
-
-    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
-    try:
-        yield count
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _memory_file() -> Path:

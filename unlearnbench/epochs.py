@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from unlearnbench.components import HEADLINE
 from unlearnbench.features import open_features
 from unlearnbench.judging import Material, judge
 from unlearnbench.record import EpochRecord
-from unlearnbench.resolve import HEADLINE, Metric
+from unlearnbench.resolved import Metric
 from unlearnbench.snapshots import Snapshot
 
 NOT_KEPT = "epochs are judged by the headline metrics alone"

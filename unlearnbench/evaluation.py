@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlearnbench.components import metric, standard_metrics
 from unlearnbench.errors import InvalidFileError, PluginError
 from unlearnbench.features import open_features
 from unlearnbench.judging import Material, metric_record, needs
@@ -14,7 +15,7 @@ from unlearnbench.measurement import Costs, References
 from unlearnbench.naming import did_you_mean
 from unlearnbench.record import MetricRecord, Record, read_record, record_paths, with_hash, write_record
 from unlearnbench.registry import find, names
-from unlearnbench.resolve import Metric, metric, standard_metrics
+from unlearnbench.resolved import Metric
 from unlearnbench.store import file_hash
 
 Say = Callable[[str], None]

@@ -19,12 +19,14 @@ from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from unlearnbench.components import HEADLINE
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.options import resolve_options
 from unlearnbench.plan import Cell, Plan, make_plan
 from unlearnbench.record import Record
 from unlearnbench.registry import find, names
-from unlearnbench.resolve import HEADLINE, Method, Resolved, resolve
+from unlearnbench.resolve import resolve
+from unlearnbench.resolved import Method, Resolved
 
 # Methods own the global random state while they run.
 _ONE_AT_A_TIME = threading.Lock()

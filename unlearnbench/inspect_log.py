@@ -20,10 +20,10 @@ from inspect_ai.log import (
 from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score
 
+from unlearnbench.components import label_slug
 from unlearnbench.inspect_host import outcome, sample_facts, sample_id
 from unlearnbench.naming import content_id
 from unlearnbench.record import Record
-from unlearnbench.resolve import label_slug
 
 
 def write_inspect_logs(records: Iterable[Record], folder: Path) -> list[Path]:

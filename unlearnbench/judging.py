@@ -21,7 +21,7 @@ from unlearnbench.measurement import Costs, Measurement, References
 from unlearnbench.options import call_arguments
 from unlearnbench.record import Hits, MetricRecord
 from unlearnbench.registry import find
-from unlearnbench.resolve import Metric
+from unlearnbench.resolved import Metric
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnbench.board import SHORT, Board, Line, ProblemBoard, factor, options_text, points
+from unlearnbench.board import SHORT, Board, Line, ProblemBoard, count, factor, options_text, points
 from unlearnbench.overview import Overall
 from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS
 from unlearnbench.record import ProblemRecord
@@ -27,6 +27,12 @@ one of its rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne amon
 count divided by the method's. In brackets: the ratio of seconds as measured on the machine of the records.
 - **seeds** links the record of each seed.
 """
+
+
+CARD = (
+    "Images are counted each time they are read, per seed; a task holds no test image to read. Networks are those that "
+    "computed something: the given one, teachers, fresh ones."
+)
 
 
 def problem_page(board: ProblemBoard, order: str) -> str:
@@ -90,7 +96,7 @@ def _cells(line: Line, published: bool) -> list[str]:
     return [
         *cells,
         _speed_up(line),
-        "-" if line.images_read is None else f"{line.images_read:,.0f}",
+        count(line.images_read),
         _seeds(line),
         ", ".join(f"[{name}]({target})" if target else name for name, target in line.manifests.items()),
     ]
@@ -143,12 +149,15 @@ def _limited(problem: ProblemRecord) -> str:
 
 
 def _methods(board: ProblemBoard) -> str:
-    lines = [
-        markdown_line((line.name, f"{line.row.method.distribution} {line.row.method.version}", _options(line)))
-        for line in board.lines
-        if line.kind != "reference"
-    ]
-    return "\n".join(["| method | from | options |", "| --- | --- | --- |", *lines])
+    shown = [line for line in board.lines if line.kind != "reference"]
+    if not shown:
+        return "none"
+    card = list(shown[0].data_card)
+    lines = [markdown_line(["method", "from", *card, "options"]), markdown_line(["---", "---", *["---:"] * 4, "---"])]
+    for line in shown:
+        made = f"{line.row.method.distribution} {line.row.method.version}"
+        lines.append(markdown_line([line.name, made, *map(count, line.data_card.values()), _options(line)]))
+    return "\n".join([*lines, "", CARD])
 
 
 def _options(line: Line) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unlearnbench.components import HEADLINE, label_slug
 from unlearnbench.naming import content_id
-from unlearnbench.resolve import HEADLINE, Method, Metric, Problem, Resolved, label_slug
+from unlearnbench.resolved import Method, Metric, Problem, Resolved
 from unlearnbench.source import source_hash
 from unlearnbench.weights import Weights
 

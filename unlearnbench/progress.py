@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 LINE_SECONDS = 15.0
@@ -31,6 +33,32 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class Told(Protocol):
+    """Whoever is told how the work goes on."""
+
+    def say(self, message: str) -> None:
+        """Take a line for the user."""
+
+    def stage(self, what: str, passes: int | None) -> AbstractContextManager[None]:
+        """Return a context that lasts as long as a stage.
+
+        Args:
+            what: For example "training original model, seed 0".
+            passes: Images it will read, None if not known.
+        """
+
+    def advance(self, images: int) -> None:
+        """Count images read in the current stage."""
+
+
+class _Bars(Progress):
+    """Bars that keep their order: a worker's next stage stands where its last one stood."""
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """Return the bars, the whole run first."""
+        return super().make_tasks_table(sorted(tasks, key=lambda task: int(task.fields["lane"])))
+
+
 class Display:
     """The display of a run; a context manager.
 
@@ -38,16 +66,21 @@ class Display:
         console: On stderr.
         cells: Number of cells.
         passes: Image passes of the whole run, as far as they are known.
+        lanes: How many cells are worked on at a time.
+
+    Attributes:
+        bars: The bars on a terminal.
+        lanes: One for each cell that is worked on.
     """
 
-    def __init__(self, console: Console, cells: int, passes: int) -> None:
+    def __init__(self, console: Console, cells: int, passes: int, lanes: int = 1) -> None:
         self.console = console
         self.live = console.is_terminal
         self._cells, self._passes = cells, max(1, passes)
         self._done_cells = 0
         self._done_passes = 0.0
         self._started = self._spoke = monotonic()
-        self._bars = Progress(
+        self.bars = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[count]}"),
@@ -56,15 +89,13 @@ class Display:
             console=console,
             transient=True,
         )
-        self._whole = self._bars.add_task("all cells", total=self._passes, count=f"0/{cells}")
-        self._stage: TaskID | None = None
-        self._stage_total: int | None = None
-        self._stage_done = 0
+        self._whole = self.bars.add_task("all cells", total=self._passes, count=f"0/{cells}", lane=-1)
+        self.lanes = tuple(Lane(self, number) for number in range(lanes))
 
     def __enter__(self) -> Display:
         """Start showing."""
         if self.live:
-            self._bars.start()
+            self.bars.start()
         return self
 
     def __exit__(
@@ -72,53 +103,20 @@ class Display:
     ) -> None:
         """Take the bars away."""
         if self.live:
-            self._bars.stop()
+            self.bars.stop()
 
     def say(self, message: str) -> None:
         """Print a line."""
+        self._spoke = monotonic()
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    @contextmanager
-    def stage(self, what: str, passes: int | None) -> Iterator[None]:
-        """Show a stage while it runs.
-
-        Args:
-            what: For example "training original model, seed 0".
-            passes: Images it will read, None if not known.
-        """
-        self._stage = self._bars.add_task(what, total=passes, count="")
-        self._stage_total, self._stage_done = passes, 0
-        self._what = what
-        self._spoke = monotonic()
-        try:
-            yield
-        finally:
-            self._bars.remove_task(self._stage)
-            self._stage = None
-            if passes is not None:
-                # What a method read more or less than was thought does not move the whole bar.
-                self._done_passes += passes - min(self._stage_done, passes)
-                self._bars.update(self._whole, completed=self._done_passes)
-
-    def advance(self, images: int) -> None:
-        """Count images read in the current stage."""
-        if self._stage is None:
-            return
-        self._stage_done += images
-        if self._stage_total is not None and self._stage_done <= self._stage_total:
-            self._done_passes += images
+    def count(self, images: int) -> None:
+        """Count images towards the whole run, and say where it stands if nothing was said for a while."""
+        self._done_passes += images
         if self.live:
-            share = f"{100 * self._stage_done / self._stage_total:.0f} %" if self._stage_total else ""
-            self._bars.update(self._stage, completed=self._stage_done, count=share)
-            self._bars.update(self._whole, completed=self._done_passes)
+            self.bars.update(self._whole, completed=self._done_passes)
         elif monotonic() - self._spoke > LINE_SECONDS:
-            self._spoke = monotonic()
-            self.say(f"{self._what}: {self._share()}, {self._left()}")
-
-    def _share(self) -> str:
-        if not self._stage_total:
-            return f"{self._stage_done:,} images"
-        return f"{min(100.0, 100 * self._stage_done / self._stage_total):.0f} %"
+            self.say(f"{'; '.join(lane.share for lane in self.lanes if lane.share)}, {self._left()}")
 
     def _left(self) -> str:
         share = self._done_passes / self._passes
@@ -128,5 +126,69 @@ class Display:
     def cell_done(self, line: str) -> None:
         """Count a cell and say how it ended."""
         self._done_cells += 1
-        self._bars.update(self._whole, count=f"{self._done_cells}/{self._cells}")
+        self.bars.update(self._whole, count=f"{self._done_cells}/{self._cells}")
         self.say(f"[{self._done_cells}/{self._cells}] {line}")
+
+
+class Lane:
+    """The part of a display that shows the cell of one worker.
+
+    Args:
+        display: The display.
+        number: Its place, counted from 0.
+    """
+
+    def __init__(self, display: Display, number: int) -> None:
+        self._display = display
+        self._number = number
+        self._bar: TaskID | None = None
+        self._what = ""
+        self._total: int | None = None
+        self._done = 0
+
+    def say(self, message: str) -> None:
+        """Print a line."""
+        self._display.say(message)
+
+    @contextmanager
+    def stage(self, what: str, passes: int | None) -> Iterator[None]:
+        """Show a stage while it runs."""
+        self.begin(what, passes)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self, what: str, passes: int | None) -> None:
+        """Show that a stage begins; `passes` are the images it will read, None if not known."""
+        self._bar = self._display.bars.add_task(what, total=passes, count="", lane=self._number)
+        self._what, self._total, self._done = what, passes, 0
+
+    def advance(self, images: int) -> None:
+        """Count images read in the current stage."""
+        if self._bar is None:
+            return
+        self._done += images
+        if self._display.live:
+            share = f"{100 * self._done / self._total:.0f} %" if self._total else ""
+            self._display.bars.update(self._bar, completed=self._done, count=share)
+        # What a method reads more or less than was thought does not move the whole bar.
+        self._display.count(images if self._total is not None and self._done <= self._total else 0)
+
+    def end(self) -> None:
+        """Show that the stage is over; nothing if there is none."""
+        if self._bar is None:
+            return
+        if self._total is not None:
+            self._display.count(self._total - min(self._done, self._total))
+        self._display.bars.remove_task(self._bar)
+        self._bar = None
+
+    @property
+    def share(self) -> str:
+        """The stage with what of it is done, "" between two stages."""
+        if self._bar is None:
+            return ""
+        if not self._total:
+            return f"{self._what}: {self._done:,} images"
+        return f"{self._what}: {min(100.0, 100 * self._done / self._total):.0f} %"

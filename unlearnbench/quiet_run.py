@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unlearnbench.executor import choose_devices, run_plan
 from unlearnbench.plan import Plan
 from unlearnbench.progress import Display
 from unlearnbench.record import Record, finished_records
-from unlearnbench.runner import Runner, choose_device
 from unlearnbench.store import Store
 
 
@@ -31,4 +31,4 @@ def run_quietly(
     if len(finished) == len(plan.cells):
         return [finished[cell.id] for cell in plan.cells]
     with Display(Console(file=io.StringIO()), len(plan.cells), 1) as display:
-        return Runner(plan, output, store, choose_device(device), display).run()
+        return run_plan(plan, output, store, choose_devices(device), display)

@@ -117,8 +117,8 @@ class Measured(Part):
 class Record(Part):
     """One cell: a method on a problem with a seed.
 
-    Fractions are in [0, 1]. `image_reads` counts the images that the method read, by kind. `hash` is that of
-    everything else in the file.
+    Fractions are in [0, 1]. `image_reads` counts the images that the method read, by kind; `networks` the different
+    networks that it ran, None where no method ran. `hash` is that of everything else in the file.
     """
 
     schema_version: Literal[1]
@@ -138,6 +138,7 @@ class Record(Part):
     measured: Measured
     hash: str
     epochs: tuple[EpochRecord, ...] = ()
+    networks: int | None = None
 
     def value(self, metric: str) -> float | None:
         """Return a metric's value, None if it has none."""
@@ -184,6 +185,7 @@ def make_record(
     environment: dict[str, Any],
     measured: Measured,
     epochs: tuple[EpochRecord, ...] = (),
+    networks: int | None = None,
 ) -> Record:
     """Return the record of a cell."""
     record = Record(
@@ -204,6 +206,7 @@ def make_record(
         measured=measured,
         hash="",
         epochs=epochs,
+        networks=networks,
     )
     return with_hash(record)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlearnbench.components import HEADLINE
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.record import Record, read_record, record_paths
-from unlearnbench.resolve import HEADLINE
 
 SUBMISSIONS = "submissions"
 REFERENCES = {"original": "Original", "fdr": "FDR"}

@@ -1,4 +1,4 @@
-"""The executor: walks a plan in the order of its dependencies and leaves a record of every cell."""
+"""Runs the cells of a plan: what a cell needs is made or found in the store, then its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unlearnbench.environment import environment, peak_memory, processor_name, reset_peak_memory
+from unlearnbench.environment import cores, environment, peak_memory, processor_name, reset_peak_memory
 from unlearnbench.epochs import judge_epochs
 from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.extraction import write_features
@@ -29,10 +29,11 @@ from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.measurement import Costs, References
 from unlearnbench.naming import content_id
+from unlearnbench.network_count import networks_that_run
 from unlearnbench.networks import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.options import call_arguments
 from unlearnbench.plan import Cell, Plan, ReferenceModel
-from unlearnbench.progress import Display
+from unlearnbench.progress import Told
 from unlearnbench.randomness import own_random_state
 from unlearnbench.record import (
     EpochRecord,
@@ -41,9 +42,7 @@ from unlearnbench.record import (
     MetricRecord,
     Record,
     Status,
-    finished_records,
     make_record,
-    write_record,
 )
 from unlearnbench.registry import find
 from unlearnbench.snapshots import Snapshots
@@ -60,21 +59,21 @@ SMALL_IMAGE = 256
 EPOCHS = "epochs"
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of a `--device` value; `auto` is the first GPU, else the CPU.
+# What the user allows: OMP_NUM_THREADS, or as many as torch finds right for this machine.
+ALLOWED_THREADS = torch.get_num_threads()
 
-    Raises:
-        UnlearnBenchError: If torch does not know it or cannot use it.
+
+def thread_count(device: torch.device, shape: tuple[int, ...], jobs: int) -> int:
+    """Return how many threads a process computes with.
+
+    Args:
+        device: Where it computes.
+        shape: Shape of the stored images.
+        jobs: How many such processes share the cores.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    # torch raises RuntimeError, AssertionError or others, by the kind of device and how it was built.
-    except Exception as error:
-        raise UnlearnBenchError(f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}") from error
-    return device
+    if device.type == "cpu" and math.prod(shape) <= SMALL_IMAGE:
+        return 1
+    return ALLOWED_THREADS if jobs == 1 else max(1, min(ALLOWED_THREADS, cores() // jobs))
 
 
 class Runner:
@@ -85,19 +84,23 @@ class Runner:
         output: The output folder.
         store: Its store.
         device: Where to compute.
-        display: What the user sees.
+        told: Is told how the work goes on.
+        jobs: How many processes the run has; this is one of them.
+
+    Attributes:
+        broken: Why reference models that cannot be made failed, by their names in the store.
     """
 
-    def __init__(self, plan: Plan, output: Path, store: Store, device: torch.device, display: Display) -> None:
+    def __init__(self, plan: Plan, output: Path, store: Store, device: torch.device, told: Told, jobs: int = 1) -> None:
         self.plan = plan
         self.output = output
         self.store = store
         self.device = device
-        self.display = display
+        self.told = told
+        self.jobs = jobs
         self.recipe = TrainingRecipe(**{**plan.cells[0].problem.recipe, **_tuples(plan.cells[0].problem.recipe)})
-        self._broken: dict[str, str] = {}
-        if device.type == "cpu" and math.prod(plan.cells[0].problem.info.shape) <= SMALL_IMAGE:
-            torch.set_num_threads(1)
+        self.broken: dict[str, str] = {}
+        torch.set_num_threads(thread_count(device, plan.cells[0].problem.info.shape, jobs))
         self._epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
     @cached_property
@@ -110,25 +113,11 @@ class Runner:
         """What this run runs on."""
         cuda = self.device.type == "cuda"
         name = torch.cuda.get_device_name(self.device) if cuda else f"{processor_name()} ({self.device.type})"
-        return environment(name, resolve_precision(self.recipe.precision, self.device), torch.get_num_threads())
+        precision = resolve_precision(self.recipe.precision, self.device)
+        # Seconds were measured beside the other processes.
+        return {**environment(name, precision, torch.get_num_threads()), "jobs": self.jobs}
 
-    def run(self) -> list[Record]:
-        """Run all cells that are not done yet and return the records of all, in the plan's order."""
-        finished = finished_records(self.plan, self.output, self.store)
-        self._check_weights()
-        records = []
-        for cell in self.plan.cells:
-            record = finished.get(cell.id)
-            if record is None:
-                record = self._run_cell(cell)
-                write_record(record, self.output / "records" / cell.path)
-                self.display.cell_done(_outcome(record))
-            else:
-                self.display.cell_done(f"{_outcome(record)} (done before)")
-            records.append(record)
-        return records
-
-    def _check_weights(self) -> None:
+    def check_weights(self) -> None:
         """Try all weights that the manifest names on their networks, before anything is trained.
 
         Raises:
@@ -141,22 +130,38 @@ class Runner:
             if network.start is not None:
                 network.build(0, "original")
 
-    def _run_cell(self, cell: Cell) -> Record:
+    def run_cell(self, cell: Cell) -> Record:
         """Make everything a cell needs and return its record; a fault ends in a record too."""
         try:
-            folder = self._features(cell)
-            return self._judge(cell, folder)
-        except NotApplicable as error:
-            return self._record(cell, "not_applicable", str(error))
-        except UnlearnBenchError as error:
-            return self._record(cell, "failed", str(error), epochs=self._epochs_of_failed.get(cell.id, ()))
+            return self._judge(cell, self._features(cell))
         # Unlearners are foreign code: whatever one raises must not stop the others.
         except (Exception, SystemExit) as error:
+            return self._fault(cell, error)
+
+    def make(self, cell: Cell) -> Record | None:
+        """Make a cell's model and features; return its record only if that fails."""
+        try:
+            self._features(cell)
+        except (Exception, SystemExit) as error:
+            return self._fault(cell, error)
+        return None
+
+    def _fault(self, cell: Cell, error: Exception | SystemExit) -> Record:
+        """Return the record of a cell that raised an exception."""
+        if isinstance(error, NotApplicable):
+            return self._record(cell, "not_applicable", str(error))
+        reason = str(error)
+        if not isinstance(error, UnlearnBenchError):
+            reason = _reason(error)
             log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(traceback.format_exc())
-            self.display.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-            return self._record(cell, "failed", _reason(error), epochs=self._epochs_of_failed.get(cell.id, ()))
+            log.write_text("".join(traceback.format_exception(error)))
+            self.told.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
+        return self._record(cell, "failed", reason, epochs=self._epochs_of_failed.get(cell.id, ()))
+
+    def failed(self, cell: Cell, reason: str) -> Record:
+        """Return the record of a cell that ended without one of its own."""
+        return self._record(cell, "failed", reason)
 
     def _judge(self, cell: Cell, folder: Path) -> Record:
         """Compute the metrics from the features alone."""
@@ -185,6 +190,7 @@ class Runner:
             peak=facts["peak_memory_bytes"],
             speed_up=self._speed_up(cell, references),
             epochs=tuple(EpochRecord(**epoch) for epoch in facts.get("epochs", ())),
+            networks=facts.get("networks"),
         )
 
     def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
@@ -249,6 +255,7 @@ class Runner:
         peak: int | None = None,
         speed_up: float | None = None,
         epochs: tuple[EpochRecord, ...] = (),
+        networks: int | None = None,
     ) -> Record:
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         return make_record(
@@ -265,6 +272,7 @@ class Runner:
                 finished_at=finished_at, seconds=seconds or {}, peak_memory_bytes=peak, speed_up_seconds=speed_up
             ),
             epochs=epochs,
+            networks=networks,
         )
 
     def _features(self, cell: Cell) -> Path:
@@ -284,7 +292,7 @@ class Runner:
         """Write the features of the weights in a file."""
         model = self._load(self._network(cell), weights)
         limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
-        with self.display.stage(stage, len(self.data.test) + len(self.data.train)):
+        with self.told.stage(stage, len(self.data.test) + len(self.data.train)):
             write_features(
                 path,
                 model,
@@ -292,7 +300,7 @@ class Runner:
                 (self.data.train, self.data.train_part.ids),
                 limited,
                 self._attributes(cell, weights),
-                self.display.advance,
+                self.told.advance,
             )
 
     def _attributes(self, cell: Cell, weights: Path) -> dict[str, Any]:
@@ -319,13 +327,13 @@ class Runner:
         return self.store.get("models", cell.model_id, lambda folder: self._unlearn(cell, original, folder))
 
     def _reference_folder(self, cell: Cell, reference: ReferenceModel) -> Path:
-        if reference.id in self._broken:
-            raise TrainingFailedError(self._broken[reference.id])
+        if reference.id in self.broken:
+            raise TrainingFailedError(self.broken[reference.id])
         try:
             return self.store.get("models", reference.id, lambda folder: self._train(cell, reference, folder))
         except TrainingFailedError as error:
             # Its other methods need not train it again to fail the same way.
-            self._broken[reference.id] = f"the {reference.role} model of seed {reference.seed} failed: {error}"
+            self.broken[reference.id] = f"the {reference.role} model of seed {reference.seed} failed: {error}"
             raise
 
     def _train(self, cell: Cell, reference: ReferenceModel, folder: Path) -> dict[str, Any]:
@@ -338,7 +346,7 @@ class Runner:
         positions = torch.nonzero(wanted).flatten()
         self._start_measuring()
         name = f"training {reference.role} model, seed {reference.seed}"
-        with self.display.stage(name, reference.image_passes), own_random_state(0):
+        with self.told.stage(name, reference.image_passes), own_random_state(0):
             training = ReferenceTraining(
                 model,
                 self.data.train,
@@ -346,7 +354,7 @@ class Runner:
                 self.recipe,
                 reference.seed,
                 reference.role,
-                self.display.advance,
+                self.told.advance,
                 self.store.say,
             )
             seconds = training.train(folder / CHECKPOINT)
@@ -380,15 +388,16 @@ class Runner:
             cell.seed,
             lambda: network.build(cell.seed, "original"),
             keep=self._keeper(cell),
-            advance=self.display.advance,
+            advance=self.told.advance,
             watcher=snapshots,
         )
         task.watch(model)
         self._start_measuring()
         try:
             with (
-                self.display.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
+                self.told.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
                 own_random_state(derived_seed(cell.seed, "unlearner")),
+                networks_that_run(model) as networks,
             ):
                 started = time.monotonic()
                 unlearned = function(model, task, **arguments)
@@ -399,7 +408,7 @@ class Runner:
             self._epochs_of_failed[cell.id] = self._epochs(cell, snapshots, None)
             raise
         save_network(unlearned, folder / MODEL_FILE)
-        facts = self._model_facts({"unlearn": seconds}, reads, task.details)
+        facts = {**self._model_facts({"unlearn": seconds}, reads, task.details), "networks": networks.number}
         epochs = self._epochs(cell, snapshots, unlearned)
         if snapshots is not None and snapshots.taken and not epochs:
             facts["details"]["epochs"] = "the task does not know the returned model; the method should call task.watch"
@@ -508,14 +517,3 @@ def _first_line(text: str) -> str:
 
 def _name(cell: Cell) -> str:
     return f"{cell.method.label}, seed {cell.seed}"
-
-
-def _outcome(record: Record) -> str:
-    """Return one line on how a cell ended."""
-    name = f"{record.method.label}, seed {record.seed}"
-    if record.status != "done":
-        return f"{name}: {record.status.replace('_', ' ')}: {record.reason}"
-    shown = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
-    values = {short: record.value(metric) for short, metric in shown.items()}
-    parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
-    return f"{name}: {', '.join(parts)}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearnbench.components import HEADLINE
 from unlearnbench.declaration import RANGES, Range, Search
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.held_out import without_test_images
@@ -17,7 +18,8 @@ from unlearnbench.quiet_run import run_quietly
 from unlearnbench.ranking import CANE_GATE, Row, rows_by_problem
 from unlearnbench.record import Record
 from unlearnbench.registry import find
-from unlearnbench.resolve import HEADLINE, Method, Problem, Resolved, resolve
+from unlearnbench.resolve import resolve
+from unlearnbench.resolved import Method, Problem, Resolved
 
 if TYPE_CHECKING:
     import optuna

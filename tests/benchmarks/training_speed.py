@@ -93,6 +93,9 @@ def textbook() -> Ratio:
         Subset(PilImages(), range(IMAGES)), 64, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True
     )
 
+    # The textbook says nothing of memory formats.
+    model.to(memory_format=torch.contiguous_format)
+
     def loop() -> None:
         steps(model, ((images.to(device()), labels.to(device())) for images, labels in loader), "float32")
 

@@ -128,6 +128,8 @@ def _draw(
         linestyle=style,
         elinewidth=0.7,
         capsize=2,
+        # The method lies over the references where they meet.
+        zorder=2 if rows[0].is_reference else 3,
         **look.line(markersize=4),
     )
 

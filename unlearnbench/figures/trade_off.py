@@ -42,12 +42,12 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
         percent_axis(axes, "x", short)
     percent_axis(panels[0], "y", "CAne")
     _mark_retrained(panels[1], rows)
-    _squeeze(panels[0], [100 * value for row in rows for value in row.values(SHORT["CAne"]).values()], gate)
+    _squeeze(panels, [100 * value for row in rows for value in row.values(SHORT["CAne"]).values()], gate)
     legend_below(figure, panels[0], LEGEND_COLUMNS)
     title = (
         f"CAne against FAe and FPAe ({caption}): means over seeds, each seed faint. The dashed line is FDR's FPAe, the "
-        f"dotted one the CAne that a method must keep (Original's, less {100 * CANE_GATE:g} points); far below it the "
-        "axis is squeezed where a method lies there."
+        f"dotted one the CAne that a method must keep (Original's, less {100 * CANE_GATE:g} points); far below it, "
+        "where a method lies there, the axis is squeezed and shaded."
     )
     return Drawing(name, title, figure, [line for row in rows for line in _lines(row)])
 
@@ -82,15 +82,18 @@ def _mark_retrained(axes: Axes, rows: Iterable[Row]) -> None:
         axes.axvline(100 * level, color=BLUE, linestyle="--", linewidth=0.8, zorder=1)
 
 
-def _squeeze(axes: Axes, heights: Sequence[float], gate: float | None) -> None:
+def _squeeze(panels: Sequence[Axes], heights: Sequence[float], gate: float | None) -> None:
     """Give what lies far below the gate a quarter of the axis, if most of it would be empty for its sake."""
     low, high = min(heights), max(heights)
     if gate is None or not 100 * gate - low > 1.5 * (high - 100 * gate) > 0:
         return
     bend = 100 * gate - 0.4 * (high - 100 * gate)
     top, bottom = high + 0.08 * (high - bend), low - 0.08 * (bend - low)
+    axes = panels[0]
     axes.set_yscale("function", functions=_bent(bottom, bend, top))
     axes.set_ylim(bottom, top)
+    for panel in panels:
+        panel.axhspan(bottom, bend, color="#eeeeee", zorder=0)
     axes.set_yticks([*_ticks(bottom, bend, 2)[:2], *_ticks(bend, top, 4)])
     axes.yaxis.set_major_formatter("{x:g}")
 

@@ -1,0 +1,187 @@
+"""The plugins that a manifest names, with all their options: methods, metrics, data set, network."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+from unlearnbench import __version__
+from unlearnbench.errors import PluginError
+from unlearnbench.manifest import LabelledChoice, ManifestFile
+from unlearnbench.options import resolve_options
+from unlearnbench.registry import Kind, find
+from unlearnbench.resolved import Component, Method, Metric
+from unlearnbench.source import source_hash
+from unlearnbench.toml_lines import KeyPath
+
+HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+# Beside them in every record: name and the options that differ from the defaults. All come from features alone.
+STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("forget_prototype_accuracy", {"prototypes": "limited"}),
+    ("forget_prototype_accuracy", {"distance": "cosine"}),
+    ("retain_prototype_accuracy", {}),
+    ("normalised_gap", {}),
+    ("probe_recovery", {"shots": 1}),
+    ("probe_recovery", {"shots": 5}),
+    ("probe_recovery", {"shots": 10}),
+    ("probe_recovery", {}),
+    ("forget_neighbour_accuracy", {}),
+    ("forget_neighbour_accuracy", {"neighbours": 20, "distance": "cosine"}),
+    ("few_shot_relearning", {}),
+    ("linear_cka", {"reference": "original", "images": "forget"}),
+    ("linear_cka", {"reference": "original", "images": "retain"}),
+    ("linear_cka", {"reference": "retrained", "images": "forget"}),
+    ("linear_cka", {"reference": "retrained", "images": "retain"}),
+    ("prediction_matrix", {}),
+    ("prediction_entropy", {}),
+    ("near_class_gap", {}),
+    ("membership_inference", {}),
+    ("js_divergence", {"images": "forget"}),
+    ("js_divergence", {"images": "retain"}),
+    ("speed_up", {}),
+)
+
+
+def find_component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
+    """Look up a plugin and complete its options; note faults in `file`."""
+    section: Any = file.raw
+    for part in path:
+        section = section.get(part) if isinstance(section, dict) else section[int(part)]
+        if section is None:
+            return None
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        return None
+    given = section.get("options", {})
+    return _lookup(file, kind, path, section["name"], given if isinstance(given, dict) else {})
+
+
+def _lookup(
+    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
+) -> Component | None:
+    try:
+        plugin = find(kind, name)
+        options, faults = resolve_options(plugin, given)
+    except PluginError as error:
+        file.fault((*path, "name"), str(error))
+        return None
+    for key, message in faults.items():
+        file.fault((*path, "matrix" if key in matrix else "options", key), message)
+    if faults:
+        return None
+    return Component(name, options, plugin.distribution, plugin.version, plugin.source)
+
+
+def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield label and options for every combination of a choice's matrix."""
+    label = choice.label or choice.name
+    for values in itertools.product(*choice.matrix.values()):
+        setting = dict(zip(choice.matrix, values, strict=True))
+        yield variant_label(label, setting), {**choice.options, **setting}
+
+
+def variant_label(label: str, setting: dict[str, Any]) -> str:
+    """Return a label with the options that tell it from others: "probe_recovery shots=5"."""
+    return " ".join([label, *(f"{key}={_plain(value)}" for key, value in setting.items())])
+
+
+def _plain(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub(r"[^A-Za-z0-9._+-]+", ",", text).strip(",")
+
+
+def _labelled(
+    file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
+) -> Iterator[tuple[str, Component]]:
+    """Yield label and component of every entry of a list; note faults, doubled labels among them."""
+    taken: dict[str, int | None] = dict.fromkeys(reserved)
+    entries = file.raw.get(key)
+    if key not in file.sections and isinstance(entries, list):
+        # One entry is not well formed; the names and options of the others are looked up all the same.
+        for index in range(len(entries)):
+            find_component(file, key, (key, index))
+    for index, choice in enumerate(file.sections.get(key, ())):
+        for name in choice.matrix.keys() & choice.options.keys():
+            file.fault((key, index, "matrix", name), f"{name!r} stands among the options too; keep one")
+        for label, options in _variants(choice):
+            component = _lookup(file, key, (key, index), choice.name, options, choice.matrix)
+            slug = label_slug(label)
+            if slug not in taken:
+                taken[slug] = index
+                if component is not None:
+                    yield label, component
+            elif component is not None or choice.label:
+                file.fault((key, index, "label" if choice.label else "name"), _doubled(label, key, taken[slug], index))
+
+
+def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
+    """Return the fault of an entry whose label is taken, by the entry `owner` or by a reference (None)."""
+    if owner == index:
+        return f"two combinations of the matrix have the label {label!r}; remove one"
+    claimed = f"the label {label!r} is taken by {key}.{owner}"
+    reference = f"{label!r} is the name of a reference, which is always there"
+    return f"{reference if owner is None else claimed}\n  Give this entry a label of its own: label = ..."
+
+
+def label_slug(label: str) -> str:
+    """Return a label as it stands in file names."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", label)
+
+
+def references() -> tuple[Method, Method]:
+    """Return the reference methods: Original and FDR (full data retraining)."""
+    source = source_hash("unlearnbench.training")
+    return (
+        Method("original", {}, "unlearnbench", __version__, source, label="original", role="reference"),
+        Method("fdr", {}, "unlearnbench", __version__, source, label="fdr", role="reference"),
+    )
+
+
+def find_methods(file: ManifestFile) -> tuple[Method, ...]:
+    """Return the references and the manifest's unlearners; note faults in `file`."""
+    reserved = references()
+    found = tuple(
+        Method(**vars(component), label=label, role="unlearner")
+        for label, component in _labelled(file, "unlearners", tuple(method.label for method in reserved))
+    )
+    return (*reserved, *found)
+
+
+def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:
+    """Return the headline metrics, the standard ones and the manifest's own; those take the place of equal labels."""
+    named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
+    usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
+    usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}
+    for label, (name, options) in usual.items():
+        if label not in named:
+            component = _lookup(file, "metrics", ("metrics",), name, options)
+            if component is not None:
+                named[label] = Metric(**vars(component), label=label)
+    ordered = [*usual, *(label for label in named if label not in usual)]
+    return tuple(named[label] for label in ordered if label in named)
+
+
+def standard_metrics() -> tuple[Metric, ...]:
+    """Return the metrics that stand in every record, headline metrics first.
+
+    Raises:
+        PluginError: If one is not installed.
+    """
+    found = []
+    for name, given in [*((label, dict[str, Any]()) for label in HEADLINE), *STANDARD]:
+        found.append(metric(name, given, variant_label(name, given)))
+    return tuple(found)
+
+
+def metric(name: str, given: dict[str, Any], label: str) -> Metric:
+    """Return an installed metric with options.
+
+    Raises:
+        PluginError: If it is not installed or does not take the options.
+    """
+    plugin = find("metrics", name)
+    options, faults = resolve_options(plugin, given)
+    if faults:
+        raise PluginError("\n".join(faults.values()))
+    return Metric(name, options, plugin.distribution, plugin.version, plugin.source, label)

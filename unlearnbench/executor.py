@@ -1,0 +1,114 @@
+"""The executor: walks a plan in the order of its dependencies, in this process or in several, and keeps the records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import torch
+
+from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.plan import Cell, Plan
+from unlearnbench.progress import Display
+from unlearnbench.record import Record, finished_records, write_record
+from unlearnbench.runner import Runner
+from unlearnbench.schedule import Schedule
+from unlearnbench.store import Store
+from unlearnbench.workers import Workers
+
+
+def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
+    """Return the devices of a `--device` value, for processes to use in turn.
+
+    Args:
+        name: As torch names it, or `auto`: the first GPU, else the CPU. Several processes use all GPUs unless the name
+            has a number.
+        jobs: Number of processes.
+
+    Raises:
+        UnlearnBenchError: If torch does not know it or cannot use it.
+    """
+    if name == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        # torch raises RuntimeError, AssertionError or others, by the kind of device and how it was built.
+        except Exception as error:
+            raise UnlearnBenchError(f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}") from error
+    if jobs > 1 and device.type == "cuda" and device.index is None:
+        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    return (device,)
+
+
+def run_plan(
+    plan: Plan, output: Path, store: Store, devices: Sequence[torch.device], display: Display, jobs: int = 1
+) -> list[Record]:
+    """Run all cells that are not done yet and return the records of all, in the plan's order.
+
+    Args:
+        plan: What to run.
+        output: The output folder.
+        store: Its store.
+        devices: Where to compute: several processes use them in turn, one the first.
+        display: What the user sees, with a lane for each process.
+        jobs: How many cells run at a time: 1 in this process, more in as many others.
+
+    Raises:
+        InvalidFileError: If weights that the manifest names do not fit.
+        StoreError: If a record cannot be written.
+    """
+    finished = finished_records(plan, output, store)
+    runner = Runner(plan, output, store, devices[0], display.lanes[0], jobs)
+    runner.check_weights()
+    records = {}
+    walk = _one_by_one(runner, finished) if jobs == 1 else _side_by_side(runner, finished, devices, display)
+    # Closed at once, whatever happens here: workers must not go on behind the user's back.
+    with contextlib.closing(walk):
+        for cell, record in walk:
+            records[cell.id] = record
+            if cell.id in finished:
+                display.cell_done(f"{_outcome(record)} (done before)")
+            else:
+                write_record(record, output / "records" / cell.path)
+                display.cell_done(_outcome(record))
+    return [records[cell.id] for cell in plan.cells]
+
+
+Walk = Generator[tuple[Cell, Record], None, None]
+
+
+def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
+    """Yield every cell with its record, in the plan's order."""
+    for cell in runner.plan.cells:
+        yield cell, finished.get(cell.id) or runner.run_cell(cell)
+
+
+def _side_by_side(
+    runner: Runner, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
+) -> Walk:
+    """Yield every cell with its record as they come: what was done before, then what workers do."""
+    cells = runner.plan.cells
+    yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
+    schedule = Schedule(cells, finished)
+    with Workers(runner, devices, display.lanes) as workers:
+        while not schedule.over:
+            while workers.free and (task := schedule.take()):
+                workers.give(task)
+            for task, record in workers.wait():
+                schedule.end(task, recorded=record is not None)
+                if record is not None:
+                    yield task.cell, record
+
+
+def _outcome(record: Record) -> str:
+    """Return one line on how a cell ended."""
+    name = f"{record.method.label}, seed {record.seed}"
+    if record.status != "done":
+        return f"{name}: {record.status.replace('_', ' ')}: {record.reason}"
+    shown = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
+    values = {short: record.value(metric) for short, metric in shown.items()}
+    parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
+    return f"{name}: {', '.join(parts)}"
