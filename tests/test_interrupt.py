@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from conftest import FinishedRun
 from helpers import cli, comparable_records, fake_distribution, manifest_text, start, write_manifest
+
+from unlearnbench.record import read_record, with_hash, write_record
 
 # Writes a checkpoint after every epoch.
 RUN = (
@@ -88,3 +91,20 @@ def test_two_runs_on_one_output_folder_share_their_work(finished: FinishedRun, t
     assert "Original" in results[0][0]
     assert comparable_records(output) == comparable_records(finished.output)
     assert "another run is making models/" in results[0][1] + results[1][1]
+
+
+def test_what_was_judged_while_a_reference_had_failed_is_judged_again(finished: FinishedRun, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    shutil.copytree(finished.output, output)
+    (path,) = output.glob("records/*/*/folnrc/seed-0.json")
+    record = read_record(path)
+    gap = record.metrics["normalised_gap"]
+    lacking = gap.model_copy(
+        update={"status": "failed", "value": None, "reason": "no references: fdr of seed 0 failed"}
+    )
+    changed = record.model_copy(update={"metrics": {**record.metrics, "normalised_gap": lacking}})
+    write_record(with_hash(changed), path)
+    done = cli("run", finished.manifest, "-o", output, "--device", "cpu")
+    assert done.code == 0
+    assert sum("(done before)" in line for line in done.err.splitlines()) == 9
+    assert comparable_records(output) == comparable_records(finished.output)

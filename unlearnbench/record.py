@@ -18,6 +18,8 @@ from unlearnbench.store import Store, write_json
 SCHEMA = 1
 
 Status = Literal["done", "failed", "not_applicable"]
+# How the reason begins for which a metric that compares with Original or FDR has no value while one of them failed.
+NO_REFERENCES = "no references: "
 
 
 class Part(BaseModel):
@@ -139,6 +141,11 @@ class Record(Part):
     hash: str
     epochs: tuple[EpochRecord, ...] = ()
     networks: int | None = None
+
+    @property
+    def lacks_references(self) -> bool:
+        """Whether it was judged while Original or FDR had failed; they may be there by now."""
+        return any((metric.reason or "").startswith(NO_REFERENCES) for metric in self.metrics.values())
 
     def value(self, metric: str) -> float | None:
         """Return a metric's value, None if it has none."""
@@ -282,8 +289,8 @@ def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
 def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
     """Return the records of a plan's cells that need no work, by cell id.
 
-    A record counts if it is whole, belongs to the cell as planned now, did not fail, and the files that it
-    rests on are in the store. What is damaged is named.
+    A record counts if it is whole, belongs to the cell as planned now, did not fail, was not judged without its
+    references, and the files that it rests on are in the store. What is damaged is named.
     """
     found = {}
     for cell in plan.cells:
@@ -295,7 +302,7 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
         except InvalidFileError as error:
             store.say(f"{error}; it is made again")
             continue
-        if record.cell != cell.id or record.status == "failed":
+        if record.cell != cell.id or record.status == "failed" or record.lacks_references:
             continue
         if record.status == "not_applicable" or (
             store.has("models", cell.model_id) and store.has("features", cell.features_id)
