@@ -140,7 +140,8 @@ def test_a_manifest_beside_the_fast_one_shares_its_reference_models(name: str) -
 
 
 # One manifest goes through all methods; the others through those that differ in where they start and what they touch,
-# as far as the network is small enough to search it in a few seconds.
+# as far as the network is small enough to search it in a few seconds. Training a deep network anew on one image of each
+# class ends in numbers that are not finite, batch norm having nothing to average.
 @pytest.mark.parametrize(
     ("name", "methods"),
     [
@@ -151,7 +152,7 @@ def test_a_manifest_beside_the_fast_one_shares_its_reference_models(name: str) -
         ("cub200", ["wd", "tslnrc"]),
         ("imagenet1k-resnet18", ["wd", "tslnrc", "erwp"]),
         ("imagenet1k-resnet50", ["wd", "erwp"]),
-        ("imagenet1k-mobilenetv2", ["wd", "tslnrc", "erwp"]),
+        ("imagenet1k-mobilenetv2", ["wd", "erwp"]),
     ],
 )
 def test_a_shortened_manifest_runs_to_a_table(
