@@ -70,7 +70,7 @@ def test_every_command_of_the_readme_is_there(capsys: pytest.CaptureFixture[str]
     assert all(name in shown for name in [*commands, "show", "relevance"])
 
 
-def test_the_table_is_that_of_the_committed_records() -> None:
-    (rows,) = rows_by_problem(load_records(ROOT / "leaderboard" / "records"))
-    for row in rows:
-        assert f"| {' | '.join(cells(row, rows))} |" in README
+def test_the_tables_are_those_of_the_committed_records() -> None:
+    for rows in rows_by_problem(load_records(ROOT / "leaderboard" / "records")):
+        for row in rows:
+            assert f"| {' | '.join(cells(row, rows))} |" in README
