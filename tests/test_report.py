@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import statistics
 import struct
@@ -19,8 +20,10 @@ from unlearnbench.features import open_features
 from unlearnbench.figures.feature_map import fitted, turned
 from unlearnbench.figures.style import COLUMN, DOTS_PER_INCH, looks, new_figure, styled
 from unlearnbench.record import Record, load_records
+from unlearnbench.report import write_report
 
 PAPER = Path(__file__).parents[1] / "manifests" / "paper"
+COMMITTED = Path(__file__).parents[1] / "leaderboard" / "reproduction"
 TWINS = (
     "table1-digits",
     "table2-losses-digits",
@@ -373,3 +376,17 @@ def test_an_experiment_knows_what_its_manifest_varies(runs: Path) -> None:
     assert found["table3-forget-classes-digits"].varied_problem == ("forget classes",)
     assert found["table2-losses-digits"].varied_options == ("l_e", "l_kd")
     assert not found["figure2-epochs-digits"].has_matrix
+
+
+def test_the_committed_numbers_and_claims_are_what_their_records_give(tmp_path: Path) -> None:
+    # Not the pictures: some need the features, and all the same matplotlib.
+    write_report(COMMITTED, tmp_path, paper=True, figures=())
+    for path in (tmp_path / "paper.md", *(tmp_path / "tables").iterdir()):
+        assert path.read_bytes() == (COMMITTED / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_every_link_of_the_committed_report_leads_to_a_file() -> None:
+    for page in COMMITTED.glob("*.md"):
+        targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
+        assert targets or page.name == "paper.md"
+        assert [target for target in targets if not (COMMITTED / target).is_file()] == []
