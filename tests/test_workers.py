@@ -31,6 +31,7 @@ METHODS = """
 import multiprocessing
 import os
 import signal
+import time
 def dies(model, task):
     if multiprocessing.parent_process() is None:
         raise RuntimeError("this is no worker")
@@ -39,12 +40,18 @@ def leaves(model, task):
     if multiprocessing.parent_process() is None:
         raise RuntimeError("this is no worker")
     os._exit(3)
+def falls_silent_first(model, task):
+    if multiprocessing.parent_process() is None:
+        raise RuntimeError("this is no worker")
+    os.closerange(3, 1000)
+    time.sleep(1.0)
+    os._exit(4)
 def never_ends(model, task):
     while True:
         for images, _ in task.batches(1):
             model(images)
 """
-LABELS = ("dies", "leaves", "never_ends")
+LABELS = ("dies", "leaves", "falls_silent_first", "never_ends")
 
 
 def install(search_path: Path) -> None:
@@ -113,6 +120,16 @@ def test_a_worker_that_dies_is_a_failed_cell_and_is_replaced(search_path: Path, 
     assert found["dies"].environment == found["wd"].environment
     assert f"dies, seed 0: failed: {found['dies'].reason}" in done.err
     assert "Traceback" not in done.err
+    assert done.code == 1
+
+
+def test_a_worker_whose_connection_ends_before_it_does_is_a_failed_cell_too(search_path: Path, tmp_path: Path) -> None:
+    install(search_path)
+    path = write_manifest(tmp_path, manifest_text(entry("falls_silent_first"), WD))
+    done = cli("run", path, "-o", tmp_path / "runs", "--device", "cpu", "--jobs", "2")
+    found = records(tmp_path / "runs")
+    assert found["falls_silent_first"].reason == "its process ended with exit code 4"
+    assert found["wd"].status == "done"
     assert done.code == 1
 
 

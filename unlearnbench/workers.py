@@ -87,8 +87,7 @@ class Workers:
         connection.wait(heard, LOOK_SECONDS)
         for worker in busy:
             task, record = worker.task, worker.news()
-            if not worker.process.is_alive():
-                self._workers[self._workers.index(worker)] = None
+            # One that has died is free too; whoever gives it a task finds that, and starts another.
             if task and not worker.task:
                 yield task, record
 
