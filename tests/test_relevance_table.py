@@ -12,7 +12,7 @@ from helpers import WD, Done, cli, manifest_text, write_manifest
 from safetensors.torch import load_file
 from torch import nn
 
-from unlearnbench import runner
+from unlearnbench import making
 from unlearnbench.record import load_records
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import Network
@@ -123,7 +123,7 @@ def test_a_fresh_model_is_the_original_as_its_training_started(tmp_path: Path, m
             fresh.append(super().fresh_model())
             return fresh[-1]
 
-    monkeypatch.setattr(runner, "UnlearningTask", Spied)
+    monkeypatch.setattr(making, "UnlearningTask", Spied)
     text = manifest_text('[[unlearners]]\nname = "tslnrc"\noptions = { epochs = 1 }', head="seeds = [3]")
     starts: list[Any] = []
     build = Network.build

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearnbench import runner
+from unlearnbench import making
 from unlearnbench.cli import app
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.pipeline import Augmentation, Batches
@@ -159,7 +159,7 @@ def test_a_task_of_a_real_run_leads_to_the_limited_images_alone(
             seen.append(stored_bytes(self) - self.size() * (8 * 8 + 10 * 10))
             return super().batches(*arguments, **options)
 
-    monkeypatch.setattr(runner, "UnlearningTask", Spied)
+    monkeypatch.setattr(making, "UnlearningTask", Spied)
     manifest = tmp_path / "one.toml"
     manifest.write_text(
         """

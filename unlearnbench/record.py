@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,41 +181,50 @@ def problem_record(cell: Cell) -> ProblemRecord:
     )
 
 
-def make_record(
-    plan: Plan,
-    cell: Cell,
-    *,
-    status: Status,
-    reason: str | None,
-    metrics: dict[str, MetricRecord],
-    details: dict[str, Any],
-    image_reads: dict[str, int],
-    files: dict[str, FileRecord],
-    environment: dict[str, Any],
-    measured: Measured,
-    epochs: tuple[EpochRecord, ...] = (),
-    networks: int | None = None,
-) -> Record:
-    """Return the record of a cell."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell came to; the fields are those of `Record` and `Measured`, empty where it came to nothing."""
+
+    status: Status
+    reason: str | None = None
+    metrics: dict[str, MetricRecord] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    image_reads: dict[str, int] = field(default_factory=dict)
+    networks: int | None = None
+    epochs: tuple[EpochRecord, ...] = ()
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    speed_up_seconds: float | None = None
+
+
+def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str, Any]) -> Record:
+    """Return the record of a cell that has just ended, with its hash."""
+    measured = Measured(
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=outcome.seconds,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        speed_up_seconds=outcome.speed_up_seconds,
+    )
     record = Record(
         schema_version=SCHEMA,
         cell=cell.id,
-        status=status,
-        reason=reason,
+        status=outcome.status,
+        reason=outcome.reason,
         manifest_name=plan.resolved.manifest.name,
         manifest=plan.resolved.manifest.model_dump(mode="json"),
         problem=problem_record(cell),
         method=MethodRecord(**vars(cell.method)),
         seed=cell.seed,
-        metrics=metrics,
-        details=details,
-        image_reads=image_reads,
-        files=files,
+        metrics=outcome.metrics,
+        details=outcome.details,
+        image_reads=outcome.image_reads,
+        files=outcome.files,
         environment=environment,
         measured=measured,
         hash="",
-        epochs=epochs,
-        networks=networks,
+        epochs=outcome.epochs,
+        networks=outcome.networks,
     )
     return with_hash(record)
 
