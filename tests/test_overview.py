@@ -29,12 +29,24 @@ def test_mean_ranks_count_a_method_without_a_rank_as_the_one_behind_all() -> Non
     assert found["broken"].interval is None
 
 
-def test_the_interval_is_that_of_the_t_distribution_and_never_below_the_first_rank() -> None:
+def test_the_interval_is_that_of_the_t_distribution_within_the_first_and_the_last_place() -> None:
     second = [record for record in small_board("b") if record.method.label != "good"]
     (weak,) = [method for method in overall(rows_by_problem([*small_board("a"), *second])) if method.label == "weak"]
     low, high = stats.t.interval(0.95, 1, loc=1.5, scale=0.5)
     assert low < 1
-    assert weak.interval == pytest.approx((1.0, high))
+    # Behind good and weak on the first problem, behind weak on the second.
+    assert high > (3 + 2) / 2
+    assert weak.interval == (1.0, 2.5)
+
+
+def test_the_interval_is_cut_only_where_it_leaves_the_places() -> None:
+    records = [
+        record for name in "abcdefgh" for record in small_board(name) if record.method.label != "good" or name in "ab"
+    ]
+    (weak,) = [method for method in overall(rows_by_problem(records)) if method.label == "weak"]
+    ranks = sorted(place.rank for place in weak.places.values())
+    assert ranks == [1, 1, 1, 1, 1, 1, 2, 2]
+    assert weak.interval == pytest.approx((1.0, stats.t.interval(0.95, 7, loc=1.25, scale=stats.sem(ranks))[1]))
 
 
 def test_methods_stand_in_the_order_of_their_mean_ranks() -> None:

@@ -176,8 +176,9 @@ def overview_page(board: Board) -> str:
         f"{GENERATED} [`index.html`](index.html) is the same with plots, to be opened in a browser.",
         "## Methods over all problems",
         _overall_table(board),
-        "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems; none for a "
-        "single problem). A method without a rank on a problem counts there as the one behind all that have one.",
+        "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems, cut at "
+        "the first and last place; none for a single problem). A method without a rank on a problem counts there as the "
+        "one behind all that have one.",
         "## Problems",
     ]
     for problem in board.problems:

@@ -17,10 +17,12 @@ class Place:
     Attributes:
         rank: What counts for the mean: its rank, or the place behind all ranked methods.
         ranked: Whether it has a rank there.
+        last: The place behind all ranked methods.
     """
 
     rank: int
     ranked: bool
+    last: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Overall:
         label: Its name in the tables.
         places: By the problem's slug, where it took part.
         mean_rank: Over those problems.
-        interval: The 95 % t interval of the mean over problems, cut at 1; None for a single problem.
+        interval: The 95 % t interval of the mean over problems, cut at the first and the last place; None for a single
+            problem.
     """
 
     label: str
@@ -56,7 +59,7 @@ def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
         last = 1 + sum(row.rank is not None for row in rows)
         for row in rows:
             if not row.is_reference:
-                place = Place(last if row.rank is None else row.rank, row.rank is not None)
+                place = Place(last if row.rank is None else row.rank, row.rank is not None, last)
                 places.setdefault(row.label, {})[row.problem.slug] = place
     found = [_overall(label, of_label) for label, of_label in places.items()]
     return sorted(found, key=lambda method: (method.mean_rank, -len(method.places), -method.ranked_on, method.label))
@@ -65,6 +68,7 @@ def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
 def _overall(label: str, places: dict[str, Place]) -> Overall:
     ranks = [float(place.rank) for place in places.values()]
     interval = t_interval(ranks)
-    return Overall(
-        label, places, statistics.fmean(ranks), None if interval is None else (max(1.0, interval[0]), interval[1])
-    )
+    if interval is not None:
+        # No mean rank lies beyond; with few problems the t interval does.
+        interval = max(1.0, interval[0]), min(statistics.fmean(place.last for place in places.values()), interval[1])
+    return Overall(label, places, statistics.fmean(ranks), interval)
