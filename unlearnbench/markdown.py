@@ -177,8 +177,8 @@ def overview_page(board: Board) -> str:
         "## Methods over all problems",
         _overall_table(board),
         "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems, cut at "
-        "the first and last place; none for a single problem). A method without a rank on a problem counts there as the "
-        "one behind all that have one.",
+        "the first and last place; none for a single problem). A method without a rank on a problem counts there as "
+        "the one behind all that have one.",
         "## Problems",
     ]
     for problem in board.problems:
