@@ -26,7 +26,7 @@ from helpers import (
 
 from unlearnbench import __version__
 from unlearnbench.naming import did_you_mean
-from unlearnbench.record import read_record
+from unlearnbench.record import load_records, read_record
 from unlearnbench.registry import KINDS, installed, names
 
 
@@ -220,6 +220,21 @@ def test_a_second_run_does_nothing(copied: FinishedRun) -> None:
     assert done.err.splitlines()[0] == "short: all 10 cells are done already"
     assert {path: path.stat().st_mtime_ns for path in copied.output.rglob("*") if path.is_file()} == before
     assert done.out == cli("table", copied.output).out
+
+
+def test_a_manifest_may_get_more_seeds(copied: FinishedRun) -> None:
+    fewer = copied.manifest.read_text()
+    copied.manifest.write_text(fewer.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+    done = cli("run", copied.manifest, "-o", copied.output, "--device", "cpu", "--json")
+    assert done.err.splitlines()[0].startswith("short: 15 cells, 10 done before")
+    assert sorted(row["method"] for row in done.json) == ["erwp", "fdr", "folnrc", "original", "wd"]
+    assert all(row["seeds"] == [0, 1, 2] for row in done.json)
+    assert {tuple(record.manifest["seeds"]) for record in load_records(copied.output)} == {(0, 1, 2)}
+    # And fewer again: what was done stays, and nothing has to be run.
+    copied.manifest.write_text(fewer)
+    assert cli("run", copied.manifest, "-o", copied.output).err.startswith("short: all 10 cells are done already")
+    of_plan = [record for record in load_records(copied.output) if record.seed < 2]
+    assert {tuple(record.manifest["seeds"]) for record in of_plan} == {(0, 1)}
 
 
 def test_another_manifest_shares_what_is_in_the_store(copied: FinishedRun, tmp_path: Path) -> None:

@@ -182,6 +182,13 @@ def test_one_label_with_other_options_gives_two_rows() -> None:
     assert [rank for _, rank in ranks(rows)] == [1, 2]
 
 
+def test_the_order_of_options_tells_no_methods_apart() -> None:
+    # A run has the order of the function's arguments, a file that of the alphabet.
+    made = [make_record("m", 0, options={"b": 1, "a": 2}), make_record("m", 1, options={"a": 2, "b": 1})]
+    (row,) = [row for row in ranked(made) if not row.is_reference]
+    assert [record.seed for record in row.records] == [0, 1]
+
+
 def test_of_two_records_of_one_cell_the_later_one_counts() -> None:
     early = make_record("m", 0, metrics=(0.5, 0.5, 0.9), finished_at="2026-01-01T10:00:00+00:00")
     late = make_record("m", 0, metrics=(0.1, 0.5, 0.9), finished_at="2026-01-01T11:00:00+00:00")

@@ -155,7 +155,7 @@ def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Reco
     """Run a plan; torch is imported only if something is left to do."""
     from unlearnbench.dry_run import known_passes, planned_work
     from unlearnbench.progress import Display
-    from unlearnbench.record import finished_records
+    from unlearnbench.record import kept_records
     from unlearnbench.store import Store
 
     messages = _messages()
@@ -167,7 +167,7 @@ def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Reco
             messages.print(message, markup=False, highlight=False, soft_wrap=True)
 
     store = Store(output / "store", say)
-    finished = finished_records(plan, output, store)
+    finished = kept_records(plan, output, store)
     name = plan.resolved.manifest.name
     if len(finished) == len(plan.cells):
         messages.print(f"{name}: all {len(plan.cells)} cells are done already", highlight=False)

@@ -11,7 +11,7 @@ import torch
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.progress import Display
-from unlearnbench.record import Record, finished_records, write_record
+from unlearnbench.record import Record, kept_records, write_record
 from unlearnbench.runner import Runner
 from unlearnbench.schedule import Schedule
 from unlearnbench.store import Store
@@ -60,7 +60,7 @@ def run_plan(
         InvalidFileError: If weights that the manifest names do not fit.
         StoreError: If a record cannot be written.
     """
-    finished = finished_records(plan, output, store)
+    finished = kept_records(plan, output, store)
     runner = Runner(plan, output, store, devices[0], display.lanes[0], jobs)
     runner.check_weights()
     records = {}

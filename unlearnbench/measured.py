@@ -218,7 +218,7 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     """Return rows without those that differ from another one in their label alone; the one with most seeds stays."""
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: (-len(row.done), row.label)):
-        found.setdefault(row.method.model_copy(update={"label": ""}).model_dump_json(), row)
+        found.setdefault(row.method.model_copy(update={"label": ""}).id, row)
     return list(found.values())
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from unlearnbench.executor import choose_devices, run_plan
 from unlearnbench.plan import Plan
 from unlearnbench.progress import Display
-from unlearnbench.record import Record, finished_records
+from unlearnbench.record import Record, kept_records
 from unlearnbench.store import Store
 
 
@@ -27,7 +27,7 @@ def run_quietly(
         say: Called with a line when the user should know something: a wait, a damaged file.
     """
     store = Store(output / "store", say)
-    finished = finished_records(plan, output, store)
+    finished = kept_records(plan, output, store)
     if len(finished) == len(plan.cells):
         return [finished[cell.id] for cell in plan.cells]
     with Display(Console(file=io.StringIO()), len(plan.cells), 1) as display:

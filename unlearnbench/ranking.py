@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench import intervals
-from unlearnbench.naming import content_id
 from unlearnbench.record import MethodRecord, ProblemRecord, Record
 
 # A method must keep CAne within this of Original's.
@@ -115,7 +114,7 @@ def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
     """
     problems: dict[str, dict[str, dict[int, Record]]] = {}
     for record in records:
-        method = record.method.model_dump_json()
+        method = record.method.id
         seeds = problems.setdefault(record.problem.id, {}).setdefault(method, {})
         known = seeds.get(record.seed)
         # Two manifests can share a cell; the later record of the same cell counts.
@@ -133,7 +132,7 @@ def _rows(methods: dict[str, dict[int, Record]]) -> list[Row]:
     for label, seeds in zip(labels, methods.values(), strict=True):
         records = tuple(seeds[seed] for seed in sorted(seeds))
         first = records[0]
-        shown = f"{label} [{content_id(first.method.model_dump())[:4]}]" if labels.count(label) > 1 else label
+        shown = f"{label} [{first.method.id[:4]}]" if labels.count(label) > 1 else label
         rows.append(Row(first.problem, first.method, shown, records))
     return rows
 

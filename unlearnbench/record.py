@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.naming import content_id
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.store import Store, write_json
 
@@ -63,6 +64,11 @@ class MethodRecord(Part):
     version: str
     source: str
     options: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """A hash of all of it, in whatever order the options stand: in a file it is not that of the run."""
+        return content_id(self.model_dump(mode="json"))
 
 
 class Hits(Part):
@@ -319,6 +325,23 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
             store.has("models", cell.model_id) and store.has("features", cell.features_id)
         ):
             found[cell.id] = record
+    return found
+
+
+def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
+    """Return what `finished_records` does, each record with the plan's manifest, in its file too.
+
+    The manifest may have got other seeds or methods since a record was made; what its cell depends on is the same.
+
+    Raises:
+        StoreError: If a record cannot be written.
+    """
+    manifest = plan.resolved.manifest.model_dump(mode="json")
+    found = finished_records(plan, output, store)
+    for cell in plan.cells:
+        if cell.id in found and found[cell.id].manifest != manifest:
+            found[cell.id] = with_hash(found[cell.id].model_copy(update={"manifest": manifest}))
+            write_record(found[cell.id], output / "records" / cell.path)
     return found
 
 

@@ -129,7 +129,7 @@ def _double_faults(entries: Iterable[Entry]) -> Iterator[str]:
     first: dict[tuple[str, str, int], Entry] = {}
     for entry in entries:
         record = entry.record
-        known = first.setdefault((record.problem.id, record.method.model_dump_json(), record.seed), entry)
+        known = first.setdefault((record.problem.id, record.method.id, record.seed), entry)
         if known is not entry and _result(known.record) != _result(record):
             yield (
                 f"{entry.path}: {record.method.label} with seed {record.seed} is there twice, with other results in "
@@ -146,7 +146,7 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         record = entry.record
-        key = (record.problem.id, record.method.model_dump_json(), record.manifest_name)
+        key = (record.problem.id, record.method.id, record.manifest_name)
         groups.setdefault(key, []).append(entry)
     for (_, _, manifest), group in groups.items():
         record = group[0].record

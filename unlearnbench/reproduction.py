@@ -46,7 +46,7 @@ def read_row(path: Path) -> RecordedRow:
         InvalidFileError: If the records are of several rows, or cannot be used.
     """
     records = [entry.record for entry in read_entries([path])] if path.is_dir() else [read_record(path)]
-    rows = {(record.problem.id, record.method.model_dump_json(), record.manifest_name) for record in records}
+    rows = {(record.problem.id, record.method.id, record.manifest_name) for record in records}
     if len(rows) > 1:
         labels = sorted({record.method.label for record in records})
         raise InvalidFileError(
