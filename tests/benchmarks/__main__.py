@@ -39,7 +39,8 @@ def main() -> None:
         spread = f"{min(found.ratios):.2f} to {max(found.ratios):.2f}"
         wanted = f">= {found.target:g}" if found.target else "-"
         table.add_row(found.what, f"{found.ours:,.0f}", f"{found.theirs:,.0f}", f"{found.median:.2f}", spread, wanted)
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     if "memory" in chosen:
         small, large = evaluation_speed.memory()
         console.print(
