@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from unlearnbench.experiment import experiments
 from unlearnbench.features import open_features
 from unlearnbench.figures.feature_map import fitted, turned
-from unlearnbench.figures.style import COLUMN, DOTS_PER_INCH, looks, new_figure, styled
+from unlearnbench.figures.style import COLUMN, DOTS_PER_INCH, legend_below, looks, new_figure, styled
 from unlearnbench.record import Record, load_records
 from unlearnbench.report import write_report
 
@@ -390,3 +390,17 @@ def test_every_link_of_the_committed_report_leads_to_a_file() -> None:
         targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
         assert targets or page.name == "paper.md"
         assert [target for target in targets if not (COMMITTED / target).is_file()] == []
+
+
+LEGENDS = [("wd", 2), ("erwp-batch-norm-training", 2), ("a name that is too long " * 2, 4)]
+
+
+@pytest.mark.parametrize(("label", "lines"), LEGENDS)
+def test_a_legend_takes_fewer_columns_rather_than_leave_its_figure(label: str, lines: int) -> None:
+    with styled():
+        figure, (axes,) = new_figure()
+        for number in range(4):
+            axes.plot([0], [0], "o", label=f"{label}{number}")
+        assert legend_below(figure, axes, 3) == lines
+        (legend,) = figure.legends
+        assert legend.get_window_extent().width <= figure.bbox.width

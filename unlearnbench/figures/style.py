@@ -6,6 +6,7 @@ with colour-blindness can tell apart; markers say the same a second time. Nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,7 +174,16 @@ def percent_axis(axes: Axes, which: str, label: str, limits: tuple[float, float]
         axes.set(**{f"{which}lim": limits})
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> None:
-    """Put the legend of one of the axes below the whole figure."""
+def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> int:
+    """Put the legend of one of the axes below the whole figure, in fewer columns if it would be wider than that.
+
+    Returns:
+        How many lines it has.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    while True:
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return math.ceil(len(labels) / columns)
+        legend.remove()
+        columns -= 1

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 X_METRICS = ("FAe", "FPAe")
 # The part of the y axis that is left to what lies far below the gate.
 SQUEEZED = 0.25
-LEGEND_COLUMNS = 3
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
@@ -32,8 +31,7 @@ def drawings(source: Source) -> Iterator[Drawing]:
 
 
 def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
-    lines = -(-len(rows) // LEGEND_COLUMNS)
-    figure, panels = new_figure(height=2.15 + 0.16 * lines, columns=2, sharey=True)
+    figure, panels = new_figure(columns=2, sharey=True)
     gate = _gate(rows)
     for axes, short in zip(panels, X_METRICS, strict=True):
         _draw(axes, rows, short)
@@ -43,7 +41,7 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
     percent_axis(panels[0], "y", "CAne")
     _mark_retrained(panels[1], rows)
     _squeeze(panels, [100 * value for row in rows for value in row.values(SHORT["CAne"]).values()], gate)
-    legend_below(figure, panels[0], LEGEND_COLUMNS)
+    figure.set_figheight(2.15 + 0.16 * legend_below(figure, panels[0], 3))
     title = (
         f"CAne against FAe and FPAe ({caption}): means over seeds, each seed faint. The dashed line is FDR's FPAe, the "
         f"dotted one the CAne that a method must keep (Original's, less {100 * CANE_GATE:g} points); far below it, "
