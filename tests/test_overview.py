@@ -52,3 +52,9 @@ def test_the_interval_is_cut_only_where_it_leaves_the_places() -> None:
 def test_methods_stand_in_the_order_of_their_mean_ranks() -> None:
     labels = [method.label for method in overall(rows_by_problem(small_board()))]
     assert labels == ["good", "weak", "absent", "broken", "lossy"]
+
+
+def test_a_method_that_was_not_run_everywhere_stands_below_those_that_were() -> None:
+    second = [record for record in small_board("b") if record.method.label != "good"]
+    found = overall(rows_by_problem([*small_board("a"), *second]))
+    assert [(method.label, method.mean_rank, len(method.places)) for method in found][-1] == ("good", 1.0, 1)

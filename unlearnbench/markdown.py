@@ -178,7 +178,7 @@ def overview_page(board: Board) -> str:
         _overall_table(board),
         "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems, cut at "
         "the first and last place; none for a single problem). A method without a rank on a problem counts there as "
-        "the one behind all that have one.",
+        "the one behind all that have one. Methods that were not run on every problem stand below those that were.",
         "## Problems",
     ]
     for problem in board.problems:

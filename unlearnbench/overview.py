@@ -49,10 +49,11 @@ class Overall:
 
 
 def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
-    """Rank methods over all problems by their mean rank, those on more problems first where it is the same.
+    """Rank methods over all problems by their mean rank: first those that were run on every problem, then the others.
 
     A method without a rank on a problem, because it fails the gate or has no result, counts there as the one behind
-    all that have one. Problems that it was not run on do not count.
+    all that have one. Problems that it was not run on do not count, so its mean rank cannot be held against that of a
+    method that was run on all: a first place on the one easy problem must not lead the table.
     """
     places: dict[str, dict[str, Place]] = {}
     for rows in problems:
@@ -62,7 +63,16 @@ def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
                 place = Place(last if row.rank is None else row.rank, row.rank is not None, last)
                 places.setdefault(row.label, {})[row.problem.slug] = place
     found = [_overall(label, of_label) for label, of_label in places.items()]
-    return sorted(found, key=lambda method: (method.mean_rank, -len(method.places), -method.ranked_on, method.label))
+    return sorted(
+        found,
+        key=lambda method: (
+            len(method.places) < len(problems),
+            method.mean_rank,
+            -len(method.places),
+            -method.ranked_on,
+            method.label,
+        ),
+    )
 
 
 def _overall(label: str, places: dict[str, Place]) -> Overall:

@@ -98,7 +98,8 @@ def _drawing(experiment: Experiment, series: Series, name: str) -> Drawing:
         panels[-1].xaxis.set_major_formatter("{x:g}")
     else:
         names = [str(value) for value, _ in series.rows]
-        panels[-1].set_xticks(places, names, rotation=0 if len("".join(names)) <= NAMES_IN_A_LINE else 20)
+        slanted = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"}
+        panels[-1].set_xticks(places, names, **({} if len("".join(names)) <= NAMES_IN_A_LINE else slanted))
         panels[-1].margins(x=0.15)
     legend_below(figure, panels[0], 3)
     title = (
