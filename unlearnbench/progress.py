@@ -124,7 +124,9 @@ class Display:
         share = self._done_passes / self._passes
         if share < TOO_EARLY:
             return "too early to say how long in all"
-        return f"about {duration((monotonic() - self._started) * (1 / share - 1))} left in all"
+        # While a stage reads more than was thought, the whole stands still and the estimate grows.
+        bound = "at least" if any(lane.longer for lane in self.lanes) else "about"
+        return f"{bound} {duration((monotonic() - self._started) * (1 / share - 1))} left in all"
 
     def cell_done(self, line: str) -> None:
         """Count a cell and say how it ended."""
@@ -173,8 +175,7 @@ class Lane:
             return
         self._done += images
         if self._display.live:
-            share = f"{100 * self._done / self._total:.0f} %" if self._total else ""
-            self._display.bars.update(self._bar, completed=self._done, count=share)
+            self._display.bars.update(self._bar, completed=self._done, count=self._count if self._total else "")
         # What a method reads more or less than was thought does not move the whole bar.
         self._display.count(images if self._total is not None and self._done <= self._total else 0)
 
@@ -188,10 +189,19 @@ class Lane:
         self._bar = None
 
     @property
+    def longer(self) -> bool:
+        """Whether the stage has read more images than were expected, as ERwP's search may."""
+        return self._bar is not None and self._total is not None and self._done > self._total > 0
+
+    @property
     def share(self) -> str:
         """The stage with what of it is done, "" between two stages."""
-        if self._bar is None:
-            return ""
+        return "" if self._bar is None else f"{self._what}: {self._count}"
+
+    @property
+    def _count(self) -> str:
         if not self._total:
-            return f"{self._what}: {self._done:,} images"
-        return f"{self._what}: {min(100.0, 100 * self._done / self._total):.0f} %"
+            return f"{self._done:,} images"
+        if self.longer:
+            return f"{self._done:,} images, {self._total:,} expected"
+        return f"{100 * self._done / self._total:.0f} %"
