@@ -18,6 +18,9 @@ from unlearnbench.record import read_record
 from unlearnbench.registry import find, names
 from unlearnbench.tuning import FAILED, score, suggested
 
+# What folmrcsc lets tune search.
+DECLARED = getattr(find("unlearners", "folmrcsc").load(), RANGES)
+
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 
 
@@ -107,6 +110,29 @@ def test_every_method_gets_the_same_number_of_trials_and_the_record_says_so(tmp_
     assert cli("run", tuned, "-o", tmp_path / "runs", "--only", "wd", "--device", "cpu").code == 0
     record = read_record(record_files(tmp_path / "runs")["wd/seed-1000.json"])
     assert record.manifest["tuning"] == budget
+
+
+@needs_optuna
+def test_what_an_entry_keeps_is_not_searched(tmp_path: Path) -> None:
+    kept = f'[[unlearners]]\nname = "folmrcsc"\nlabel = "all kept"\nkeep = {list(DECLARED)}\noptions = {{ epochs = 1 }}'
+    once = '[[unlearners]]\nname = "folmrcsc"\nkeep = ["epochs"]\noptions = { epochs = 1 }'
+    path = write_manifest(tmp_path, manifest_text(kept, once))
+    done = cli("tune", path, "--trials", "3", "--seeds", "1", "-o", tmp_path / "trials", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert done.err.startswith("all kept: keeps all that could be searched; its options stay\n")
+    tuned = tomllib.loads((tmp_path / "small-tuned.toml").read_text())
+    assert tuned["tuning"]["not_searched"] == ["all kept"]
+    assert [entry["keep"] for entry in tuned["unlearners"]] == [list(DECLARED), ["epochs"]]
+    tried = [read_record(file) for file in record_files(tmp_path / "trials").values()]
+    options = [record.method.options for record in tried if record.method.name == "folmrcsc"]
+    assert {option["epochs"] for option in options} == {1}
+    assert len({option["learning_rate"] for option in options}) == 3
+
+
+def test_an_option_to_keep_must_be_one(tmp_path: Path) -> None:
+    done = cli("validate", write_manifest(tmp_path, manifest_text('[[unlearners]]\nname = "wd"\nkeep = ["alfa"]')))
+    assert done.code == 1
+    assert "unlearners.0.keep: wd has no option 'alfa'\n  Valid: " in done.err
 
 
 @needs_optuna

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from unlearnbench import __version__
 from unlearnbench.errors import PluginError
-from unlearnbench.manifest import LabelledChoice, ManifestFile
+from unlearnbench.manifest import LabelledChoice, ManifestFile, UnlearnerChoice
+from unlearnbench.naming import did_you_mean
 from unlearnbench.options import resolve_options
 from unlearnbench.registry import Kind, find
 from unlearnbench.resolved import Component, Method, Metric
@@ -106,6 +107,10 @@ def _labelled(
             file.fault((key, index, "matrix", name), f"{name!r} stands among the options too; keep one")
         for label, options in _variants(choice):
             component = _lookup(file, key, (key, index), choice.name, options, choice.matrix)
+            if component is not None and isinstance(choice, UnlearnerChoice):
+                for name in sorted(set(choice.keep) - component.options.keys()):
+                    hint = did_you_mean(name, component.options)
+                    file.fault((key, index, "keep"), f"{choice.name} has no option {name!r}{hint}")
             slug = label_slug(label)
             if slug not in taken:
                 taken[slug] = index

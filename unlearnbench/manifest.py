@@ -66,6 +66,16 @@ class LabelledChoice(Choice):
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
 
+class UnlearnerChoice(LabelledChoice):
+    """A method.
+
+    Attributes:
+        keep: Options that `tune` leaves as they are, because they say which method this is.
+    """
+
+    keep: tuple[str, ...] = ()
+
+
 class ArchitectureChoice(Choice):
     """The network.
 
@@ -197,7 +207,7 @@ class Manifest(Section):
     architecture: ArchitectureChoice
     problem: ProblemChoice
     training: TrainingRecipe
-    unlearners: tuple[LabelledChoice, ...] = ()
+    unlearners: tuple[UnlearnerChoice, ...] = ()
     metrics: tuple[LabelledChoice, ...] = ()
     feature_dtype: Literal["float32", "float16"] = "float32"
     evaluate_every: Annotated[int, Field(ge=0)] = 0

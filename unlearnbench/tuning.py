@@ -84,12 +84,15 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
     methods = [method for method in resolved.methods if method.role == "unlearner"]
     not_searched = []
     for index, method in enumerate(methods):
-        ranges: Mapping[str, Search] = getattr(find("unlearners", method.name).load(), RANGES, {})
+        entry = manifest.unlearners[index]
+        declared: Mapping[str, Search] = getattr(find("unlearners", method.name).load(), RANGES, {})
+        ranges = {name: search for name, search in declared.items() if name not in entry.keep}
         if not ranges:
             not_searched.append(method.label)
-            say(f"{method.label}: declares no ranges; its options stay")
+            reason = "keeps all that could be searched" if declared else "declares no ranges"
+            say(f"{method.label}: {reason}; its options stay")
             continue
-        given = dict(manifest.unlearners[index].options)
+        given = dict(entry.options)
         best = _search(optuna, trial_problem, method, given, ranges, budget, say)
         raw["unlearners"][index]["options"] = best.options
     raw["name"] = f"{manifest.name}-tuned"
