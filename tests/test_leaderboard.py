@@ -123,8 +123,19 @@ def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
 def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
     text = (built(tmp_path) / "problem.md").read_text()
     card = "forget images read | retain images read | test images read | networks run"
-    assert f"| method | from | {card} | options |\n" in text
-    assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | epochs = 3, mode = a\|b |" in text
+    assert f"| method | from | {card} | searched | options |\n" in text
+    assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | - | epochs = 3, mode = a\|b |" in text
+
+
+def test_the_budget_of_searched_options_is_told_and_not_for_methods_that_were_not_searched(tmp_path: Path) -> None:
+    budget = {"trials": 20, "seeds": [1000, 1001], "held_out_share": 0.2, "not_searched": ["weak"]}
+    records = [with_changes(record, manifest={"tuning": budget}) for record in small_board()]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    text = (tmp_path / "board" / "problem.md").read_text()
+    assert "| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | 20 trials on 2 seeds |" in text
+    assert "| weak | made-up 1.0 | 100 | 1,000 | 0 | 2 | - |" in text
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert page.count("<h3>Options, searched with 20 trials on 2 seeds</h3>") == text.count("20 trials on 2 seeds")
 
 
 def test_problems_without_published_figures_have_no_such_column(tmp_path: Path) -> None:

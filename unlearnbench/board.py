@@ -72,9 +72,23 @@ class Line:
         return {**reads, "test images read": 0, "networks run": _mean(record.networks for record in done)}
 
     @property
+    def search(self) -> str:
+        """Under which budget its options were searched, as its records say; "-" where a person chose them."""
+        if self.row.is_reference:
+            return "-"
+        return ", ".join(sorted({_search(record) for record in self.row.records}))
+
+    @property
     def kind(self) -> str:
         """`reference`, `ranked` or `below`."""
         return "reference" if self.row.is_reference else "below" if self.row.rank is None else "ranked"
+
+
+def _search(record: Record) -> str:
+    budget = record.manifest.get("tuning")
+    if not budget or record.method.label in budget["not_searched"]:
+        return "-"
+    return f"{budget['trials']} trials on {len(budget['seeds'])} seeds"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ count divided by the method's. In brackets: the ratio of seconds as measured on 
 
 CARD = (
     "Images are counted each time they are read, per seed; a task holds no test image to read. Networks are those that "
-    "computed something: the given one, teachers, fresh ones."
+    "computed something: the given one, teachers, fresh ones. *Searched*: the budget that `unlearnbench tune` had for "
+    "the options, on other seeds and held-out training images; - where a person chose them."
 )
 
 
@@ -153,10 +154,14 @@ def _methods(board: ProblemBoard) -> str:
     if not shown:
         return "none"
     card = list(shown[0].data_card)
-    lines = [markdown_line(["method", "from", *card, "options"]), markdown_line(["---", "---", *["---:"] * 4, "---"])]
+    lines = [
+        markdown_line(["method", "from", *card, "searched", "options"]),
+        markdown_line(["---", "---", *["---:"] * len(card), "---", "---"]),
+    ]
     for line in shown:
         made = f"{line.row.method.distribution} {line.row.method.version}"
-        lines.append(markdown_line([line.name, made, *map(count, line.data_card.values()), _options(line)]))
+        numbers = map(count, line.data_card.values())
+        lines.append(markdown_line([line.name, made, *numbers, line.search, _options(line)]))
     return "\n".join([*lines, "", CARD])
 
 
