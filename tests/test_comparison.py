@@ -10,7 +10,7 @@ from conftest import FinishedRun
 from helpers import cli, make_record, small_board, with_changes, write_records
 
 from unlearnbench.comparison import Comparison, compare
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.judging import packed
 from unlearnbench.record import Record
 
@@ -89,8 +89,15 @@ def test_runs_on_different_problems_are_refused_with_what_differs() -> None:
         "the two runs have no problem in common, so that nothing can be compared\n"
         "  the first: problem: forget 1 of 10 classes (problem)\n"
         "  the second: other: forget 1 of 10 classes (other)\n"
-        "  They differ in test_images"
+        "  They differ in test_images: 445 and 9"
     )
+
+
+def test_a_metric_that_no_record_has_is_refused_and_the_papers_names_are_known() -> None:
+    with pytest.raises(UnlearnBenchError, match=r"--metric forget_acuracy: no metric .*\n  Did you mean 'forget_acc"):
+        compare(small_board(), small_board(), ["forget_acuracy"])
+    found = by_name(compare(small_board(), small_board(), ["FPAe"]))
+    assert [difference.metric for difference in found["good"].differences] == ["forget_prototype_accuracy"]
 
 
 def test_runs_without_a_common_method_are_refused() -> None:

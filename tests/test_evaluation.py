@@ -303,8 +303,8 @@ def test_a_new_metric_is_added_from_features_alone(own_run: Path, monkeypatch: p
         def load(self) -> Any:
             return lambda features, references: Measurement(0.5, {"classes": features.num_classes})
 
-    found, resolved = (sys.modules[f"unlearnbench.{name}"] for name in ("judging", "components"))
-    known = {module: module.find for module in (found, resolved)}
+    modules = [sys.modules[f"unlearnbench.{name}"] for name in ("judging", "components", "evaluation")]
+    known = {module: module.find for module in modules}
     for module, find in known.items():
         monkeypatch.setattr(
             module, "find", lambda kind, name, find=find: Added() if name == "added" else find(kind, name)
@@ -318,6 +318,14 @@ def test_a_new_metric_is_added_from_features_alone(own_run: Path, monkeypatch: p
         assert record.value("added") == 0.5
         assert record.metrics["added"].details == {"classes": 10}
         assert record.metrics["added"].distribution == "own"
+
+
+def test_a_metric_that_needs_the_model_is_refused_before_a_record_is_touched(own_run: Path) -> None:
+    before = {path: path.read_bytes() for path in paths(own_run).values()}
+    code, out, err = cli("evaluate", own_run, "--metric", "attention_entropy")
+    assert (code, out) == (2, "")
+    assert err.startswith("--metric attention_entropy: needs the model, which only a run has\n")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_an_evaluated_run_is_still_a_finished_one(own_run: Path, stored_run: Path) -> None:

@@ -177,7 +177,7 @@ def test_another_order_is_told_on_the_page(tmp_path: Path) -> None:
     runs = write_records(tmp_path / "runs", small_board())
     done = cli("leaderboard", "build", runs, "-o", tmp_path / "board", "--rank-by", "prototype-gap")
     assert done.code == 0, done.err
-    assert "Ranked by |FPAe - FDR's|, then FAe among" in (tmp_path / "board" / "problem.md").read_text()
+    assert "Ranked by |FPAe - FDR's|, then FAe, each" in (tmp_path / "board" / "problem.md").read_text()
 
 
 def test_building_again_leaves_other_files_alone(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_a_manifest_is_collected_only_when_it_is_named(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest_text(WD) + EXPECT)
     assert "no tests ran" in run_pytest(tmp_path).out
     plain = write_manifest(tmp_path, manifest_text(WD), "plain.toml")
-    assert run_pytest(plain, "--unlearnbench-output", tmp_path / "runs").code != 0
+    done = run_pytest(plain, "--unlearnbench-output", tmp_path / "runs")
+    assert done.code != 0
+    assert "plain.toml: has no [expect] table, so that there is nothing to test" in done.out
     assert not (tmp_path / "runs").exists()
 
 

@@ -91,21 +91,26 @@ def test_every_method_gets_the_same_number_of_trials_and_the_record_says_so(tmp_
     path = write_manifest(
         tmp_path, manifest_text(WD, FOLNRC, '[[unlearners]]\nname = "folmrcsc"', head="seeds = [1000]")
     )
-    done = cli("tune", path, "--trials", "2", "--seeds", "1", "-o", tmp_path / "trials", "--device", "cpu")
+    done = cli("tune", path, "--trials", "2", "--seeds", "1", "-o", tmp_path / "runs", "--device", "cpu")
     assert done.code == 0, done.err
     tuned = tmp_path / "small-tuned.toml"
     assert done.out == f"{tuned}\n"
-    assert [line.partition(": score")[0] for line in done.err.splitlines()] == [
+    meaning, *lines = done.err.splitlines()
+    assert meaning.endswith("lower is better")
+    assert [line.partition(": score")[0] for line in lines if not line.endswith("is the best")] == [
         "wd: declares no ranges; its options stay",
         "folnrc: trial 1 of 2",
         "folnrc: trial 2 of 2",
         "folmrcsc: trial 1 of 2",
         "folmrcsc: trial 2 of 2",
     ]
+    scores = [float(line.partition(": score ")[2].split()[0]) for line in lines[1:3]]
+    assert f"folnrc: trial {1 + scores.index(min(scores))} is the best" in lines
     budget = {"trials": 2, "seeds": [1001], "held_out_share": 0.2, "not_searched": ["wd"]}
     assert tomllib.loads(tuned.read_text())["tuning"] == budget
-    tried = [read_record(file) for file in record_files(tmp_path / "trials").values()]
+    tried = [read_record(file) for file in record_files(tmp_path / "runs" / "trials").values()]
     assert {record.seed for record in tried} == {1001}
+    assert cli("table", tmp_path / "runs").code != 0, "trials are no results"
     assert {record.problem.test_images for record in tried} == {267}
     assert cli("run", tuned, "-o", tmp_path / "runs", "--only", "wd", "--device", "cpu").code == 0
     record = read_record(record_files(tmp_path / "runs")["wd/seed-1000.json"])
@@ -117,13 +122,13 @@ def test_what_an_entry_keeps_is_not_searched(tmp_path: Path) -> None:
     kept = f'[[unlearners]]\nname = "folmrcsc"\nlabel = "all kept"\nkeep = {list(DECLARED)}\noptions = {{ epochs = 1 }}'
     once = '[[unlearners]]\nname = "folmrcsc"\nkeep = ["epochs"]\noptions = { epochs = 1 }'
     path = write_manifest(tmp_path, manifest_text(kept, once))
-    done = cli("tune", path, "--trials", "3", "--seeds", "1", "-o", tmp_path / "trials", "--device", "cpu")
+    done = cli("tune", path, "--trials", "3", "--seeds", "1", "-o", tmp_path / "runs", "--device", "cpu")
     assert done.code == 0, done.err
-    assert done.err.startswith("all kept: keeps all that could be searched; its options stay\n")
+    assert done.err.splitlines()[1].startswith("all kept: keeps all that could be searched; its options stay")
     tuned = tomllib.loads((tmp_path / "small-tuned.toml").read_text())
     assert tuned["tuning"]["not_searched"] == ["all kept"]
     assert [entry["keep"] for entry in tuned["unlearners"]] == [list(DECLARED), ["epochs"]]
-    tried = [read_record(file) for file in record_files(tmp_path / "trials").values()]
+    tried = [read_record(file) for file in record_files(tmp_path / "runs" / "trials").values()]
     options = [record.method.options for record in tried if record.method.name == "folmrcsc"]
     assert {option["epochs"] for option in options} == {1}
     assert len({option["learning_rate"] for option in options}) == 3
@@ -133,6 +138,16 @@ def test_an_option_to_keep_must_be_one(tmp_path: Path) -> None:
     done = cli("validate", write_manifest(tmp_path, manifest_text('[[unlearners]]\nname = "wd"\nkeep = ["alfa"]')))
     assert done.code == 1
     assert "unlearners.0.keep: wd has no option 'alfa'\n  Valid: " in done.err
+
+
+@pytest.mark.parametrize("target", ["small.toml", "nowhere/tuned.toml"])
+def test_where_the_tuned_manifest_cannot_go_is_said_before_the_first_trial(tmp_path: Path, target: str) -> None:
+    path = write_manifest(tmp_path, manifest_text())
+    before = path.read_bytes()
+    done = cli("tune", path, "--to", tmp_path / target, "-o", tmp_path / "runs")
+    assert done.code == 2
+    assert f"{tmp_path / target}: " in done.err
+    assert (path.read_bytes(), (tmp_path / "runs").exists()) == (before, False)
 
 
 @needs_optuna

@@ -13,7 +13,7 @@ from rich.console import Console
 from unlearnbench import __version__
 from unlearnbench.board_cli import RankBy, RankOrder, add_board_commands, leaderboard_app
 from unlearnbench.data_cli import data_app, telling
-from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.errors import StoreError, UnlearnBenchError
 from unlearnbench.method_cli import method_app
 
 if TYPE_CHECKING:
@@ -374,9 +374,12 @@ def reproduce(
     from unlearnbench.reproduction import of_row, plan_of_row, read_row
 
     recorded = read_row(row)
-    output.mkdir(parents=True, exist_ok=True)
     manifest = output / f"{recorded.first.manifest_name}.toml"
-    manifest.write_text(recorded.manifest())
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(recorded.manifest())
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be written: {error.strerror or error}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)
     try:
         plan = plan_of_row(recorded, _plan(manifest, only, to_run=True), manifest)

@@ -10,8 +10,10 @@ import numpy as np
 from rich.table import Table
 
 from unlearnbench.board import SHORT, points
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.intervals import bootstrap_means, percentile_interval
+from unlearnbench.naming import did_you_mean
+from unlearnbench.problem_titles import differences
 from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import Record
 from unlearnbench.table import method_name
@@ -74,11 +76,17 @@ def compare(first: Sequence[Record], second: Sequence[Record], metrics: Sequence
     Args:
         first: The records of one run.
         second: Those of the other.
-        metrics: Labels of the metrics, those that rank if empty.
+        metrics: Labels of the metrics, or the paper's names for them; those that rank if empty.
 
     Raises:
         InvalidFileError: If the runs have no problem in common, or no method on those that they have.
+        UnlearnBenchError: If no record has such a metric.
     """
+    labels = {label for record in (*first, *second) for label in record.metrics}
+    metrics = [SHORT.get(name, name) for name in metrics]
+    for name in metrics:
+        if name not in labels:
+            raise UnlearnBenchError(f"--metric {name}: no metric of this label{did_you_mean(name, labels)}")
     problems = [{rows[0].problem.id: rows for rows in grouped_rows(records)} for records in (first, second)]
     common = [identity for identity in problems[0] if identity in problems[1]]
     if not common:
@@ -89,10 +97,10 @@ def compare(first: Sequence[Record], second: Sequence[Record], metrics: Sequence
         for pair in _pairs(problems[0][identity], problems[1][identity])
     ]
     if not found:
-        labels = [sorted({row.label for identity in common for row in side[identity]}) for side in problems]
-        raise InvalidFileError(
-            f"no method is in both runs\n  The first has {', '.join(labels[0])}; the second {', '.join(labels[1])}"
+        first_has, second_has = (
+            ", ".join(sorted({row.label for identity in common for row in side[identity]})) for side in problems
         )
+        raise InvalidFileError(f"no method is in both runs\n  The first has {first_has}; the second {second_has}")
     return found
 
 
@@ -102,9 +110,8 @@ def _no_common_problem(first: Iterable[Sequence[Row]], second: Iterable[Sequence
     lines += [f"  the first: {problem.title} ({problem.id})" for problem in mine]
     lines += [f"  the second: {problem.title} ({problem.id})" for problem in others]
     if len(mine) == len(others) == 1:
-        one, other = mine[0].model_dump(), others[0].model_dump()
-        keys = [key for key in one if one[key] != other[key] and key not in {"id", "slug", "title"}]
-        lines.append(f"  They differ in {', '.join(keys)}")
+        told = (f"{key}: {own!r} and {other!r}" for key, own, other in differences(mine[0], others[0]))
+        lines.append(f"  They differ in {'; '.join(told)}")
     return "\n".join(lines)
 
 

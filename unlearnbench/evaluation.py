@@ -67,6 +67,11 @@ def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
             say(f"{record.method.label}, seed {record.seed}: {error}")
             faults += 1
             continue
+        if not found:
+            continue
+        for label, metric_found in found.items():
+            if metric_found.reason:
+                say(f"{record.method.label}, seed {record.seed}: {label}: {metric_found.reason}")
         labels |= dict.fromkeys(found)
         records[path] = with_hash(record.model_copy(update={"metrics": {**record.metrics, **found}}))
         write_record(records[path], path)
@@ -75,10 +80,17 @@ def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
 
 
 def _check_wanted(wanted: tuple[str, ...], records: Iterable[Record]) -> None:
-    known = {label for record in records for label in record.metrics} | set(names("metrics"))
+    present = {label for record in records for label in record.metrics}
+    present |= {found.name for record in records for found in record.metrics.values()}
+    known = present | set(names("metrics"))
     for name in wanted:
         if name not in known:
             raise PluginError(f"--metric {name}: no metric of this name or label{did_you_mean(name, known)}")
+        if name not in present and "model" in needs(find("metrics", name).load()):
+            raise PluginError(
+                f"--metric {name}: needs the model, which only a run has\n"
+                "  Put it into the manifest under [[metrics]] and run that again; what is done stays"
+            )
 
 
 def reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], Record]:

@@ -19,7 +19,7 @@ def manifest_toml(manifest: Mapping[str, Any], comment: str = "") -> str:
     """
     lines = [f"# {comment}"] if comment else []
     tables = {key: value for key, value in manifest.items() if _is_table(value)}
-    lines += [f"{key} = {_value(value)}" for key, value in manifest.items() if key not in tables and _says(value)]
+    lines += [f"{key} = {toml_value(value)}" for key, value in manifest.items() if key not in tables and _says(value)]
     for key, value in tables.items():
         header = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]"
         for entry in [value] if isinstance(value, dict) else value:
@@ -36,18 +36,19 @@ def _says(value: Any) -> bool:
 
 
 def _pairs(table: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{_key(key)} = {_value(value)}" for key, value in table.items() if _says(value))
+    return (f"{_key(key)} = {toml_value(value)}" for key, value in table.items() if _says(value))
 
 
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Return a JSON value as TOML in one line."""
     if isinstance(value, dict):
         return f"{{ {', '.join(_pairs(value))} }}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(one) for one in value)}]"
+        return f"[{', '.join(toml_value(one) for one in value)}]"
     if isinstance(value, float):
         return repr(value)
     # TOML's basic strings have JSON's escapes, except for DEL.

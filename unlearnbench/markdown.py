@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from unlearnbench.board import SHORT, Board, Line, ProblemBoard, count, factor, options_text, points
 from unlearnbench.overview import Overall
-from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS
+from unlearnbench.ranking import CANE_GATE
 from unlearnbench.record import ProblemRecord
-from unlearnbench.table import markdown_line, one_line, percent
+from unlearnbench.table import markdown_line, one_line, percent, ranking_text
 
 GENERATED = "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand."
 
@@ -21,8 +21,8 @@ own. The yardstick is FDR's value; below it means damage, not better forgetting.
 {100 * CANE_GATE:g} points below Original is out, whatever the rest says.
 - **Original** saw all classes, **FDR** (full data retraining) was trained from scratch without the forget classes; \
 both are references and have no rank.
-- **=** marks a shared rank: a paired 95 % bootstrap over seeds and test images cannot tell the method from the first \
-one of its rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by means.
+- **=** marks a shared rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by \
+means.
 - **images read** counts the training images that a method took through the network, per seed; **speed-up** is FDR's \
 count divided by the method's. In brackets: the ratio of seconds as measured on the machine of the records.
 - **seeds** links the record of each seed.
@@ -59,8 +59,8 @@ def problem_page(board: ProblemBoard, order: str) -> str:
 
 def _caption(order: str) -> str:
     return (
-        f"Mean ± standard deviation over seeds, in percent. Ranked by {ORDER_TEXTS[order]} among the methods whose "
-        f"CAne is at most {100 * CANE_GATE:g} points below Original's."
+        f"Mean ± standard deviation over seeds, in percent. {ranking_text(order)} Methods more than "
+        f"{100 * CANE_GATE:g} points of CAne below Original have no rank."
     )
 
 

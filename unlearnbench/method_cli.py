@@ -33,15 +33,18 @@ def tune(
     to: Annotated[
         Path | None, typer.Option(help="The tuned manifest.", metavar="FILE", show_default="NAME-tuned.toml")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the trials.")] = Path("runs"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output folder; the trials lie in its folder `trials`, in no table.")
+    ] = Path("runs"),
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Search the options of every method of MANIFEST under one budget and write a manifest that has them."""
     from unlearnbench.manifest_text import manifest_toml
-    from unlearnbench.tuning import Budget, tune
+    from unlearnbench.tuning import Budget, check_target, tune, tuned_file
 
-    tuned = tune(manifest, Budget(trials, seeds, output, device), lambda line: typer.echo(line, err=True))
-    # Beside the manifest, so that relative paths in it still hold.
-    file = to or manifest.with_name(f"{tuned['name']}.toml")
+    file = to or tuned_file(manifest)
+    check_target(file)
+    budget = Budget(trials, seeds, output / "trials", device)
+    tuned = tune(manifest, budget, lambda line: typer.echo(line, err=True))
     file.write_text(manifest_toml(tuned, f"Written by unlearnbench tune {manifest.name}"), encoding="utf-8")
     typer.echo(file)

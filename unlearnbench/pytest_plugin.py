@@ -37,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestTests | None:
-    """Collect a manifest with expectations if it is named on the command line."""
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    """Collect a manifest if it is named on the command line."""
     if file_path.suffix != ".toml" or not parent.session.isinitpath(file_path):
         return None
     import tomllib
@@ -47,7 +47,25 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestTe
         raw = tomllib.loads(file_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return ManifestTests.from_parent(parent, path=file_path) if "expect" in raw else None
+    if "expect" in raw:
+        return ManifestTests.from_parent(parent, path=file_path)
+    # Other TOML files are nobody's tests; a manifest that was named should not be passed over in silence.
+    return NothingExpected.from_parent(parent, path=file_path) if {"dataset", "problem"} <= raw.keys() else None
+
+
+class NothingExpected(pytest.File):
+    """A manifest that was named, but has no expectations."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Say so.
+
+        Raises:
+            pytest.Collector.CollectError: Always.
+        """
+        raise self.CollectError(
+            f"{self.path.name}: has no [expect] table, so that there is nothing to test; for example\n"
+            "  [expect.erwp]\n  retain_accuracy = { min = 0.9 }"
+        )
 
 
 class ManifestTests(pytest.File):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench import intervals
+from unlearnbench.problem_titles import distinct_titles
 from unlearnbench.record import MethodRecord, ProblemRecord, Record
 
 # A method must keep CAne within this of Original's.
@@ -110,7 +111,7 @@ def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
     """Group records into one list of rows for each problem, without ranks.
 
     Records of one label that differ in options, version or source are different methods; each gets a row of
-    its own, told apart by a few digits of their hash.
+    its own, told apart by a few digits of their hash. Problems that have one title say in it what they differ in.
     """
     problems: dict[str, dict[str, dict[int, Record]]] = {}
     for record in records:
@@ -123,7 +124,13 @@ def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
     ordered = sorted(
         problems.values(), key=lambda methods: next(iter(next(iter(methods.values())).values())).problem.slug
     )
-    return [_rows(methods) for methods in ordered]
+    found = [_rows(methods) for methods in ordered]
+    titles = distinct_titles(rows[0].problem for rows in found)
+    return [[_titled(row, titles[row.problem.id]) for row in rows] for rows in found]
+
+
+def _titled(row: Row, title: str) -> Row:
+    return replace(row, problem=row.problem.model_copy(update={"title": title}))
 
 
 def _rows(methods: dict[str, dict[int, Record]]) -> list[Row]:

@@ -136,7 +136,7 @@ def _tables(experiment: Experiment) -> Iterator[str]:
         for rows in experiment.problems:
             yield f"### {rows[0].problem.title}"
             yield _table(HEADER, [cells(row, rows) for row in rows])
-            yield caption()
+            yield caption(rows)
     notes = [f"- {row.problem.slug}, {method_name(row)}: {row.note}" for row in experiment.rows if row.note]
     if notes:
         yield "\n".join(notes)

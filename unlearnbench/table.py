@@ -14,12 +14,23 @@ NAMES = {"original": "Original", "fdr": "FDR"}
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
 
 
-def caption(order: str = PAPER) -> str:
-    """Return what stands below a table that is ranked by an order of `ORDERS`."""
+def caption(rows: Sequence[Row], order: str = PAPER) -> str:
+    """Return what stands below a table of rows that are ranked by an order of `ORDERS`."""
+    numbers = "Mean ± standard deviation over seeds, in percent."
+    if all(row.rank is None for row in rows):
+        return numbers
     return (
-        f"Mean ± standard deviation over seeds, in percent. Ranked by {ORDER_TEXTS[order]}; methods that a paired "
-        "95 % bootstrap over seeds and test images cannot tell from the first of their rank share it; methods more "
-        f"than {100 * CANE_GATE:g} points of CAne below Original have no rank."
+        f"{numbers} {ranking_text(order)} Methods more than {100 * CANE_GATE:g} points of CAne below Original have no "
+        "rank."
+    )
+
+
+def ranking_text(order: str) -> str:
+    """Return how an order of `ORDERS` ranks."""
+    return (
+        f"Ranked by {ORDER_TEXTS[order]}, each as far as a paired 95 % bootstrap over seeds and test images can tell "
+        "methods from the best: those that it cannot tell from it by the first are ordered by the next, and what is "
+        "left together shares a rank."
     )
 
 
@@ -85,7 +96,8 @@ def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> 
 
 def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str = PAPER) -> Table:
     """Return one problem's table for a terminal, without some columns."""
-    table = Table(title=rows[0].problem.title, caption=caption(order), title_justify="left", caption_justify="left")
+    title, below = rows[0].problem.title, caption(rows, order)
+    table = Table(title=title, caption=below, title_justify="left", caption_justify="left")
     shown = [number for number, name in enumerate(HEADER) if name not in without]
     for name in (HEADER[number] for number in shown):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from unlearnbench.components import HEADLINE
 from unlearnbench.declaration import RANGES, Range, Search
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.held_out import without_test_images
+from unlearnbench.manifest import read_manifest
+from unlearnbench.manifest_text import toml_value
 from unlearnbench.options import resolve_options
 from unlearnbench.plan import make_plan
 from unlearnbench.quiet_run import run_quietly
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
 HELD_OUT_EVERY = 5
 FIRST_SEED = 1000
+SCORE = (
+    "score: FAe plus a thousandth of FPAe's distance from FDR's, as fractions; from 2 on CAne is not held, 10 is a "
+    "failed trial; lower is better"
+)
 # Worse than any method that ran: 1 for FAe, 1 for CAne.
 FAILED = 10.0
 
@@ -62,6 +69,25 @@ class Trial:
     score: float
 
 
+def tuned_file(path: Path) -> Path:
+    """Return where the tuned manifest of a manifest is written: beside it, so that relative paths in it still hold."""
+    return path.with_name(f"{read_manifest(path).raw['name']}-tuned.toml")
+
+
+def check_target(file: Path) -> None:
+    """Check that the tuned manifest can be written, before hours of trials.
+
+    Raises:
+        UnlearnBenchError: If the file is there already, or its folder cannot be written to.
+    """
+    if file.exists():
+        raise UnlearnBenchError(f"{file}: is there already\n  Name another file with --to, or remove it")
+    if not file.parent.is_dir():
+        raise UnlearnBenchError(f"{file}: cannot be written: no folder {file.parent}\n  mkdir -p {file.parent}")
+    if not os.access(file.parent, os.W_OK):
+        raise UnlearnBenchError(f"{file}: cannot be written: Permission denied\n  Name another file with --to")
+
+
 def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, Any]:
     """Search the options of every method of a manifest and return the raw values of the tuned manifest.
 
@@ -81,6 +107,7 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
     seeds = _other_seeds(manifest.seeds, budget.seeds)
     trial_problem = _trial_problem(resolved, seeds)
     raw = manifest.model_dump(mode="json", exclude_unset=True)
+    say(SCORE)
     methods = [method for method in resolved.methods if method.role == "unlearner"]
     not_searched = []
     for index, method in enumerate(methods):
@@ -153,13 +180,16 @@ def _search(
     def run(chosen: Mapping[str, Any]) -> float:
         options = {**given, **chosen}
         trials.append(Trial(method.label, options, _run(problem, method, options, len(trials), budget)))
-        say(f"{method.label}: trial {len(trials)} of {budget.trials}: score {trials[-1].score:.4f} with {options}")
+        number = f"trial {len(trials)} of {budget.trials}"
+        say(f"{method.label}: {number}: score {trials[-1].score:.4f} with {toml_value(options)}")
         return trials[-1].score
 
     run({})
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
     study.optimize(lambda trial: run(suggested(trial, ranges)), n_trials=budget.trials - 1)
-    return min(trials, key=lambda trial: trial.score)
+    best = min(trials, key=lambda trial: trial.score)
+    say(f"{method.label}: trial {1 + trials.index(best)} is the best")
+    return best
 
 
 def suggested(trial: optuna.Trial, ranges: Mapping[str, Search]) -> dict[str, Any]:

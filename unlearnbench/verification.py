@@ -12,6 +12,7 @@ from typing import Any
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.evaluation import evaluated, reference_records
 from unlearnbench.leaderboard import rebuilt_pages
+from unlearnbench.problem_titles import differences
 from unlearnbench.ranking import PAPER
 from unlearnbench.record import ProblemRecord, Record, read_record, record_paths
 from unlearnbench.record_set import (
@@ -131,20 +132,10 @@ def _nearest(problem: ProblemRecord, known: Sequence[ProblemRecord]) -> str:
     """Return a line on how a problem differs from the one on the leaderboard that is most like it."""
     if not known:
         return ""
-    differences = [(other.slug, _differences(_flat(problem), _flat(other))) for other in known]
-    slug, found = min(differences, key=lambda item: len(item[1]))
+    compared = [(other.slug, differences(problem, other)) for other in known]
+    slug, found = min(compared, key=lambda item: len(item[1]))
     told = "; ".join(f"{key}: {own!r} here, {other!r} there" for key, own, other in found[:5])
     return f"\n  The nearest problem there is {slug}; it differs in {told or 'its weights alone'}"
-
-
-def _differences(own: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    keys = sorted(own.keys() | other.keys())
-    return [(key, own.get(key), other.get(key)) for key in keys if own.get(key) != other.get(key)]
-
-
-def _flat(problem: ProblemRecord) -> dict[str, Any]:
-    values = problem.model_dump(exclude={"id", "slug", "title", "training"})
-    return values | {f"training.{key}": value for key, value in problem.training.items()}
 
 
 def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, list[str]]:

@@ -11,7 +11,7 @@ from unlearnbench import plot
 from unlearnbench.board import SHORT, Board, Line, factor, points
 from unlearnbench.markdown import interval_text, place_text
 from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS
-from unlearnbench.table import one_line
+from unlearnbench.table import one_line, ranking_text
 
 
 def web_page(board: Board) -> str:
@@ -35,7 +35,7 @@ def web_page(board: Board) -> str:
         place_text=place_text,
     )
     template = environment.get_template("leaderboard.html.j2")
-    return template.render(board=board, order_text=ORDER_TEXTS[board.order])
+    return template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
 
 
 def _sortable(value: float | None) -> str:
