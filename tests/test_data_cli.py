@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tiny_data import WebServer, cifar_folders, cifar_official, class_tree
 
 from unlearnbench import catalogue
 from unlearnbench.catalogue import Download
+from unlearnbench.errors import DatasetError
 
 pytest_plugins = ["data_fixtures"]
 
@@ -123,6 +125,18 @@ def test_an_image_folder_is_named_by_its_source_in_a_manifest(data: Path, tmp_pa
     assert done.code == 0, done.err
 
 
+def test_a_data_set_of_other_content_says_what_it_replaced(data: Path, tmp_path: Path) -> None:
+    first = class_tree(tmp_path / "first", {"rose": 6, "tulip": 6})
+    other = class_tree(tmp_path / "other", {"oak": 6, "beech": 6})
+    before, same, after = (
+        cli("data", "add", "image_folder", folder, "--as", "mine") for folder in (first, first, other)
+    )
+    assert (before.code, same.code, after.code) == (0, 0, 0)
+    assert "replaced" not in before.err + same.err
+    old, new = (done.out.split()[-1] for done in (before, after))
+    assert f"mine: replaced revision {old} by {new}\n" in after.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,7 +147,7 @@ def test_an_image_folder_is_named_by_its_source_in_a_manifest(data: Path, tmp_pa
         (["fetch", "cifar"], "'cifar' cannot be fetched\n  Did you mean 'cifar100'? Valid: cifar100, cub200, weights"),
         (
             ["fetch", "weights", "resnet50"],
-            "unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: data list",
+            "unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: unlearnbench data list",
         ),
         (["fetch", "cifar100", "now"], "now: only `weights` takes more than a name"),
     ],
@@ -141,3 +155,26 @@ def test_an_image_folder_is_named_by_its_source_in_a_manifest(data: Path, tmp_pa
 def test_wrong_words_are_explained(data: Path, arguments: list[str], message: str) -> None:
     done = cli("data", *arguments)
     assert (done.code, done.err.strip()) == (2, message)
+
+
+def test_a_data_folder_that_cannot_be_read_is_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, whom no mode keeps out."""
+    is_file, access = Path.is_file, os.access
+
+    def closed(path: Path) -> bool:
+        if data in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != data and access(path, mode))
+    message = f"{data}: cannot be read: Permission denied\n  Set UNLEARNBENCH_DATA to another folder\n"
+    done = cli("data", "list")
+    assert (done.code, done.out, done.err) == (2, "", message)
+    manifest = cifar_manifest(tmp_path)
+    done = cli("validate", manifest)
+    assert (done.code, done.err) == (1, f"{manifest}:3: dataset.name: {message}")
+    with pytest.raises(DatasetError, match="Set UNLEARNBENCH_DATA to another folder"):
+        catalogue.cached_weights(catalogue.WEIGHTS["resnet20", "pytorchcv"])

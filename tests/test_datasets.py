@@ -337,7 +337,7 @@ def test_every_file_that_is_no_image_is_named_at_once(data: Path, tmp_path: Path
     lines = str(caught.value).splitlines()
     assert lines[0] == "default: not added"
     assert sorted(lines[1:]) == [
-        f"  {given}/a/notes.txt: not an image that can be read",
+        f"  {given}/a/notes.txt: not an image that can be read; remove it or move it out",
         f"  {given}/b/cut.png: damaged image: image file is truncated",
         f"  {given}/b/dot.png: 1x1 pixels show nothing; remove it or replace it",
     ]

@@ -15,6 +15,7 @@ TRAINING_KEYS = (
     "batch_size, crop, epochs, factor, horizontal_flip, learning_rate, mean, milestones, momentum, padding, precision, "
     "schedule, std, weight_decay"
 )
+NO_MILESTONES = 'missing; schedule = "steps" lowers the rate after these epochs (schedule = "constant" keeps it)'
 NAME_RULE = "is not a name: a letter or digit, then letters, digits and"
 
 
@@ -43,7 +44,7 @@ def test_what_a_manifest_leaves_out_has_its_default(tmp_path: Path) -> None:
 
 
 def test_arrays_and_whole_numbers_fit_tuples_and_fractions(tmp_path: Path) -> None:
-    training = TRAINING.replace("0.1", "1") + "\nmilestones = [1, 2]"
+    training = TRAINING.replace("0.1", "1").replace("one_cycle", "steps") + "\nmilestones = [1, 2]"
     manifest = read(tmp_path, manifest_text(head="seeds = [3, 1]", training=training))
     assert manifest.seeds == (3, 1)
     assert manifest.training.milestones == (1, 2)
@@ -60,8 +61,36 @@ def test_a_manifest_cannot_be_changed(tmp_path: Path) -> None:
     ("head", "message"),
     [
         ("seeds = [0", "m.toml:2: not valid TOML at column 1: unclosed array"),
-        ("seeds = \n", "m.toml:1: not valid TOML at column 9: invalid value"),
-        ("seeds = [0]\nseeds = [1]", "m.toml:2: not valid TOML at column 12: cannot overwrite a value"),
+        ("seeds = \n", "m.toml:1: not valid TOML at column 9: invalid value\n  A value is missing there"),
+        (
+            "name = digits  # ours\nseeds = [0]",
+            'm.toml:1: not valid TOML at column 8: invalid value\n  Text stands in quotes: "digits"',
+        ),
+        (
+            "seeds = [0]\nname = C:\\data",
+            "m.toml:2: not valid TOML at column 8: invalid value\n  Text stands in quotes: 'C:\\data'",
+        ),
+        ("seeds = True", "m.toml:1: not valid TOML at column 9: invalid value\n  Write true"),
+        ("seeds = .5", "m.toml:1: not valid TOML at column 9: invalid value"),
+        (
+            "seeds = [0]  # the first\nseeds = [1]",
+            "m.toml:2: not valid TOML at column 12: cannot overwrite a value\n"
+            "  seeds stands in line 1 already; keep one",
+        ),
+        (
+            "[tuning]\ntrials = 3\n[tuning]",
+            "m.toml:3: not valid TOML at column 8: cannot declare ('tuning',) twice\n"
+            "  [tuning] stands in line 1 already; keep one",
+        ),
+        (
+            '[unlearners]\nname = "wd"\n[unlearners]\nname = "folnrc"',
+            "m.toml:3: not valid TOML at column 12: cannot declare ('unlearners',) twice\n"
+            "  Each entry begins with [[unlearners]]",
+        ),
+        (
+            'device = "cuda"\nseeds = [0]',
+            "m.toml:1: device: stands on the command line\n  unlearnbench run MANIFEST --device ...",
+        ),
         (
             "seeds = [0]\ndescripton = 1",
             "m.toml:2: descripton: unknown key\n  Did you mean 'description'? Valid: architecture, dataset, "
@@ -70,7 +99,7 @@ def test_a_manifest_cannot_be_changed(tmp_path: Path) -> None:
         ),
         ("", "m.toml:1: seeds: missing"),
         ("seeds = []", "m.toml:1: seeds: [] is empty; it needs at least one value"),
-        ("seeds = 3", "m.toml:1: seeds: 3 is not an array"),
+        ("seeds = 3", "m.toml:1: seeds: 3 is not an array\n  Write seeds = [3]"),
         ('seeds = ["a"]', 'm.toml:1: seeds.0: "a" is not a whole number'),
         ("seeds = [0.5]", "m.toml:1: seeds.0: 0.5 is not a whole number"),
         ("seeds = [true]", "m.toml:1: seeds.0: true is not a whole number"),
@@ -96,7 +125,8 @@ def test_a_fault_at_the_top_is_named(tmp_path: Path, head: str, message: str) ->
         (
             DATASET,
             '[dataset]\nname = "digits"\noption = {}',
-            "m.toml:4: dataset.option: unknown key\n  Did you mean 'options'? Valid: name, options",
+            "m.toml:4: dataset.option: unknown key\n  Did you mean 'options'? Valid: name, options\n"
+            "  Options of the plugin stand in options = { option = ... }",
         ),
         ("epochs = 2", "epochs = 0", "m.toml:11: training.epochs: 0 should be greater than 0"),
         ("epochs = 2", 'epochs = "2"', 'm.toml:11: training.epochs: "2" is not a whole number'),
@@ -143,18 +173,41 @@ def test_a_fault_at_the_top_is_named(tmp_path: Path, head: str, message: str) ->
         (
             "limited_share = 0.1",
             "matrix = { limited_share = 0.1 }",
-            "m.toml:9: problem.matrix.limited_share: 0.1 is not an array",
+            "m.toml:9: problem.matrix.limited_share: 0.1 is not an array\n  Write limited_share = [0.1]",
         ),
         (
             "limited_share = 0.1",
             "matrix = { limited_share = [] }",
             "m.toml:9: problem.matrix.limited_share: [] is empty; it needs at least one value",
         ),
-        (WD, '[unlearners]\nname = "wd"', 'm.toml:16: unlearners: {"name": "wd"} is not an array'),
+        (
+            WD,
+            '[unlearners]\nname = "wd"',
+            'm.toml:16: unlearners: {"name": "wd"} is not an array\n  Each entry begins with [[unlearners]]',
+        ),
         (
             WD,
             '[[unlearners]]\nname = "wd"\nlabels = "a"',
-            "m.toml:18: unlearners.0.labels: unknown key\n  Did you mean 'label'? Valid: label, matrix, name, options",
+            "m.toml:18: unlearners.0.labels: unknown key\n  Did you mean 'label'? Valid: keep, label, matrix, name, "
+            "options\n  Options of the plugin stand in options = { labels = ... }",
+        ),
+        (
+            WD,
+            '[[metrics]]\nname = "speed_up"\nshots = 3',
+            "m.toml:18: metrics.0.shots: unknown key\n  Valid: label, matrix, name, options\n"
+            "  Options of the plugin stand in options = { shots = ... }",
+        ),
+        ('schedule = "one_cycle"\n', "", f"m.toml:10: training.milestones: {NO_MILESTONES}"),
+        ('schedule = "one_cycle"\n', 'schedule = "steps"\n', f"m.toml:10: training.milestones: {NO_MILESTONES}"),
+        (
+            "padding = 1",
+            "milestones = [1]",
+            'm.toml:15: training.milestones: schedule = "one_cycle" has none; remove it',
+        ),
+        (
+            'schedule = "one_cycle"',
+            'schedule = "constant"\nfactor = 0.5',
+            'm.toml:15: training.factor: schedule = "constant" has none; remove it',
         ),
         (
             WD,
@@ -167,6 +220,11 @@ def test_a_fault_in_a_table_is_named_with_its_line(tmp_path: Path, old: str, new
     text = manifest_text()
     assert text.count(old) == 1
     assert faults(tmp_path, text.replace(old, new)) == message
+
+
+def test_a_recipe_out_of_a_record_says_its_defaults_too(tmp_path: Path) -> None:
+    manifest = read(tmp_path, manifest_text(training=f"{TRAINING}\nmilestones = []\nfactor = 0.1"))
+    assert manifest.training.schedule == "one_cycle"
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_their_lines(tmp_path: Path) -> None:

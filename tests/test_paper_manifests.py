@@ -88,7 +88,7 @@ def shortened(path: Path, folder: Path, epochs: int) -> Path:
     replacements = [
         (r"seeds = .*", "seeds = [0]"),
         (r"epochs = \d+", f"epochs = {epochs}"),
-        (r"milestones = .*", "milestones = []"),
+        (r'schedule = "steps"\nmilestones = .*\nfactor = .*', 'schedule = "constant"'),
         (r"forget_last = \d+", "forget_last = 1"),
         (r"crop = \d+", "crop = 32"),
         (r"(?m)^learning_rate = \S+", "learning_rate = 0.01"),

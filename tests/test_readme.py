@@ -72,7 +72,7 @@ def test_every_command_of_the_readme_is_there(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_tables_are_those_of_the_committed_records() -> None:
-    for name in ("digits", "cifar100-resnet20-fast"):
+    for name in ("digits", "cifar100-resnet20-fast", "cifar100-resnet20-fast-zoo"):
         (rows,) = rows_by_problem(load_records(ROOT / "leaderboard" / "records" / name))
         for row in rows:
             assert f"| {' | '.join(cells(row, rows))} |" in README

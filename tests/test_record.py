@@ -19,6 +19,8 @@ from unlearnbench.metrics.prototype import forget_prototype_accuracy
 from unlearnbench.record import content_hash, load_records, read_record, write_record
 from unlearnbench.store import file_hash
 
+AGAIN = "  Run the manifest again, which writes it anew"
+
 
 @pytest.fixture
 def path(finished: FinishedRun, tmp_path: Path) -> Path:
@@ -50,7 +52,9 @@ def test_a_missing_record_is_named(tmp_path: Path) -> None:
 
 def test_a_truncated_record_is_named(path: Path) -> None:
     path.write_text(path.read_text()[:3000])
-    assert refusal(path).startswith("not a whole JSON file: ")
+    first, mend = refusal(path).splitlines()
+    assert first.startswith("not a whole JSON file: ")
+    assert mend == AGAIN
 
 
 def test_bytes_that_are_no_text_are_no_record(path: Path) -> None:
@@ -61,17 +65,17 @@ def test_bytes_that_are_no_text_are_no_record(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "not a run record"),
-        ("{}", "not a run record"),
-        ("3", "not a run record"),
+        ("[]", "not a run record\n  Move it out of {folder}"),
+        ("{}", "not a run record\n  Move it out of {folder}"),
+        ("3", "not a run record\n  Move it out of {folder}"),
         ('{"schema_version": 2}', "record schema 2, this version reads 1"),
         ('{"schema_version": "1"}', "record schema '1', this version reads 1"),
-        ('{"schema_version": 1}', "cell: field required"),
+        ('{"schema_version": 1}', f"cell: field required\n{AGAIN}"),
     ],
 )
 def test_another_json_file_is_no_record(path: Path, text: str, message: str) -> None:
     path.write_text(text)
-    assert refusal(path) == message
+    assert refusal(path) == message.format(folder=path.parent)
 
 
 def _value(values: dict[str, Any]) -> None:
@@ -98,7 +102,7 @@ def test_an_unknown_field_is_refused(path: Path) -> None:
     values = json.loads(path.read_text())
     values["extra"] = 1
     path.write_text(json.dumps({**values, "hash": content_hash(values)}))
-    assert refusal(path) == "extra: extra inputs are not permitted"
+    assert refusal(path) == f"extra: extra inputs are not permitted\n{AGAIN}"
 
 
 def test_the_form_of_the_json_does_not_matter(path: Path) -> None:
@@ -112,6 +116,30 @@ def test_a_folder_without_records_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError) as caught:
         load_records(tmp_path)
     assert str(caught.value) == f"{tmp_path}: holds no run records\n  unlearnbench run MANIFEST -o {tmp_path}"
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        load_records(tmp_path / "nothere")
+    assert str(caught.value) == f"{tmp_path}/nothere: no such folder"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidFileError) as caught:
+        load_records(tmp_path / "file")
+    assert str(caught.value) == f"{tmp_path}/file: is not a folder"
+
+
+def test_all_records_that_cannot_be_used_are_told_at_once(path: Path, tmp_path: Path) -> None:
+    values = json.loads(path.read_text())
+    (tmp_path / "a.json").write_text("[]")
+    (tmp_path / "b.json").write_text(json.dumps({**values, "seed": 7}))
+    with pytest.raises(InvalidFileError) as caught:
+        load_records(tmp_path)
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path}/a.json: not a run record",
+        f"  Move it out of {tmp_path}",
+        f"{tmp_path}/b.json: the content was changed after the run: its hash is not {values['hash'][:16]}...",
+        f"  unlearnbench leaderboard check {tmp_path} names the field",
+    ]
 
 
 def test_records_are_found_in_an_output_folder_and_in_any_other(finished: FinishedRun, tmp_path: Path) -> None:

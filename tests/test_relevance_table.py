@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,37 @@ def test_relevance_of_runs_without_a_search_says_so(tmp_path: Path) -> None:
     done = cli("relevance", tmp_path / "runs")
     assert done.code == 1
     assert done.err == f"{tmp_path / 'runs'}: no finished method searched for relevant parameters; ERwP does\n"
+
+
+def test_a_file_in_the_place_of_the_folder_is_named_after_the_table(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    place = tmp_path / "runs" / "relevance"
+    shutil.rmtree(place, ignore_errors=True)
+    place.write_text("")
+    done = cli("relevance", tmp_path / "runs")
+    assert done.code == 2
+    assert "share zeroed" in done.out
+    assert done.err == f"{place}: cannot be written: File exists\n"
+
+
+def test_a_search_that_is_not_in_the_store_is_named_with_the_way_back(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "records", tmp_path / "records")
+    done = cli("relevance", tmp_path)
+    assert done.code == 1
+    (identity,) = {line.split("/")[-2] for line in done.err.splitlines()}
+    assert done.err == (
+        f"{tmp_path}/store/relevance/{identity}/entry.json: the relevance search is not in the store; run the manifest "
+        "again, or, for a leaderboard, give the output folder of its run\n"
+    )
+
+
+def test_a_damaged_search_is_named(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / "store" / "relevance" / kept(runs, "first") / "entry.json"
+    path.write_text("[]")
+    done = cli("relevance", tmp_path / "runs")
+    mend = "run the manifest again, which makes it anew"
+    assert (done.code, done.err) == (1, f"{path}: the relevance search is damaged; {mend}\n")
 
 
 def test_a_fresh_model_is_the_original_as_its_training_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,13 +276,25 @@ def test_the_faults_of_all_entries_are_told_at_once(tmp_path: Path) -> None:
         "m.toml:8: problem.forget_classes: digits has no class 'x': its classes are 0 to 9",
         "  Valid: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         "m.toml:18: unlearners.0.labels: unknown key",
-        "  Did you mean 'label'? Valid: label, matrix, name, options",
+        "  Did you mean 'label'? Valid: keep, label, matrix, name, options",
+        "  Options of the plugin stand in options = { labels = ... }",
         "m.toml:20: unlearners.1.name: no unlearner 'nope' is installed",
         f"  Valid: {UNLEARNERS}",
         "m.toml:23: unlearners.2.options.epoch: folnrc has no option 'epoch'",
         f"  Did you mean 'epochs'? Its options: {ITS_OPTIONS}",
         "m.toml:23: unlearners.2.options.learning_rate: 'x' does not fit option 'learning_rate' (float, default "
         "0.0001): input should be a valid number",
+    ]
+
+
+def test_the_valid_names_are_listed_once(tmp_path: Path) -> None:
+    text = manifest_text(*(f'[[unlearners]]\nname = "{name}"' for name in ("nope", "ERWP", "never")))
+    assert faults(tmp_path, text).splitlines() == [
+        "m.toml:17: unlearners.0.name: no unlearner 'nope' is installed",
+        f"  Valid: {UNLEARNERS}",
+        "m.toml:19: unlearners.1.name: no unlearner 'ERWP' is installed",
+        "  Did you mean 'erwp'?",
+        "m.toml:21: unlearners.2.name: no unlearner 'never' is installed",
     ]
 
 

@@ -219,6 +219,22 @@ def test_features_that_were_changed_are_named(board: Path, finished: FinishedRun
     ]
 
 
+def test_a_submission_of_records_without_features_is_told_to_be_beyond_checking(
+    finished: FinishedRun, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.output / "records", tmp_path / "bare" / "records")
+    done = cli("submit", tmp_path / "bare", "-o", tmp_path / "made")
+    assert done.code == 0, done.err
+    records = len(record_files(tmp_path / "bare"))
+    assert done.err.startswith(f"{records} feature files are not in {tmp_path / 'bare'} any more")
+    assert cli("submit", finished.output, "-o", tmp_path / "whole").err == ""
+
+
+def test_a_folder_of_features_that_is_not_there_is_named_once(board: Path, tmp_path: Path) -> None:
+    done = cli("leaderboard", "check", board, "--features", tmp_path / "nowhere")
+    assert (done.code, done.err) == (1, f"--features {tmp_path / 'nowhere'}: no such folder\n")
+
+
 def test_a_submission_holds_what_others_need(submission: Path, finished: FinishedRun) -> None:
     told = read_submission(submission / "submission.json")
     assert told.methods == {"erwp": "erwp of unlearnbench 0.1.0"}

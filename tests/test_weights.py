@@ -108,7 +108,8 @@ def test_weights_that_do_not_fit_end_the_run_before_anything_is_trained(tmp_path
     done = run(manifest(tmp_path, 'weights = "mine.pth"'), tmp_path)
     assert done.code == 1
     lines = [line for line in done.err.splitlines() if "mine.pth" in line or "shape" in line]
-    assert lines[0] == f"{tmp_path}/mine.pth: does not fit Sequential"
+    named = f"{tmp_path}/small.toml: architecture.weights: {tmp_path}/mine.pth: does not fit Sequential"
+    assert lines[0] == named
     assert lines[1].startswith("  another shape: 0.weight is (8, 1, 3, 3), not (4, 1, 3, 3), ")
     assert record_files(tmp_path / "runs") == {}
 
@@ -117,7 +118,15 @@ def test_a_start_that_does_not_fit_ends_the_run_too(tmp_path: Path) -> None:
     checkpoint(tmp_path / "begin.pth", width=8)
     done = run(manifest(tmp_path, 'start = "begin.pth"'), tmp_path)
     assert done.code == 1
-    assert f"{tmp_path}/begin.pth: does not fit Sequential" in done.err
+    assert f"architecture.start: {tmp_path}/begin.pth: does not fit Sequential" in done.err
+
+
+def test_a_network_that_cannot_take_the_images_ends_the_run_before_anything_is_trained(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, manifest_text(WD, architecture='[architecture]\nname = "resnet18"'))
+    done = cli("run", path, "-o", tmp_path / "runs", "--device", "cpu")
+    assert done.code == 1
+    assert done.err.endswith(f"{path}: architecture.name: resnet18 takes images of 3 channels, not 1\n")
+    assert record_files(tmp_path / "runs") == {}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from unlearnbench.datasets import cifar100, cub200, image_folder, imagenet1k
 from unlearnbench.errors import DatasetError
 from unlearnbench.image_files import image_size
 from unlearnbench.naming import did_you_mean
-from unlearnbench.prepared import Advance, index, open_prepared, pack
+from unlearnbench.prepared import Advance, image_fault, index, open_prepared, pack
 
 # Above this an image folder is not packed; its images stay where they are.
 PACK_LIMIT_BYTES = 16 * 2**30
@@ -66,8 +66,8 @@ def add(
 ) -> DatasetInfo:
     """Prepare a data set from folders or archives and return its facts.
 
-    It is made under a temporary name and renamed when it is whole; one of the same name is replaced then. What
-    an interrupted call left behind is removed by the next one.
+    It is made under a temporary name and renamed when it is whole; one of the same name is replaced then, and the
+    listener told. What an interrupted call left behind is removed by the next one.
 
     Args:
         name: `cifar100`, `cub200`, `imagenet1k` or `image_folder`.
@@ -90,10 +90,22 @@ def add(
             _prepare(name, [path.resolve() for path in paths], new, scratch, options, listener)
         except OSError as error:
             raise DatasetError(f"{name}: cannot be written to {new.parent}: {error.strerror or error}") from error
+        before = _revision(target)
         if target.exists():
             target.rename(scratch / "replaced")
         new.rename(target)
-    return open_prepared(target).info
+    info = open_prepared(target).info
+    if before not in (None, info.revision):
+        listener.say(f"{info.name}: replaced revision {before} by {info.revision}")
+    return info
+
+
+def _revision(folder: Path) -> str | None:
+    """Return the revision of what is there, None if nothing that can be opened is."""
+    try:
+        return open_prepared(folder).info.revision
+    except DatasetError:
+        return None
 
 
 @contextmanager
@@ -169,6 +181,6 @@ def _common_size(found: Found) -> tuple[int, int] | None:
         try:
             sizes.add(image_size(Path(file).read_bytes(), Path(file)))
         except DatasetError as error:
-            faults.append(str(error))
+            faults.append(image_fault(error))
     raise_faults("image_folder", faults)
     return sizes.pop() if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_KEPT_SIDE else None

@@ -97,10 +97,19 @@ def submit(
     ] = None,
 ) -> None:
     """Make a folder from RUNS that can be added to a leaderboard by pull request."""
-    from unlearnbench.submission import write_submission
+    from unlearnbench.submission import missing_features, write_submission
 
     made = write_submission(runs, output, tuple(only or ()))
-    typer.echo(f"{output}: {len(made.records)} records of {len(made.methods)} methods on {len(made.problems)} problems")
+    problems = "1 problem" if len(made.problems) == 1 else f"{len(made.problems)} problems"
+    methods = "1 method" if len(made.methods) == 1 else f"{len(made.methods)} methods"
+    typer.echo(f"{output}: {len(made.records)} records of {methods} on {problems}")
+    missing = missing_features(runs)
+    if missing:
+        typer.echo(
+            f"{missing} feature files are not in {runs} any more: nobody can check these metrics anew\n"
+            "  Run the manifest again, which makes them",
+            err=True,
+        )
 
 
 def compare(

@@ -121,11 +121,35 @@ def weights_folder() -> Path:
     return data_folder() / "weights"
 
 
+def is_there(file: Path) -> bool:
+    """Return whether a file of the data folder is there.
+
+    Raises:
+        DatasetError: If a folder that it would be in cannot be read.
+    """
+    try:
+        return file.is_file()
+    except OSError as error:
+        closed = next((place for place in reversed(file.parents) if not os.access(place, os.X_OK)), file.parent)
+        raise DatasetError(
+            f"{closed}: cannot be read: {error.strerror or error}\n  Set UNLEARNBENCH_DATA to another folder"
+        ) from error
+
+
 def cached_weights(published: PublishedWeights) -> Path | None:
-    """Return the checkpoint if it is on this machine: ours, or where torchvision or pytorchcv would have put it."""
+    """Return the checkpoint if it is on this machine: ours, or where torchvision or pytorchcv would have put it.
+
+    Raises:
+        DatasetError: If the data folder cannot be read.
+    """
+    own = weights_folder() / published.file_name
+    if is_there(own):
+        return own
     torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
-    places = (weights_folder(), torch_home / "hub" / "checkpoints", Path.home() / ".torch" / "models")
-    return next((place / published.file_name for place in places if (place / published.file_name).is_file()), None)
+    others = (torch_home / "hub" / "checkpoints", Path.home() / ".torch" / "models")
+    files = (place / published.file_name for place in others)
+    # Theirs may be closed to us, which is no fault; unlike `is_file`, `access` just says no then.
+    return next((file for file in files if os.access(file, os.R_OK) and file.is_file()), None)
 
 
 def not_here(name: str, message: str, classes: int, train: int, test: int, shape: tuple[int, int, int]) -> NotHereError:
@@ -183,13 +207,17 @@ def find_weights(architecture: str, label: str, folder: Path) -> Weights:
 
 def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
     path = folder / Path(label).expanduser()
-    if not path.is_file():
+    try:
+        state = path.stat() if path.is_file() else None
+        digest = _file_digest(path, state.st_size, state.st_mtime_ns) if state else None
+    except OSError as error:
+        raise DatasetError(f"{label!r}: {path} cannot be read: {error.strerror or error}") from error
+    if digest is None:
         what = "no such file" if path.suffix in CHECKPOINT_SUFFIXES else "neither published weights nor a file"
         names = [name for known, name in WEIGHTS if known == architecture]
         listed = f"Published for {architecture}: {', '.join(names) or 'none'}"
         raise DatasetError(f"{label!r}: {what} (looked at {path})\n  {listed}")
-    state = path.stat()
-    return Weights(label, _file_digest(path, state.st_size, state.st_mtime_ns), path)
+    return Weights(label, digest, path)
 
 
 @functools.cache

@@ -103,6 +103,7 @@ def run(
         _messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
     _show_tables(records, as_json)
+    _tell_left_over(plans, output)
     _messages().print(
         f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
         markup=False,
@@ -111,6 +112,22 @@ def run(
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
+
+
+def _tell_left_over(plans: list[Plan], output: Path) -> None:
+    from unlearnbench.record_set import left_over
+
+    for plan in plans:
+        paths = left_over(plan, output)
+        if paths:
+            number = "1 record is" if len(paths) == 1 else f"{len(paths)} records are"
+            _messages().print(
+                f"{number} not of {plan.resolved.file} as it stands, and yet in tables of {output}: {paths[0]}"
+                f"{', ...' if len(paths) > 1 else ''}; remove what is not wanted",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _fetch_missing(manifests: list[Path]) -> None:

@@ -200,8 +200,9 @@ def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) 
 
 
 CAPTION = (
-    "Means over common seeds in percent; difference: second - first, with the 95 % interval of a paired bootstrap over "
-    "seeds and test images; * where it leaves out 0. Same seeds: how many have the very same value in both."
+    "Means over common seeds in percent; difference: the second column less the first, with the 95 % interval of a "
+    "paired bootstrap over seeds and test images; * where it leaves out 0. Same seeds: how many "
+    "have the very same value in both."
 )
 
 

@@ -79,7 +79,9 @@ def data_fetch(
     with telling() as (counting, listener):
         if name == "weights":
             if len(weights or []) != 2:
-                raise DatasetError("unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: data list")
+                raise DatasetError(
+                    "unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: unlearnbench data list"
+                )
             architecture, label = weights or ["", ""]
             text = str(fetch_published(architecture, label, counting.download(f"{architecture} {label}")))
         elif weights:

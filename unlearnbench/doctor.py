@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+import tomli
 
 from unlearnbench.dataset import data_folder
 from unlearnbench.environment import cores, library_versions, processor_name
@@ -37,6 +40,7 @@ def findings() -> Iterator[Finding]:
     yield _torch_pair()
     yield _device()
     yield Finding("data folder", *_folder(data_folder()))
+    yield from _stale_installation(Path(__file__).parent.parent / "pyproject.toml")
     yield from _plugins()
 
 
@@ -67,10 +71,32 @@ def _device() -> Finding:
 
 
 def _folder(folder: Path) -> tuple[str, bool]:
-    place = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
+    # Unlike `exists`, `access` answers for what lies in a closed folder too.
+    place = next((parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK)), folder)
+    if not place.is_dir():
+        return f"{place} is not a folder; set UNLEARNBENCH_DATA to another", False
+    if not os.access(place, os.R_OK | os.X_OK):
+        return f"{place} cannot be read; set UNLEARNBENCH_DATA to another", False
     if not os.access(place, os.W_OK):
         return f"{folder} cannot be written; set UNLEARNBENCH_DATA to another", False
-    return f"{folder}{'' if folder.exists() else ' (made when a data set is added)'}", True
+    return f"{folder}{'' if place == folder else ' (made when a data set is added)'}", True
+
+
+def _stale_installation(project: Path) -> Iterator[Finding]:
+    """Yield what an editable installation has not learnt of its source tree: new plugins count once installed."""
+    if not project.is_file():
+        return
+    groups = tomli.loads(project.read_text())["project"].get("entry-points", {})
+    try:
+        installed = distribution("unlearnbench").entry_points
+    except PackageNotFoundError:
+        return  # Told among the plugins, of which there is none then.
+    declared = {(group, *entry) for group, entries in groups.items() for entry in entries.items()}
+    known = {(entry.group, entry.name, entry.value) for entry in installed if entry.group != "console_scripts"}
+    changed = sorted({name for _, name, _ in declared ^ known})
+    if changed:
+        text = f"older than {project}: {', '.join(changed)}\n           in {project.parent}: pip install -e ."
+        yield Finding("installation", text, False)
 
 
 def _plugins() -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,4 +82,16 @@ class ManifestError(InvalidFileError):
     def __init__(self, file: str, faults: Iterable[Fault]) -> None:
         self.file = file
         self.faults = tuple(sorted(faults, key=lambda fault: (fault.line, fault.key)))
-        super().__init__("\n".join(fault.describe(file) for fault in self.faults))
+        super().__init__("\n".join(_lists_once(fault.describe(file) for fault in self.faults)))
+
+
+def _lists_once(messages: Iterable[str]) -> Iterator[str]:
+    """Yield messages, each list of valid names only where it stands first: ten wrong names need it once."""
+    shown: set[str] = set()
+    for message in messages:
+        found = re.search(r"\n  (Did you mean '.*'\? )?(Valid: .*)", message)
+        if found and found[2] in shown:
+            question = f"\n  {found[1].rstrip()}" if found[1] else ""
+            message = f"{message[: found.start()]}{question}{message[found.end() :]}"
+        shown |= {found[2]} if found else set()
+        yield message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -22,22 +23,27 @@ def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
     """Return the devices of a `--device` value, for processes to use in turn.
 
     Args:
-        name: As torch names it, or `auto`: the first GPU, else the CPU. Several processes use all GPUs unless the name
-            has a number.
+        name: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first GPU, else the CPU. Several processes use all GPUs
+            unless the name has a number.
         jobs: Number of processes.
 
     Raises:
-        UnlearnBenchError: If torch does not know it or cannot use it.
+        UnlearnBenchError: If it is none of those or torch cannot use it.
     """
     if name == "auto":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    elif not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
+        raise UnlearnBenchError(f"--device {name}: no such device\n  Valid: auto, cpu, cuda, cuda:N, mps")
     else:
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
         # torch raises RuntimeError, AssertionError or others, by the kind of device and how it was built.
         except Exception as error:
-            raise UnlearnBenchError(f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}") from error
+            raise UnlearnBenchError(
+                f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}\n"
+                "  Use --device cpu; unlearnbench doctor says which GPU torch finds"
+            ) from error
     if jobs > 1 and device.type == "cuda" and device.index is None:
         return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
     return (device,)
@@ -57,12 +63,12 @@ def run_plan(
         jobs: How many cells run at a time: 1 in this process, more in as many others.
 
     Raises:
-        InvalidFileError: If weights that the manifest names do not fit.
+        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
         StoreError: If a record cannot be written.
     """
     finished = kept_records(plan, output, store)
     runner = Runner(plan, output, store, devices[0], display.lanes[0], jobs)
-    runner.check_weights()
+    runner.check_networks()
     records = {}
     walk = _one_by_one(runner, finished) if jobs == 1 else _side_by_side(runner, finished, devices, display)
     # Closed at once, whatever happens here: workers must not go on behind the user's back.
@@ -70,7 +76,8 @@ def run_plan(
         for cell, record in walk:
             records[cell.id] = record
             if cell.id in finished:
-                display.cell_done(f"{_outcome(record)} (done before)")
+                # How many were done before was said at the start; why one has no result is told again.
+                display.cell_done(None if record.status == "done" else f"{_outcome(record)} (done before)")
             else:
                 write_record(record, output / "records" / cell.path)
                 display.cell_done(_outcome(record))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from unlearnbench.environment import peak_memory, reset_peak_memory
 from unlearnbench.epochs import judge_epochs
-from unlearnbench.errors import PluginError, TrainingFailedError
+from unlearnbench.errors import InvalidFileError, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.extraction import write_features
 from unlearnbench.features import FEATURE_FILE
 from unlearnbench.loading import LoadedData
@@ -70,18 +71,39 @@ class Maker:
         """The data set's images."""
         return LoadedData(self._plan.resolved.dataset, self.recipe, self._device)
 
-    def check_weights(self) -> None:
-        """Try all weights that the manifest names on their networks, before anything is trained.
+    def check_networks(self) -> None:
+        """Build the manifest's networks, and try the weights that it names on them, before anything is trained.
 
         Raises:
-            InvalidFileError: If some do not fit.
+            InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
         """
         for cell in {cell.problem.id: cell for cell in self._plan.cells}.values():
             network = self.network(cell)
+            with self._faults_of("architecture.name"):
+                self._try_building(network)
             if cell.problem.weights is not None:
-                network.filled(cell.problem.weights)
+                with self._faults_of("architecture.weights"):
+                    network.filled(cell.problem.weights)
             if network.start is not None:
-                network.build(0, "original")
+                with self._faults_of("architecture.start"):
+                    network.build(0, "original")
+
+    @staticmethod
+    def _try_building(network: Network) -> None:
+        try:
+            network.unfilled()
+        except Exception as error:
+            # What else foreign code raises is left for the cells, which record it.
+            if isinstance(error, UnlearnBenchError):
+                raise
+
+    @contextlib.contextmanager
+    def _faults_of(self, key: str) -> Iterator[None]:
+        """Say which key of the manifest a fault comes from."""
+        try:
+            yield
+        except (InvalidFileError, PluginError) as error:
+            raise InvalidFileError(f"{self._plan.resolved.file}: {key}: {error}") from error
 
     def features(self, cell: Cell) -> Path:
         """Return the store's folder with the cell's feature file."""

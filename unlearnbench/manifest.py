@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from unlearnbench.errors import Fault, InvalidFileError, ManifestError
 from unlearnbench.naming import did_you_mean
+from unlearnbench.toml_hints import toml_hint
 from unlearnbench.toml_lines import KeyPath, key_lines, line_of
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
@@ -34,6 +35,11 @@ _WORDS = {
     "model_type": "is not a table",
     "too_short": "is empty; it needs at least one value",
 }
+
+# Lists of tables: each entry has a header of its own.
+_LISTS = ("unlearners", "metrics")
+# What a manifest does not say, because the command line does.
+_COMMAND_LINE = {"device": "--device", "jobs": "--jobs", "output": "--output", "only": "--only"}
 
 
 class Section(BaseModel):
@@ -106,7 +112,7 @@ class TrainingRecipe(Section):
         schedule: `steps` multiplies the rate by `factor` after each of `milestones`; `one_cycle` raises it
             linearly from 1/25 over the first 30 % of the steps, then lowers it by a cosine to 1/10,000;
             `constant` keeps it.
-        milestones: Epochs after which `steps` lowers the rate.
+        milestones: Epochs after which `steps` lowers the rate; a manifest with `steps` has to name them.
         factor: What `steps` multiplies the rate by.
         crop: Side of the square that training crops at random and testing from the centre; None keeps the size.
         padding: Zero pixels added on each side before a random crop.
@@ -282,20 +288,49 @@ def read_manifest(path: Path) -> ManifestFile:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
-        raise ManifestError(str(path), [Fault(error.lineno, "", message)]) from error
+        fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, _LISTS)}")
+        raise ManifestError(str(path), [fault]) from error
     raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
     file = ManifestFile(str(path), text, raw)
     for key in raw.keys() - Manifest.model_fields.keys():
-        file.fault((key,), f"unknown key{did_you_mean(key, Manifest.model_fields)}")
+        file.fault((key,), _unknown_key(key))
     for key, field in Manifest.model_fields.items():
         if key in raw:
             _check_section(file, key, field.annotation, field.metadata)
         elif field.is_required():
             file.fault((key,), "missing")
+    _check_schedule(file)
     seeds = file.sections.get("seeds", ())
     for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         file.fault(("seeds",), f"{seed} stands there {seeds.count(seed)} times; every seed is run once")
     return file
+
+
+def _unknown_key(key: str) -> str:
+    if key in _COMMAND_LINE:
+        return f"stands on the command line\n  unlearnbench run MANIFEST {_COMMAND_LINE[key]} ..."
+    return f"unknown key{did_you_mean(key, Manifest.model_fields)}"
+
+
+def _check_schedule(file: ManifestFile) -> None:
+    """Note what a recipe leaves out of its schedule, or gives to one that has no use for it.
+
+    Only a manifest is held to it, not every recipe: stored ones are read as they were.
+    """
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is None:
+        return
+    if recipe.schedule == "steps":
+        if not recipe.milestones:
+            file.fault(
+                ("training", "milestones"),
+                'missing; schedule = "steps" lowers the rate after these epochs (schedule = "constant" keeps it)',
+            )
+        return
+    for key in ("milestones", "factor"):
+        # A manifest out of a record says all, the defaults too.
+        if getattr(recipe, key) != TrainingRecipe.model_fields[key].default:
+            file.fault(("training", key), f'schedule = "{recipe.schedule}" has none; remove it')
 
 
 def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list[Any]) -> None:
@@ -319,7 +354,10 @@ def _fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) 
     """Return where a fault that pydantic found stands in the file, and what to say of it."""
     section = _section_at(annotation, path[1:-1])
     if detail["type"] == "extra_forbidden" and section is not None:
-        return path, f"unknown key{did_you_mean(str(path[-1]), section.model_fields)}"
+        message = f"unknown key{did_you_mean(str(path[-1]), section.model_fields)}"
+        if issubclass(section, Choice):
+            message += f"\n  Options of the plugin stand in options = {{ {path[-1]} = ... }}"
+        return path, message
     if detail["type"] == "missing":
         return path, "missing"
     value = raw
@@ -338,7 +376,16 @@ def _fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) 
         message = f"is not a name: a letter or digit, then letters, digits and {allowed!r} are allowed"
     else:
         message = _WORDS.get(detail["type"]) or detail["msg"].replace("Input should", "should")
+    if message == "is not an array":
+        message += _array_hint(known, value)
     return known, f"{_shown(value)} {message}"
+
+
+def _array_hint(path: KeyPath, value: Any) -> str:
+    """Return how the one value at `path` is written as an array."""
+    if isinstance(value, dict):
+        return f"\n  Each entry begins with [[{path[0]}]]" if path[0] in _LISTS and len(path) == 1 else ""
+    return f"\n  Write {path[-1]} = [{_shown(value)}]"
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 # The names of ImageNet's classes would fill the screen.
 SHOWN_NAMES = 40
+# As tables and papers call the headline metrics.
+SHORT_NAMES = {"fae": "forget_accuracy", "fpae": "forget_prototype_accuracy", "cane": "retain_accuracy"}
 
 
 def content_id(*parts: Any) -> str:
@@ -21,8 +23,17 @@ def content_id(*parts: Any) -> str:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return a line that names the nearest valid name, if there is one, and the valid names."""
     valid = sorted(names)
-    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    question = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    nearest = _nearest(name.casefold(), valid)
+    question = f"Did you mean {nearest!r}? " if nearest else ""
     shown = ", ".join(valid[:SHOWN_NAMES]) if valid else "none"
     rest = f", ... ({len(valid)} in all)" if len(valid) > SHOWN_NAMES else ""
     return f"\n  {question}Valid: {shown}{rest}"
+
+
+def _nearest(name: str, valid: list[str]) -> str | None:
+    """Return the valid name that a casefolded one is most like, in whatever case it stands."""
+    if SHORT_NAMES.get(name) in valid:
+        return SHORT_NAMES[name]
+    folded = {known.casefold(): known for known in reversed(valid)}
+    found = difflib.get_close_matches(name, folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None

@@ -84,11 +84,9 @@ def _gaps(row: Row, retrained: Row | None) -> Mapping[int, float]:
 
 
 def _summary(found: Sequence[Outcome]) -> str:
-    counts = {
-        verdict: sum(one.verdict == verdict for one in found) for verdict in ("holds", "does not hold", "not run")
-    }
+    said = {"holds": "hold", "does not hold": "do not hold", "not run": "were not run"}
+    words = ", ".join(f"{sum(one.verdict == verdict for one in found)} {plural}" for verdict, plural in said.items())
     own = [one for one in found if one.same == "the paper's"]
-    words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     return f"{len(found)} lines: {words}. On the paper's own data, network and schedule: {len(own)}."
 
 

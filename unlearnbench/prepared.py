@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unlearnbench.catalogue import is_there
 from unlearnbench.class_folders import Found, FoundPart, raise_faults
 from unlearnbench.dataset import ArrayImages, Dataset, DatasetInfo, Part
 from unlearnbench.disk_space import require_space
@@ -107,6 +108,12 @@ def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
 
+def image_fault(error: DatasetError) -> str:
+    """Return what is wrong with a file among the images, and what to do with one that is none."""
+    stray = str(error).endswith("not an image that can be read")
+    return f"{error}; remove it or move it out" if stray else str(error)
+
+
 def _chunks(part: FoundPart) -> Iterator[Any]:
     for start in range(0, len(part.labels), CHUNK):
         yield part.images[start : start + CHUNK]
@@ -167,7 +174,7 @@ def _decoded(
         try:
             image = decode(path.read_bytes(), path, side)
         except DatasetError as error:
-            return str(error)
+            return image_fault(error)
         except OSError as error:
             return f"{path}: cannot be read: {error.strerror or error}"
         if image.shape != shape:
@@ -215,7 +222,7 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
             content = path.read_bytes()
             image_size(content, path)
         except DatasetError as error:
-            return str(error)
+            return image_fault(error)
         except OSError as error:
             return f"{path}: cannot be read: {error.strerror or error}"
         return _digest(content)
@@ -262,8 +269,12 @@ def _write_facts(found: Found, folder: Path, name: str, facts: dict[str, Any], d
 
 
 def is_prepared(folder: Path) -> bool:
-    """Return whether a folder holds a prepared data set."""
-    return (folder / FACTS).is_file()
+    """Return whether a folder holds a prepared data set.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    return is_there(folder / FACTS)
 
 
 def open_prepared(folder: Path) -> Dataset:
@@ -283,7 +294,9 @@ def open_prepared(folder: Path) -> Dataset:
         info = _info(facts)
     except FileNotFoundError as error:
         raise DatasetError(f"{error.filename}: missing{_AGAIN}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise DatasetError(f"{error.filename or folder}: cannot be read: {error.strerror or error}{_AGAIN}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / FACTS}: not readable: {error}{_AGAIN}") from error
     parts = functools.partial(_part, folder, facts)
     return Dataset(info, train=lambda: parts(test=False), test=lambda: parts(test=True))

@@ -128,11 +128,12 @@ class Display:
         bound = "at least" if any(lane.longer for lane in self.lanes) else "about"
         return f"{bound} {duration((monotonic() - self._started) * (1 / share - 1))} left in all"
 
-    def cell_done(self, line: str) -> None:
-        """Count a cell and say how it ended."""
+    def cell_done(self, line: str | None) -> None:
+        """Count a cell and say how it ended, unless that is None."""
         self._done_cells += 1
         self.bars.update(self._whole, count=f"{self._done_cells}/{self._cells}")
-        self.say(f"[{self._done_cells}/{self._cells}] {line}")
+        if line is not None:
+            self.say(f"[{self._done_cells}/{self._cells}] {line}")
 
 
 class Lane:

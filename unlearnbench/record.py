@@ -23,6 +23,11 @@ SCHEMA = 1
 Status = Literal["done", "failed", "not_applicable"]
 # How the reason begins for which a metric that compares with Original or FDR has no value while one of them failed.
 NO_REFERENCES = "no references: "
+_AGAIN = "\n  Run the manifest again, which writes it anew"
+
+
+class ChangedRecordError(InvalidFileError):
+    """A record's content is not what the run wrote."""
 
 
 class Part(BaseModel):
@@ -269,23 +274,26 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise InvalidFileError(f"{path}: not a whole JSON file: {error}") from error
+        raise InvalidFileError(f"{path}: not a whole JSON file: {error}{_AGAIN}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     # JSON has no such number, but Python reads and writes it.
     unreal = next(_not_finite(values), None)
     if unreal is not None:
         raise InvalidFileError(f"{path}: {unreal[0]}: {unreal[1]} is not a number that a record can hold")
     if version != SCHEMA:
-        what = "not a run record" if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
+        foreign = f"not a run record\n  Move it out of {path.parent}"
+        what = foreign if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
         raise InvalidFileError(f"{path}: {what}")
     try:
         record = Record.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InvalidFileError(f"{path}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
+        raise InvalidFileError(f"{path}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}{_AGAIN}") from error
     if record.hash != content_hash(values):
-        raise InvalidFileError(f"{path}: the content was changed after the run: its hash is not {record.hash[:16]}...")
+        raise ChangedRecordError(
+            f"{path}: the content was changed after the run: its hash is not {record.hash[:16]}..."
+        )
     return record
 
 
@@ -317,7 +325,9 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
         try:
             record = read_record(path)
         except InvalidFileError as error:
-            store.say(f"{error}; it is made again")
+            # Its other lines say how to mend it, which is done here.
+            fault = str(error).partition("\n")[0]
+            store.say(f"{fault}; it is made again")
             continue
         if record.cell != cell.id or record.status == "failed" or record.lacks_references:
             continue
@@ -349,17 +359,29 @@ def load_records(folder: Path) -> list[Record]:
     """Return all records below a folder (an output folder, or any folder that holds record files), by path.
 
     Raises:
-        InvalidFileError: If there is none, or one cannot be used.
+        InvalidFileError: If there is none, or with the faults of all that cannot be used.
     """
-    return [read_record(path) for path in record_paths(folder)]
+    records, faults = [], []
+    for path in record_paths(folder):
+        try:
+            records.append(read_record(path))
+        except ChangedRecordError as error:
+            faults.append(f"{error}\n  unlearnbench leaderboard check {folder} names the field")
+        except InvalidFileError as error:
+            faults.append(str(error))
+    if faults:
+        raise InvalidFileError("\n".join(faults))
+    return records
 
 
 def record_paths(folder: Path) -> list[Path]:
     """Return the record files below a folder, by path.
 
     Raises:
-        InvalidFileError: If there is none.
+        InvalidFileError: If there is none, or no such folder.
     """
+    if not folder.is_dir():
+        raise InvalidFileError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
     place = folder / "records" if (folder / "records").is_dir() else folder
     paths = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
     if not paths:

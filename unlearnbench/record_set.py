@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unlearnbench.components import HEADLINE
 from unlearnbench.errors import InvalidFileError
+from unlearnbench.plan import Plan, make_plan
 from unlearnbench.record import Record, read_record, record_paths
 
 SUBMISSIONS = "submissions"
@@ -176,3 +177,9 @@ def _reference_faults(entries: Iterable[Entry]) -> Iterator[str]:
                     f"{slug}: no record of {shown} with seed {', '.join(map(str, missing))}\n"
                     "  Its methods cannot be judged; add the records of the references"
                 )
+
+
+def left_over(plan: Plan, output: Path) -> list[Path]:
+    """Return the records of a plan's manifest that it makes no more: of methods, seeds or problems it had before."""
+    made = {output / "records" / cell.path for cell in make_plan(plan.resolved).cells}
+    return sorted(set((output / "records" / plan.resolved.manifest.name).rglob("*.json")) - made)

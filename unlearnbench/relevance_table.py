@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.naming import content_id
 from unlearnbench.record import Record
 from unlearnbench.store import ENTRY
@@ -57,8 +57,15 @@ def searches(records: Iterable[Record], folder: Path) -> list[Search]:
         path = folder / "store" / "relevance" / identity / ENTRY
         try:
             found[identity] = Search(record, json.loads(path.read_text())["facts"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InvalidFileError(f"{path}: the relevance search is not in the store any more: {error}") from error
+        except OSError as error:
+            raise InvalidFileError(
+                f"{path}: the relevance search is not in the store; run the manifest again, or, for a leaderboard, "
+                "give the output folder of its run"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidFileError(
+                f"{path}: the relevance search is damaged; run the manifest again, which makes it anew"
+            ) from error
     if not found:
         raise InvalidFileError(f"{folder}: no finished method searched for relevant parameters; ERwP does")
     return sorted(found.values(), key=lambda search: (search.group, search.record.seed))
@@ -135,13 +142,24 @@ def relevance_json(found: list[Search]) -> list[dict[str, Any]]:
 
 
 def write_relevance(found: list[Search], folder: Path) -> list[Path]:
-    """Write one CSV file for each group of searches, a row for every seed, class and layer."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write one CSV file for each group of searches, a row for every seed, class and layer.
+
+    Raises:
+        StoreError: If one cannot be written.
+    """
     paths = []
-    for name, members in grouped_searches(found).items():
-        paths.append(folder / f"{name}.csv")
-        with paths[-1].open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row for member in members for row in _rows(member))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, members in grouped_searches(found).items():
+            paths.append(folder / f"{name}.csv")
+            _write_table(members, paths[-1])
+    except OSError as error:
+        raise StoreError(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from error
     return paths
+
+
+def _write_table(members: list[Search], path: Path) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for member in members for row in _rows(member))

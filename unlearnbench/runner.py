@@ -84,13 +84,13 @@ class Runner:
         # Seconds were measured beside the other processes.
         return {**environment(name, precision, torch.get_num_threads()), "jobs": self.jobs}
 
-    def check_weights(self) -> None:
-        """Try all weights that the manifest names on their networks, before anything is trained.
+    def check_networks(self) -> None:
+        """Build the manifest's networks, and try the weights that it names on them, before anything is trained.
 
         Raises:
-            InvalidFileError: If some do not fit.
+            InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
         """
-        self._maker.check_weights()
+        self._maker.check_networks()
 
     def run_cell(self, cell: Cell) -> Record:
         """Make everything a cell needs and return its record; a fault ends in a record too."""

@@ -77,6 +77,12 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = ()) -> Su
     return submission
 
 
+def missing_features(source: Path) -> int:
+    """Return how many records of an output folder name a feature file that is not in it any more."""
+    files = [entry.record.files.get("features") for entry in read_entries([source])]
+    return sum(file is not None and not (source / file.path).is_file() for file in files)
+
+
 def _chosen(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
     labels = {entry.record.method.label for entry in entries if entry.record.method.role == "unlearner"}
     for label in only:

@@ -55,8 +55,11 @@ def verify(folder: Path, features: Sequence[Path] = (), known: Path | None = Non
         order: How the leaderboard's pages rank.
 
     Raises:
-        InvalidFileError: If the folder holds no records.
+        InvalidFileError: If the folder holds no records, or one with features is not there.
     """
+    for place in features:
+        if not place.is_dir():
+            raise InvalidFileError(f"--features {place}: no such folder")
     faults = [fault for root in record_roots(folder) for fault in _file_faults(root)]
     if (folder / SUBMISSION_FILE).is_file():
         faults += submission_faults(folder)
