@@ -59,6 +59,13 @@ def test_the_suite_checks_the_methods_that_are_named(tmp_path: Path) -> None:
     assert "idle fails 1 of 10 checks" in done.out
 
 
+def test_a_method_that_is_not_installed_is_told_with_the_nearest_name() -> None:
+    done = run_pytest("--pyargs", "unlearnbench.conformance", "--unlearner", "erwpp")
+    assert done.code == pytest.ExitCode.INTERRUPTED
+    assert "--unlearner erwpp: no such unlearner is installed\n  Did you mean 'erwp'?" in done.out + done.err
+    assert "Traceback" not in done.out + done.err
+
+
 def test_a_manifest_with_expectations_is_a_test_for_each(tmp_path: Path) -> None:
     path = write_manifest(tmp_path, manifest_text(WD, FOLNRC) + EXPECT)
     done = run_pytest(path, "-v", "--unlearnbench-output", tmp_path / "runs")

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import pytest
 
+from unlearnbench.naming import did_you_mean
 from unlearnbench.registry import find, names
 from unlearnbench.testing import check_unlearner
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test for every unlearner that was asked for, for every installed one if none was."""
+    """Make a test for every unlearner that was asked for, for every installed one if none was.
+
+    Raises:
+        pytest.Collector.CollectError: If one that was asked for is not installed.
+    """
     if "unlearner" in metafunc.fixturenames:
-        metafunc.parametrize("unlearner", metafunc.config.getoption("--unlearner") or names("unlearners"))
+        asked = metafunc.config.getoption("--unlearner")
+        known = names("unlearners")
+        for name in asked:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise pytest.Collector.CollectError(f"--unlearner {name}: no such unlearner is installed{hint}")
+        metafunc.parametrize("unlearner", asked or known)
 
 
 def test_it_keeps_to_the_contract(unlearner: str) -> None:
