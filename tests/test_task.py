@@ -167,7 +167,7 @@ def test_a_task_of_a_real_run_leads_to_the_limited_images_alone(
         dataset.name = "digits"
         architecture.name = "digits_net"
         problem = { forget_classes = [8], limited_share = 0.05 }
-        training = { epochs = 1, batch_size = 256, learning_rate = 0.1, padding = 1 }
+        training = { epochs = 1, batch_size = 256, learning_rate = 0.1, schedule = "constant", padding = 1 }
         [[unlearners]]
         name = "folnrc"
         options = { epochs = 1 }
