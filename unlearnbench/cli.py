@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from unlearnbench import __version__
-from unlearnbench.board_cli import RankBy, RankOrder, add_board_commands, leaderboard_app
+from unlearnbench.board_cli import JsonOption, RankBy, RankOrder, add_board_commands, leaderboard_app
 from unlearnbench.data_cli import data_app, telling
 from unlearnbench.errors import StoreError, UnlearnBenchError
-from unlearnbench.method_cli import method_app
+from unlearnbench.plugin_cli import plugin_app
 
 if TYPE_CHECKING:
     from unlearnbench.plan import Plan
     from unlearnbench.record import Record
-    from unlearnbench.registry import Plugin
 
 app = typer.Typer(
     help="Benchmark of class unlearning with limited data.",
@@ -29,12 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(leaderboard_app, name="leaderboard")
-add_board_commands(app)
 app.add_typer(data_app, name="data")
-app.add_typer(method_app)
+app.add_typer(plugin_app)
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", metavar="MANIFEST...")]
 Runs = Annotated[Path, typer.Argument(help="Output folder of a run, or a folder of records.", metavar="DIR")]
 
@@ -240,54 +237,6 @@ def validate(manifests: Manifests) -> None:
         raise typer.Exit(1)
 
 
-@app.command(name="list")
-def list_plugins(
-    kind: Annotated[
-        Literal["unlearners", "datasets", "architectures", "metrics"], typer.Argument(help="What to list.")
-    ],
-    as_json: JsonOption = False,
-) -> None:
-    """List installed plugins of a KIND with the distribution they come from."""
-    from unlearnbench.registry import installed
-
-    plugins = installed(kind)
-    if as_json:
-        _print_json([vars(plugin) for plugin in plugins])
-        return
-    width = max((len(plugin.name) for plugin in plugins), default=0)
-    for plugin in plugins:
-        clash = "  (name taken twice)" if sum(other.name == plugin.name for other in plugins) > 1 else ""
-        typer.echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.version}{clash}")
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="An unlearner, data set, architecture or metric.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Show the page of a plugin: what it does, its options, its source, and what an unlearner reads."""
-    from unlearnbench.pages import plugin_json, plugin_page, plugins_named
-
-    plugins = plugins_named(name)
-    if as_json:
-        _print_json([{**plugin_json(plugin), **_card(plugin)} for plugin in plugins])
-        return
-    for number, plugin in enumerate(plugins):
-        typer.echo(("\n\n" if number else "") + plugin_page(plugin))
-        for card in _card(plugin).values():
-            typer.echo("\n".join(["", *card["lines"]]))
-
-
-def _card(plugin: Plugin) -> dict[str, Any]:
-    """Return an unlearner's data card, nothing for other plugins."""
-    if plugin.kind != "unlearners":
-        return {}
-    from unlearnbench.data_card import data_card
-
-    card = data_card(plugin)
-    return {"data_card": {**vars(card), "lines": card.lines()}}
-
-
 @app.command()
 def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption = False) -> None:
     """Print the table that the records in DIR add up to."""
@@ -321,24 +270,6 @@ def evaluate(
         _messages().print(line, markup=False, highlight=False, soft_wrap=True)
     _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
     if done.faults:
-        raise typer.Exit(1)
-
-
-@app.command()
-def check(
-    name: Annotated[str, typer.Argument(help="An installed unlearner.")],
-) -> None:
-    """Check that an unlearner keeps to the contract, on a small real problem."""
-    from unlearnbench.registry import find
-
-    plugin = find("unlearners", name)
-    from unlearnbench.testing import examine
-
-    failed = 0
-    for finding in examine(plugin.load()):
-        failed += finding.status == "failed"
-        typer.echo(f"{finding.status:<15} {finding.check}{': ' if finding.message else ''}{finding.message}")
-    if failed:
         raise typer.Exit(1)
 
 
@@ -409,17 +340,8 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command()
-def doctor() -> None:
-    """Check this installation: libraries, device, folders, plugins."""
-    from unlearnbench.doctor import findings
-
-    healthy = True
-    for finding in findings():
-        healthy &= finding.good
-        typer.echo(f"{'ok     ' if finding.good else 'PROBLEM'}  {finding.what}: {finding.text}")
-    if not healthy:
-        raise typer.Exit(1)
+# Behind the others: `--help` begins with what a user begins with.
+add_board_commands(app)
 
 
 def main() -> None:
