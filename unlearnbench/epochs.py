@@ -16,19 +16,19 @@ NOT_KEPT = "epochs are judged by the headline metrics alone"
 
 
 def judge_epochs(
-    snapshots: Iterable[Snapshot], metrics: Iterable[Metric], extract: Callable[[Path, Path], None]
+    snapshots: Iterable[Snapshot], metrics: Iterable[Metric], extract: Callable[[Snapshot, Path], None]
 ) -> Iterator[EpochRecord]:
     """Yield the headline metrics of each snapshot; its features are reduced to them and not kept.
 
     Args:
         snapshots: By epoch; their files are removed.
         metrics: The plan's; the headline ones are computed.
-        extract: Writes the features of the weights in a file to another file.
+        extract: Writes the features of a snapshot's weights to a file.
     """
     headline = [metric for metric in metrics if metric.label in HEADLINE]
     for snapshot in snapshots:
         path = snapshot.path.with_suffix(".h5")
-        extract(snapshot.path, path)
+        extract(snapshot, path)
         with open_features(path) as features:
             found = judge(headline, Material(features, NOT_KEPT, NOT_KEPT, NOT_KEPT))
         path.unlink()

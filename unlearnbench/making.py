@@ -30,7 +30,7 @@ from unlearnbench.progress import Told
 from unlearnbench.randomness import own_random_state
 from unlearnbench.record import EpochRecord
 from unlearnbench.registry import find
-from unlearnbench.snapshots import Snapshots
+from unlearnbench.snapshots import Snapshot, Snapshots
 from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
@@ -263,8 +263,8 @@ class Maker:
         if snapshots is None:
             return ()
 
-        def extract(weights: Path, path: Path) -> None:
-            self._extract(cell, weights, path, f"epochs of {_name(cell)}")
+        def extract(snapshot: Snapshot, path: Path) -> None:
+            self._extract(cell, snapshot.path, path, f"epoch {snapshot.epoch} of {_name(cell)}")
 
         epochs = tuple(judge_epochs(snapshots.of(model), self._plan.metrics, extract))
         snapshots.remove()
