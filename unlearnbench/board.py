@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unlearnbench.naming import content_id
+from unlearnbench.naming import SHORT, content_id
 from unlearnbench.overview import Overall, overall
 from unlearnbench.published import PublishedTable, published_table
 from unlearnbench.ranking import PAPER, Row, rows_by_problem
@@ -16,8 +16,6 @@ from unlearnbench.record import ProblemRecord, Record
 from unlearnbench.table import method_name
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-# The metrics that rank, by the names that the paper gives them, in the paper's order.
-SHORT = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from unlearnbench.board import SHORT, points
+from unlearnbench.board import points
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.intervals import bootstrap_means, percentile_interval
-from unlearnbench.naming import did_you_mean
+from unlearnbench.naming import SHORT, did_you_mean
 from unlearnbench.problem_titles import differences
 from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import Record

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.board import SHORT, Board, Line, ProblemBoard, points
+from unlearnbench.board import Board, Line, ProblemBoard, points
 from unlearnbench.errors import StoreError, UnlearnBenchError
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import CANE_GATE
 
 # Text, or the bytes of a file that is none, by file name.

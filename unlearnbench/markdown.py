@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnbench.board import SHORT, Board, Line, ProblemBoard, count, factor, options_text, points
+from unlearnbench.board import Board, Line, ProblemBoard, count, factor, options_text, points
+from unlearnbench.naming import SHORT
 from unlearnbench.overview import Overall
 from unlearnbench.ranking import CANE_GATE
 from unlearnbench.record import ProblemRecord

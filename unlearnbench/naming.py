@@ -10,8 +10,8 @@ from typing import Any
 
 # The names of ImageNet's classes would fill the screen.
 SHOWN_NAMES = 40
-# As tables and papers call the headline metrics.
-SHORT_NAMES = {"fae": "forget_accuracy", "fpae": "forget_prototype_accuracy", "cane": "retain_accuracy"}
+# The metrics that rank, by the names that the paper gives them, in the paper's order.
+SHORT = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
 
 
 def content_id(*parts: Any) -> str:
@@ -32,8 +32,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def _nearest(name: str, valid: list[str]) -> str | None:
     """Return the valid name that a casefolded one is most like, in whatever case it stands."""
-    if SHORT_NAMES.get(name) in valid:
-        return SHORT_NAMES[name]
+    meant = {short.casefold(): metric for short, metric in SHORT.items()}.get(name)
+    if meant in valid:
+        return meant
     folded = {known.casefold(): known for known in reversed(valid)}
     found = difflib.get_close_matches(name, folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None

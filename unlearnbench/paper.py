@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unlearnbench.board import SHORT
+from unlearnbench.naming import SHORT
 from unlearnbench.published import PublishedTable, published_table
 from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import Record

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from unlearnbench.board import SHORT, Line, ProblemBoard, points
+from unlearnbench.board import Line, ProblemBoard, points
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import CANE_GATE
 
 WIDTH, HEIGHT = 520, 360

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.board import SHORT
 from unlearnbench.errors import StoreError
 from unlearnbench.experiment import Experiment
 from unlearnbench.figures.base import Draw, Drawing, NotDrawnError, Source
 from unlearnbench.figures.every import FIGURES
 from unlearnbench.figures.saving import csv_text, save
 from unlearnbench.figures.style import styled
+from unlearnbench.naming import SHORT
 from unlearnbench.paper import paper_page
 from unlearnbench.ranking import Row
 from unlearnbench.record import load_records

@@ -8,8 +8,9 @@ import math
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unlearnbench import plot
-from unlearnbench.board import SHORT, Board, Line, factor, points
+from unlearnbench.board import Board, Line, factor, points
 from unlearnbench.markdown import interval_text, place_text
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS
 from unlearnbench.table import one_line, ranking_text
 

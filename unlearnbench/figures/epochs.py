@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from unlearnbench.board import SHORT
 from unlearnbench.components import label_slug
 from unlearnbench.experiment import Experiment
 from unlearnbench.figures.base import Drawing, Source
 from unlearnbench.figures.style import GREY, METRIC_LOOKS, legend_below, new_figure, percent_axis
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import Row
 from unlearnbench.table import method_name
 

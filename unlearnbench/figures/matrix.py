@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unlearnbench.board import SHORT
 from unlearnbench.experiment import FORGET, Experiment
 from unlearnbench.figures.base import Drawing, Source
 from unlearnbench.figures.style import (
@@ -19,6 +18,7 @@ from unlearnbench.figures.style import (
     new_figure,
     percent_axis,
 )
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import Row
 from unlearnbench.table import method_name
 

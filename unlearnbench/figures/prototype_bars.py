@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unlearnbench.board import SHORT
 from unlearnbench.figures.base import Drawing, Source
 from unlearnbench.figures.style import BLUE, looks, new_figure, percent_axis
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import Row
 from unlearnbench.table import method_name
 

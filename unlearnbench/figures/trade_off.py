@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearnbench.board import SHORT
 from unlearnbench.figures.base import Drawing, Source
 from unlearnbench.figures.style import BLUE, GREY, legend_below, looks, new_figure, percent_axis
+from unlearnbench.naming import SHORT
 from unlearnbench.ranking import CANE_GATE, Row
 from unlearnbench.table import method_name
 
