@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ import tomli
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from unlearnbench.errors import Fault, InvalidFileError, ManifestError
+from unlearnbench.manifest_faults import LISTS, fault_of
 from unlearnbench.naming import did_you_mean
 from unlearnbench.toml_hints import toml_hint
 from unlearnbench.toml_lines import KeyPath, key_lines, line_of
@@ -21,23 +21,6 @@ PositiveInt = Annotated[int, Field(gt=0)]
 # What HDF5 and safetensors can hold.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
-# What is wrong with a value, in TOML's words, by the type of pydantic's fault.
-_WORDS = {
-    "int_type": "is not a whole number",
-    "int_from_float": "is not a whole number",
-    "float_type": "is not a number",
-    "finite_number": "is not a finite number",
-    "string_type": "is not a string",
-    "bool_type": "is not true or false",
-    "tuple_type": "is not an array",
-    "list_type": "is not an array",
-    "dict_type": "is not a table",
-    "model_type": "is not a table",
-    "too_short": "is empty; it needs at least one value",
-}
-
-# Lists of tables: each entry has a header of its own.
-_LISTS = ("unlearners", "metrics")
 # What a manifest does not say, because the command line does.
 _COMMAND_LINE = {"device": "--device", "jobs": "--jobs", "output": "--output", "only": "--only"}
 
@@ -288,7 +271,7 @@ def read_manifest(path: Path) -> ManifestFile:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
-        fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, _LISTS)}")
+        fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, LISTS)}")
         raise ManifestError(str(path), [fault]) from error
     raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
     file = ManifestFile(str(path), text, raw)
@@ -344,64 +327,7 @@ def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list
         for detail in error.errors():
             # An array whose items are wrong counts as empty too; the items' faults say it better.
             if detail["type"] != "too_short" or not detail["input"]:
-                path, message = _fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
+                path, message = fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
                 messages.setdefault(path, []).append(message)
         for path, found in messages.items():
             file.fault(path, " and ".join(dict.fromkeys(found)))
-
-
-def _fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) -> tuple[KeyPath, str]:
-    """Return where a fault that pydantic found stands in the file, and what to say of it."""
-    section = _section_at(annotation, path[1:-1])
-    if detail["type"] == "extra_forbidden" and section is not None:
-        message = f"unknown key{did_you_mean(str(path[-1]), section.model_fields)}"
-        if issubclass(section, Choice):
-            message += f"\n  Options of the plugin stand in options = {{ {path[-1]} = ... }}"
-        return path, message
-    if detail["type"] == "missing":
-        return path, "missing"
-    value = raw
-    known: KeyPath = ()
-    # A union adds the name of the type it tried to the path; that part is not in the file.
-    for part in path:
-        if isinstance(value, dict) and part in value:
-            value = value[str(part)]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            break
-        known = (*known, part)
-    if detail["type"] == "string_pattern_mismatch":
-        allowed = detail["ctx"]["pattern"].rpartition("[")[2].partition("]")[0].removeprefix("A-Za-z0-9")
-        message = f"is not a name: a letter or digit, then letters, digits and {allowed!r} are allowed"
-    else:
-        message = _WORDS.get(detail["type"]) or detail["msg"].replace("Input should", "should")
-    if message == "is not an array":
-        message += _array_hint(known, value)
-    return known, f"{_shown(value)} {message}"
-
-
-def _array_hint(path: KeyPath, value: Any) -> str:
-    """Return how the one value at `path` is written as an array."""
-    if isinstance(value, dict):
-        return f"\n  Each entry begins with [[{path[0]}]]" if path[0] in _LISTS and len(path) == 1 else ""
-    return f"\n  Write {path[-1]} = [{_shown(value)}]"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _section_at(annotation: Any, path: KeyPath) -> type[BaseModel] | None:
-    """Return the section class that a path within a section leads to."""
-    current = annotation
-    for part in path:
-        arguments: tuple[Any, ...] = getattr(current, "__args__", ())
-        if isinstance(part, int) and arguments:
-            current = arguments[0]
-        elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-        elif typing.get_origin(current) is dict:
-            current = arguments[1]
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
