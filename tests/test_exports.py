@@ -113,3 +113,11 @@ def test_json_can_be_written_to_a_folder(runs: Path, tmp_path: Path) -> None:
     done = cli("export", runs, "--to", "json", "-o", tmp_path / "out")
     assert done.out == f"{tmp_path}/out/leaderboard.json\n"
     assert len(json.loads((tmp_path / "out" / "leaderboard.json").read_text())) == 7
+
+
+def test_files_are_not_written_where_nobody_said(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("export", runs, "--to", "hf")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "--to hf writes files, not one text\n  say into which folder: --output hf\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

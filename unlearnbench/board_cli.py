@@ -155,12 +155,13 @@ def export(
     form: Annotated[Literal["csv", "json", "latex", "hf", "inspect"], typer.Option("--to", help="The format.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the files; one file alone goes to stdout without it."),
+        typer.Option("--output", "-o", help="Folder for the files; one text alone goes to stdout without it."),
     ] = None,
     rank_by: RankBy = RankOrder.paper,
 ) -> None:
     """Write the table of DIR in another format."""
     from unlearnbench.board import make_board
+    from unlearnbench.errors import UnlearnBenchError
     from unlearnbench.exports import export as export_board
     from unlearnbench.exports import write_files
     from unlearnbench.record_set import check_entries, read_entries
@@ -172,5 +173,7 @@ def export(
     if output is None and isinstance(only, str):
         typer.echo(only, nl=False)
         return
-    for path in write_files(files, output or Path()):
+    if output is None:
+        raise UnlearnBenchError(f"--to {form} writes files, not one text\n  say into which folder: --output {form}")
+    for path in write_files(files, output):
         typer.echo(path)
