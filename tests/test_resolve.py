@@ -423,6 +423,35 @@ def test_what_leaves_the_result_alone_leaves_the_problem_s_id(tmp_path: Path) ->
     assert resolved(tmp_path, text).problems[0].id == resolved(tmp_path, same).problems[0].id
 
 
+@pytest.mark.parametrize(
+    ("requirement", "message"),
+    [
+        ("numpy", ""),
+        ("numpy>=1; python_version < '3'", ""),
+        ("no-such-plugin; python_version < '3'", ""),
+        ("no-such-plugin", "no-such-plugin is not installed\n  pip install no-such-plugin"),
+        ("no-such-plugin>=2", "no-such-plugin is not installed\n  pip install 'no-such-plugin>=2'"),
+        ("not a name", "'not a name' is not a requirement as pip takes it, such as \"unlearnbench-zoo>=0.1\""),
+    ],
+)
+def test_a_plugin_s_distribution_that_is_not_here_is_named_with_its_command(
+    tmp_path: Path, requirement: str, message: str
+) -> None:
+    text = manifest_text(head=f'requires = ["{requirement}"]\nseeds = [0]')
+    if not message:
+        assert resolved(tmp_path, text).manifest.requires == (requirement,)
+        return
+    assert faults(tmp_path, text).startswith(f"m.toml:1: requires.0: {message}")
+
+
+def test_a_plugin_of_another_version_is_not_taken_for_the_one_required(tmp_path: Path, search_path: Path) -> None:
+    fake_distribution(search_path, "some-plugin", {"unlearners": {"some": "some_plugin:f"}}, {"some_plugin": ""})
+    assert faults(tmp_path, manifest_text(head='requires = ["some-plugin>=2,<3"]\nseeds = [0]')) == (
+        "m.toml:1: requires.0: some-plugin 1.0 is installed, <3,>=2 is required\n  pip install 'some-plugin>=2,<3'"
+    )
+    assert resolved(tmp_path, manifest_text(head='requires = ["some_plugin~=1.0"]\nseeds = [0]'))
+
+
 def test_a_plugin_that_cannot_be_imported_is_a_fault_at_its_name(tmp_path: Path, search_path: Path) -> None:
     fake_distribution(
         search_path, "broken-unlearner", {"unlearners": {"broken": "broken_unlearner:f"}}, {"broken_unlearner": "1 / 0"}

@@ -175,6 +175,7 @@ class Manifest(Section):
     Attributes:
         name: Names the records; the file's name where left out.
         description: For readers.
+        requires: Distributions that its plugins come from, as pip takes them: "unlearnbench-zoo>=0.1".
         seeds: Each is an original/retrained pair and a limited subset of its own.
         dataset: The data set.
         architecture: The network.
@@ -191,6 +192,7 @@ class Manifest(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     description: str = ""
+    requires: tuple[str, ...] = ()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     dataset: Choice
     architecture: ArchitectureChoice

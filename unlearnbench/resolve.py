@@ -13,6 +13,7 @@ from unlearnbench.errors import DatasetError, NotHereError, PluginError
 from unlearnbench.manifest import ArchitectureChoice, ManifestFile, ProblemChoice, TrainingRecipe, Tuning, read_manifest
 from unlearnbench.naming import did_you_mean
 from unlearnbench.problem_choices import problem_choices, split_sides
+from unlearnbench.requirements import check_requires
 from unlearnbench.resolved import Component, Method, Metric, Problem, Resolved
 from unlearnbench.weights import Weights
 
@@ -33,6 +34,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
         ManifestError: With all faults, form and names, at once.
     """
     file = read_manifest(path)
+    check_requires(file)
     dataset = _dataset(file)
     architecture = find_component(file, "architectures", ("architecture",))
     methods = find_methods(file)
