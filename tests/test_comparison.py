@@ -45,8 +45,8 @@ def test_the_difference_is_the_second_minus_the_first_over_common_seeds() -> Non
     assert (forget.metric, forget.first, forget.second, forget.value) == pytest.approx(
         ("forget_accuracy", 0.15, 0.3, 0.15)
     )
-    # Two seeds drawn with replacement: the difference is 0.1, 0.15 or 0.2.
-    assert forget.interval == pytest.approx((0.1, 0.2))
+    # Differences of 0.1 and 0.2: t for one degree of freedom, 12.706, times 0.05.
+    assert forget.interval == pytest.approx((0.15 - 0.635, 0.15 + 0.635), abs=0.04)
     assert found.notes == ("seed 2 of the first has no result in both", "option b: None | 1")
 
 

@@ -54,21 +54,32 @@ def test_the_bootstrap_draws_seeds_and_images() -> None:
     assert found.std() == pytest.approx(np.sqrt(0.25 * 0.75 / 400), rel=0.1)
 
 
-def test_the_bootstrap_is_wide_where_seeds_differ() -> None:
-    outcomes = np.repeat([[True], [False], [True], [False]], 400, axis=1)
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_without_images_it_is_the_t_interval(count: int) -> None:
+    found = percentile_interval(bootstrap_means(np.array(VALUES[:count])[:, None]))
 
-    assert bootstrap_means(outcomes).std() == pytest.approx(np.sqrt(0.25 / 4), rel=0.1)
+    assert found == pytest.approx(t_interval(VALUES[:count]), rel=0.06, abs=0.01)
 
 
-def test_it_agrees_with_a_plain_loop() -> None:
-    outcomes = np.random.default_rng(0).random((5, 60)) < np.linspace(0.2, 0.8, 5)[:, None]
-    generator = np.random.default_rng(1)
-    plain = [outcomes[np.ix_(generator.integers(5, size=5), generator.integers(60, size=60))].mean()
-             for _ in range(4000)]  # fmt: skip
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize(("images", "luck"), [(1, 0.0), (200, 0.0), (200, 0.1)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(count: int, images: int, luck: float) -> None:
+    # Two methods without a true difference: seeds differ by 3 points, images by 20, and each hit by luck.
+    generator = np.random.default_rng(0)
+    covered = []
+    for _ in range(400):
+        seeds = 0.03 * generator.standard_normal((2, count, 1))
+        hard = 0.2 * generator.standard_normal((2, 1, images)) if images > 1 else 0.0
+        outcomes = 0.5 + seeds + hard + luck * generator.standard_normal((2, count, images))
+        covered.append(not differ(*map(bootstrap_means, outcomes)))
 
-    found = percentile_interval(bootstrap_means(outcomes))
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.035)
 
-    assert found == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.015)
+
+def test_one_seed_leaves_the_images_to_draw() -> None:
+    outcomes = np.arange(400)[None] < 100
+
+    assert bootstrap_means(outcomes).std() == pytest.approx(np.sqrt(0.25 * 0.75 / 400), rel=0.1)
 
 
 def test_the_same_data_give_the_same_interval() -> None:

@@ -48,7 +48,7 @@ def test_references_stand_first_without_a_rank() -> None:
 def test_forgetting_counts_first_and_the_gap_to_fdr_second() -> None:
     rows = ranked(
         records("remembers", (0.1, 0.5, 0.9), (0.1, 0.6, 0.92)),
-        records("above", (0.0, 0.9, 0.9), (0.0, 0.9, 0.92)),
+        records("above", (0.0, 0.85, 0.9), (0.0, 0.95, 0.92)),
         records("below", (0.0, 0.4, 0.9), (0.0, 0.5, 0.92)),
         records("near", (0.0, 0.55, 0.9), (0.0, 0.65, 0.92)),
     )

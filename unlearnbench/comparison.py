@@ -201,8 +201,8 @@ def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) 
 
 CAPTION = (
     "Means over common seeds in percent; difference: the second column less the first, with the 95 % interval of a "
-    "paired bootstrap over seeds and test images; * where it leaves out 0. Same seeds: how many "
-    "have the very same value in both."
+    "paired bootstrap over seeds (with t's tails) and test images, with one seed over test images alone; * where it "
+    "leaves out 0. Same seeds: how many have the very same value in both."
 )
 
 

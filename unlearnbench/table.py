@@ -14,23 +14,27 @@ NAMES = {"original": "Original", "fdr": "FDR"}
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
 
 
+ONE_SEED = "With one seed only test images are drawn: how much another seed would change is not known."
+
+
 def caption(rows: Sequence[Row], order: str = PAPER) -> str:
     """Return what stands below a table of rows that are ranked by an order of `ORDERS`."""
     numbers = "Mean ± standard deviation over seeds, in percent."
     if all(row.rank is None for row in rows):
         return numbers
+    one_seed = any(row.rank is not None and len(row.done) == 1 for row in rows)
     return (
         f"{numbers} {ranking_text(order)} Methods more than {100 * CANE_GATE:g} points of CAne below Original have no "
-        "rank."
+        f"rank.{f' {ONE_SEED}' if one_seed else ''}"
     )
 
 
 def ranking_text(order: str) -> str:
     """Return how an order of `ORDERS` ranks."""
     return (
-        f"Ranked by {ORDER_TEXTS[order]}, each as far as a paired 95 % bootstrap over seeds and test images can tell "
-        "methods from the best: those that it cannot tell from it by the first are ordered by the next, and what is "
-        "left together shares a rank."
+        f"Ranked by {ORDER_TEXTS[order]}, each as far as a paired 95 % bootstrap over seeds (with t's tails) and test "
+        "images can tell methods from the best: those that it cannot tell from it by the first are ordered by the "
+        "next, and what is left together shares a rank."
     )
 
 
