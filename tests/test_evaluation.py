@@ -357,8 +357,24 @@ def test_missing_and_damaged_features_are_named_and_the_rest_is_done(own_run: Pa
     assert "8 records rewritten" in err
 
 
-def test_without_the_references_features_their_metrics_fail_with_a_reason(own_run: Path) -> None:
+def test_without_the_references_features_their_metrics_stay_as_they_are(own_run: Path, stored_run: Path) -> None:
     (own_run / records(own_run)["fdr/0"].files["features"].path).unlink()
+
+    code, _, err = cli("evaluate", own_run)
+
+    assert code == 1
+    assert "wd, seed 0: " in err
+    assert "no such file; run the manifest again to make it\n  As they were: normalised_gap, " in err
+    assert ", speed_up" not in err
+    assert records(own_run) == records(stored_run)
+
+
+def test_without_the_references_features_a_new_metric_of_theirs_fails_with_a_reason(own_run: Path) -> None:
+    (own_run / records(own_run)["fdr/0"].files["features"].path).unlink()
+    for path in paths(own_run).values():
+        record = read_record(path)
+        metrics = {label: metric for label, metric in record.metrics.items() if label != "normalised_gap"}
+        write_record(with_hash(record.model_copy(update={"metrics": metrics})), path)
 
     cli("evaluate", own_run, "--metric", "normalised_gap", "--metric", "forget_accuracy")
 

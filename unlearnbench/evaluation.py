@@ -29,7 +29,7 @@ class Evaluation:
         records: All its records, as they are now.
         labels: The metrics that were computed.
         written: How many records were rewritten.
-        faults: How many could not be.
+        faults: How many could not be, or not wholly.
     """
 
     records: tuple[Record, ...]
@@ -62,11 +62,14 @@ def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
         if record.status != "done":
             continue
         try:
-            found = evaluated(folder, record, references, wanted, say)
+            found, kept = evaluated(folder, record, references, wanted, say)
         except InvalidFileError as error:
             say(f"{record.method.label}, seed {record.seed}: {error}")
             faults += 1
             continue
+        for reason, names_kept in kept.items():
+            say(f"{record.method.label}, seed {record.seed}: {reason}\n  As they were: {', '.join(names_kept)}")
+        faults += bool(kept)
         if not found:
             continue
         for label, metric_found in found.items():
@@ -125,17 +128,28 @@ def evaluated(
     references: dict[tuple[str, int, str], Record],
     wanted: tuple[str, ...],
     say: Say,
-) -> dict[str, MetricRecord]:
-    """Return the metrics of a record, computed now, by label."""
-    found = {}
+) -> tuple[dict[str, MetricRecord], dict[str, list[str]]]:
+    """Return the metrics of a record, computed now, by label, and the labels that keep their values, by the reason.
+
+    A metric keeps its value where what it needs besides the record's own features is not there: a lost file of FDR
+    must not take away what was measured when it was there.
+    """
+    found: dict[str, MetricRecord] = {}
+    kept: dict[str, list[str]] = {}
     with contextlib.ExitStack() as opened:
         material = _material(folder, record, references, opened)
         for chosen in metrics_to_compute(record, wanted):
-            if chosen.label in record.metrics and "model" in needs(find("metrics", chosen.name).load()):
+            asked = needs(find("metrics", chosen.name).load())
+            before = record.metrics.get(chosen.label)
+            if before is not None and "model" in asked:
                 say(f"{chosen.label} needs the model, which only a run has; it stays as it is")
                 continue
-            found[chosen.label] = metric_record(chosen, material)
-    return found
+            missing = [text for text in (getattr(material, name) for name in asked) if isinstance(text, str)]
+            if missing and before is not None and before.status == "done":
+                kept.setdefault(missing[0], []).append(chosen.label)
+            else:
+                found[chosen.label] = metric_record(chosen, material)
+    return found, kept
 
 
 def _material(
@@ -150,18 +164,22 @@ def _material(
         InvalidFileError: If the record's own is missing or is not the one that the record was made from.
     """
     features = opened.enter_context(open_features(feature_path(folder, record)))
+    found = {name: references.get((record.problem.id, record.seed, name)) for name in ("original", "fdr")}
+    retrained = found["fdr"]
+    costs = _no_record(folder, record, "fdr") if retrained is None else Costs(record.image_reads, retrained.image_reads)
     files = []
-    for name in ("original", "fdr"):
-        reference = references.get((record.problem.id, record.seed, name))
+    for name, reference in found.items():
         if reference is None:
-            missing = f"{folder} holds no finished record of {name} with seed {record.seed}"
-            return Material(features, missing, missing)
+            return Material(features, _no_record(folder, record, name), costs)
         try:
             files.append(opened.enter_context(open_features(feature_path(folder, reference))))
         except InvalidFileError as error:
-            return Material(features, str(error), str(error))
-    retrained = references[record.problem.id, record.seed, "fdr"]
-    return Material(features, References(*files), Costs(record.image_reads, retrained.image_reads))
+            return Material(features, str(error), costs)
+    return Material(features, References(*files), costs)
+
+
+def _no_record(folder: Path, record: Record, name: str) -> str:
+    return f"{folder} holds no finished record of {name} with seed {record.seed}"
 
 
 def feature_path(folder: Path, record: Record) -> Path:

@@ -158,10 +158,11 @@ def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, 
             faults.append(f"{entry.path}: files.features: {file.path} is in none of the folders given with --features")
             continue
         try:
-            found = evaluated(place, entry.record, references[entry.submission], (), lambda line: None)
+            found, kept = evaluated(place, entry.record, references[entry.submission], (), lambda line: None)
         except UnlearnBenchError as error:
             faults.append(f"{entry.path}: files.features: {error}")
             continue
+        faults += [f"{entry.path}: metrics.{labels[0]}: not computed: {reason}" for reason, labels in kept.items()]
         told = {label: metric.value for label, metric in entry.record.metrics.items() if label in found}
         count += len(told)
         faults += [
