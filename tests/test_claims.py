@@ -17,7 +17,7 @@ from unlearnbench.registry import find, names
 from unlearnbench.verdicts import Outcome, outcomes
 
 # Metrics that stand in records under another name, or that only some manifests ask for.
-NOT_METRICS = {"speed_up_seconds"}
+NOT_METRICS = {"speed_up_seconds", "speed_up_epochs"}
 
 HEAD = """
 [settings]
@@ -213,6 +213,29 @@ def test_a_claim_of_one_data_set_alone_is_not_tried_on_others() -> None:
     assert found.verdict == "not run"
 
 
+def test_a_claim_of_the_own_schedule_is_not_judged_on_another() -> None:
+    text = HEAD.replace('["here"]', '["here"]\nown_schedule = true') + f'kind = "at_most"\nvalue = {ERWP}\nbound = 99.0'
+    (found,) = outcomes(RECORDS, read_claims(text))
+    assert found.verdict == "holds"
+    (found,) = outcomes(RECORDS, read_claims(text.replace("epochs = 2", "epochs = 3")))
+    assert (found.verdict, found.found) == ("not run", "originals of the paper's schedule: 2 epochs here")
+
+
+def test_costs_in_epochs_leave_out_what_is_read_besides() -> None:
+    # FDR reads 15 times as many images as the method, which reads as much again for a search.
+    speed_up = RECORDS[0].metrics["retain_accuracy"].model_copy(update={"name": "speed_up", "value": 15.0})
+    record = cell("erwp", 0, (0.0, 0.5, 0.9), epochs=4)
+    epochs = 4 * sum(record.problem.limited_counts)
+    record = with_changes(
+        record,
+        metrics={**record.metrics, "speed_up": speed_up},
+        image_reads={"forget": epochs // 2, "retain": 2 * epochs - epochs // 2},
+    )
+    value = '{ method = "erwp", metric = "speed_up_epochs" }'
+    found = outcome(f'kind = "at_least"\nvalue = {value}\nbound = 30.0', [RECORDS[0], record])
+    assert (found.verdict, found.found) == ("holds", "30.00 (1 seed)")
+
+
 def test_settings_that_cannot_be_told_apart_are_named() -> None:
     more = [cell("erwp", 0, (0.0, 0.5, 0.9), epochs=3), cell("erwp", 0, (0.0, 0.5, 0.9), epochs=4)]
     records = [record for record in RECORDS if record.method.label != "erwp"] + more
@@ -246,6 +269,17 @@ def test_a_rule_can_look_at_epochs(rule: str, verdict: str, found: str) -> None:
     result = outcome(rule, records)
     assert result.verdict == verdict
     assert result.found.startswith(found)
+
+
+def test_many_values_have_their_spread_and_seeds_once() -> None:
+    records = [
+        with_epochs(record, [0.9 - step / 10 + record.seed / 100 for step in range(6)])
+        if record.method.label == "erwp"
+        else record
+        for record in RECORDS
+    ]
+    rule = f'kind = "order"\ndirection = "falling"\nvalues = [{ERWP}]'.replace(" }", ', epoch = "every" }')
+    assert outcome(rule, records).found == "90.50, 80.50, 70.50, 60.50, 50.50, 40.50 (± up to 0.71, 2 seeds)"
 
 
 def test_a_metric_is_chosen_by_its_options() -> None:

@@ -52,6 +52,8 @@ def test_a_problem_that_matches_has_the_papers_figures() -> None:
         ({"keep_share": 0.25}, (0.6035,)),
         ({"keep_share": 0.3}, ()),
         ({"stop_when_forgotten": True}, ()),
+        ({"learning_rate": 1e-3}, ()),
+        ({"threshold": 0.05}, ()),
         ({"l_kd": False, "keep_share": 0.25}, ()),
     ],
 )

@@ -26,7 +26,8 @@ class Value(Part):
 
     Attributes:
         method: Name of the method, `original` or `fdr`.
-        metric: Name of a metric, or `speed_up_seconds`.
+        metric: Name of a metric; `speed_up_seconds`; or `speed_up_epochs`, FDR's image passes over the method's epochs
+            times its limited images.
         options: Options of the method in which it differs from the paper's own.
         metric_options: Options of the metric.
         data: Whether the method had the `limited` data or the `full` training set.
@@ -156,6 +157,7 @@ class Claim(Part):
         manifests: Its experiment: names of manifests, or how they begin.
         settings: Where the paper made the experiment.
         only_there: Whether it means nothing on other data.
+        own_schedule: Whether it means nothing where originals are trained for another number of epochs.
         rule: What must be so.
     """
 
@@ -165,6 +167,7 @@ class Claim(Part):
     manifests: Annotated[tuple[str, ...], Field(min_length=1)]
     settings: Annotated[tuple[str, ...], Field(min_length=1)]
     only_there: bool = False
+    own_schedule: bool = False
     rule: Rule
 
     def is_of(self, manifest: str) -> bool:

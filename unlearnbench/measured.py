@@ -14,7 +14,7 @@ from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import EpochRecord, ProblemRecord, Record
 
 # What is not a share: shown as it is, not in percent.
-PLAIN = ("speed_up", "speed_up_seconds", "attention_entropy", "attention_shift")
+PLAIN = ("speed_up", "speed_up_epochs", "speed_up_seconds", "attention_entropy", "attention_shift")
 
 # Options that the paper itself chose anew for each data set.
 TUNED = ("beta", "kappa")
@@ -178,6 +178,8 @@ def _metric(record: Record, value: Value) -> float | None:
     """Return a record's value of a metric with options; of several that fit, the one with the shortest label."""
     if value.metric == "speed_up_seconds":
         return record.measured.speed_up_seconds
+    if value.metric == "speed_up_epochs":
+        return _speed_up_epochs(record)
     fitting = [
         label
         for label, metric in record.metrics.items()
@@ -185,6 +187,14 @@ def _metric(record: Record, value: Value) -> float | None:
         and all(_same(metric.options.get(key), wanted) for key, wanted in value.metric_options.items())
     ]
     return record.value(min(fitting, key=lambda label: (len(label.split()), label))) if fitting else None
+
+
+def _speed_up_epochs(record: Record) -> float | None:
+    """Return FDR's image passes over those of a method's epochs, without what it reads besides: a relevance search."""
+    epochs, speed_up = record.method.options.get("epochs"), record.value("speed_up")
+    if not epochs or speed_up is None:
+        return None
+    return speed_up * sum(record.image_reads.values()) / (int(epochs) * sum(record.problem.limited_counts))
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -205,7 +215,7 @@ def _row(value: Value, case: Case, holds: Callable[[Record], bool]) -> Row:
     if not holding:
         failed = next((f"{record.status}: {record.reason}" for record in fitting if record.status != "done"), None)
         raise NotMeasuredError(f"{name_of(value)}: {failed or 'not measured'}")
-    rows = _distinct([row for rows in grouped_rows(holding) for row in rows])
+    rows = distinct_rows([row for rows in grouped_rows(holding) for row in rows])
     plain = [row for row in rows if row.method.label == value.method]
     chosen = plain if len(plain) == 1 else rows
     if len(chosen) > 1:
@@ -214,7 +224,7 @@ def _row(value: Value, case: Case, holds: Callable[[Record], bool]) -> Row:
     return chosen[0]
 
 
-def _distinct(rows: Sequence[Row]) -> list[Row]:
+def distinct_rows(rows: Sequence[Row]) -> list[Row]:
     """Return rows without those that differ from another one in their label alone; the one with most seeds stays."""
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: (-len(row.done), row.label)):

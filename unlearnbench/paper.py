@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from unlearnbench.measured import distinct_rows
 from unlearnbench.naming import SHORT
 from unlearnbench.published import PublishedTable, published_table
 from unlearnbench.ranking import Row, grouped_rows
@@ -57,7 +58,7 @@ def _numbers(records: Iterable[Record]) -> str:
 
 def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tuple[str, ...]]:
     retrained = next((row for row in rows if row.method.name == "fdr"), None)
-    for row in rows:
+    for row in sorted(distinct_rows(rows), key=rows.index):
         for metric, reported in published.figures(row.method).items():
             values = list((_gaps(row, retrained) if metric == GAP else row.values(metric)).values())
             if not values:

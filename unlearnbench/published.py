@@ -36,7 +36,8 @@ class PublishedTable:
     def figures(self, method: MethodRecord) -> dict[str, float]:
         """Return the reported fractions of a method by metric, none if the paper has no such row."""
         changed = changed_options(method)
-        if changed is None:
+        stated = _file()["stated"].get(method.name, {}).get(self.values["dataset"], {})
+        if changed is None or any(method.options.get(key, value) != value for key, value in stated.items()):
             return {}
         if not changed:
             found = self.values["figures"].get(method.name, {})
@@ -95,7 +96,11 @@ def _limited(table: Mapping[str, Any]) -> str:
     return f"{share * 100:.10g} %" if share is not None else f"{table['limited_images_per_class']} images"
 
 
-@functools.cache
 def _tables() -> list[dict[str, Any]]:
-    tables: list[dict[str, Any]] = tomllib.loads(files("unlearnbench").joinpath("published.toml").read_text())["tables"]
+    tables: list[dict[str, Any]] = _file()["tables"]
     return tables
+
+
+@functools.cache
+def _file() -> dict[str, Any]:
+    return tomllib.loads(files("unlearnbench").joinpath("published.toml").read_text())

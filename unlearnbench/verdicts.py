@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from unlearnbench import intervals
 from unlearnbench.claims import (
     AnyRule,
     Best,
@@ -91,6 +92,9 @@ def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> Outcome:
         f"{problem.dataset} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {problem.limited} left"
     )
     same = nearness(case, settings)
+    if claim.own_schedule and same != "the paper's":
+        epochs = "given weights" if problem.weights else f"{problem.training.get('epochs')} epochs"
+        return Outcome(claim, "not run", f"originals of the paper's schedule: {epochs} here", where, same)
     try:
         holds, found = judged(claim.rule, case)
     except NotMeasuredError as error:
@@ -203,10 +207,20 @@ def _ordered(rule: Ordered, case: Case) -> tuple[bool, str]:
         raise NotMeasuredError(f"{found[0].name}: a single value has no order")
     sign = 1 if rule.direction == "rising" else -1
     steps = [sign * (after.mean - before.mean) for before, after in itertools.pairwise(found)]
-    shown = [str(value) for value in found] if len(found) <= 5 else [f"{value.mean:.2f}" for value in found]
     # Without slack equal values have no order either.
     holds = all(step > -rule.slack - EPSILON if rule.slack else step > EPSILON for step in steps)
-    return holds, ", ".join(shown)
+    return holds, _listed(found)
+
+
+def _listed(values: Sequence[Measured]) -> str:
+    """Return values in words; of many the means alone, with the spread and the seeds of all."""
+    if len(values) <= 5:
+        return ", ".join(map(str, values))
+    spreads = [spread for value in values if (spread := intervals.standard_deviation(list(value.by_seed.values())))]
+    seeds = sorted({len(value.by_seed) for value in values})
+    of = f"{'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} {'seed' if seeds == [1] else 'seeds'}"
+    widest = f"± up to {max(spreads):.2f}, " if spreads else ""
+    return f"{', '.join(f'{value.mean:.2f}' for value in values)} ({widest}{of})"
 
 
 def _lowest(rule: Lowest, case: Case) -> tuple[bool, str]:
