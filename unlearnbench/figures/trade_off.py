@@ -55,6 +55,8 @@ def _draw(axes: Axes, rows: Sequence[Row], short: str) -> None:
     for row in rows:
         look = styles[row.method.label]
         x, y = _points(row, short)
+        if not x:
+            continue
         faint = look.line(markersize=3, markeredgewidth=0, markerfacecolor=look.colour)
         axes.plot(x, y, linestyle="none", alpha=0.3, zorder=2, **faint)
         axes.plot(
