@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.naming import content_id
@@ -82,8 +84,23 @@ class Hits(Part):
     `bits` is base64 of bytes of eight images each, the first image in the highest bit, the last byte filled with 0.
     """
 
-    images: int
+    images: int = Field(gt=0)
     bits: str
+
+    @field_validator("bits")
+    @classmethod
+    def _one_for_each_image(cls, bits: str, info: ValidationInfo) -> str:
+        try:
+            found = len(base64.b64decode(bits, validate=True))
+        except ValueError as error:
+            length = {"length": len(bits)}
+            raise PydanticCustomError("bits", "its {length} characters are not base64", length) from error
+        images = info.data.get("images")
+        # Where the number of images is at fault itself, that is told.
+        if images is not None and found != -(-images // 8):
+            facts = {"found": found, "images": images, "needed": -(-images // 8)}
+            raise PydanticCustomError("bits", "{found} bytes, where {images} images need {needed}", facts)
+        return bits
 
 
 class MetricRecord(Part):
