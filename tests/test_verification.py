@@ -231,6 +231,39 @@ def test_a_page_that_was_edited_is_found(board: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text(path.read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]")),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        Path.unlink,
+        lambda path: shutil.rmtree(path.parent),
+    ],
+)
+def test_a_manifest_that_is_not_what_the_records_give_is_found(board: Path, damage: Callable[[Path], None]) -> None:
+    path = board / "manifests" / "short.toml"
+    written = path.read_bytes()
+    damage(path)
+    assert verify(board).faults == (
+        f"{path}: not what the records give\n  unlearnbench leaderboard build {board} -o {board}",
+    )
+    assert cli("leaderboard", "build", board, "-o", board).code == 0
+    assert (verify(board).faults, path.read_bytes()) == ((), written)
+
+
+def test_a_manifest_that_no_record_has_is_found_and_one_of_a_person_left_alone(board: Path) -> None:
+    manifests = board / "manifests"
+    shutil.copy(manifests / "short.toml", manifests / "long.toml")
+    (manifests / "mine.toml").write_text("# mine\n")
+    (board / "notes.md").write_bytes(b"\xff")
+    assert verify(board).faults == (
+        f"{manifests}/long.toml: the records give no such file\n  unlearnbench leaderboard build {board} -o {board}",
+    )
+    assert cli("leaderboard", "build", board, "-o", board).code == 0
+    assert verify(board).faults == ()
+    assert sorted(path.name for path in manifests.iterdir()) == ["mine.toml", "short.toml"]
+
+
 def test_features_that_are_not_there_are_named(board: Path, tmp_path: Path) -> None:
     path = record_of(board, "erwp/seed-0.json")
     file = read_record(path).files["features"].path

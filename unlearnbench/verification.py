@@ -11,7 +11,7 @@ from typing import Any
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.evaluation import evaluated, reference_records
-from unlearnbench.leaderboard import rebuilt_pages
+from unlearnbench.leaderboard import outdated, rebuilt_manifests, rebuilt_pages
 from unlearnbench.problem_titles import differences
 from unlearnbench.ranking import PAPER
 from unlearnbench.record import ProblemRecord, Record, read_record, record_paths
@@ -179,11 +179,15 @@ def _same(told: float | None, found: float | None) -> bool:
 
 
 def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
-    """Yield which pages of a leaderboard are not those that its records give."""
-    if not (folder / "manifests").is_dir():
+    """Yield which pages and manifests of a leaderboard are not those that its records give."""
+    if not (folder / "manifests").is_dir() and not (folder / "index.html").is_file():
         # Records or a submission, without pages.
         return
-    for name, text in rebuilt_pages(entries, folder, order).items():
-        page = folder / name
-        if not page.is_file() or page.read_text() != text:
-            yield (f"{page}: not what the records give\n  unlearnbench leaderboard build {folder} -o {folder}")
+    mend = f"unlearnbench leaderboard build {folder} -o {folder}"
+    texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(entries)
+    for name, text in texts.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(errors="replace") != text:
+            yield f"{path}: not what the records give\n  {mend}"
+    for path in outdated(folder, texts):
+        yield f"{path}: the records give no such file\n  {mend}"
