@@ -15,7 +15,8 @@ from inspect_ai.log import EvalLog, read_eval_log
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.inspect_host import SOLVERS, _number, chosen_method
 from unlearnbench.inspect_log import write_inspect_logs
-from unlearnbench.record import load_records, read_record
+from unlearnbench.record import read_record
+from unlearnbench.record_set import load_records
 from unlearnbench.registry import names
 from unlearnbench.resolve import resolve
 

@@ -17,7 +17,8 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.features import open_features
 from unlearnbench.metrics.accuracy import forget_accuracy, retain_accuracy
 from unlearnbench.metrics.prototype import forget_prototype_accuracy
-from unlearnbench.record import content_hash, load_records, read_record, write_record
+from unlearnbench.record import content_hash, read_record, write_record
+from unlearnbench.record_set import load_records
 from unlearnbench.store import file_hash
 
 AGAIN = "  Run the manifest again, which writes it anew"

@@ -11,13 +11,13 @@ from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.manifest_text import manifest_toml
 from unlearnbench.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.ranking import PAPER
-from unlearnbench.record_set import Entry, check_entries, read_entries, without_foreign_references
+from unlearnbench.record_set import Entry, Say, check_entries, load_entries, unheard
 from unlearnbench.web_page import web_page
 
 RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
-def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER) -> list[Path]:
+def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER, say: Say = unheard) -> list[Path]:
     """Write overview, web page, a page for each problem, and copies of records and manifests.
 
     The same records give the same bytes. Records that lie below `folder` already stay where they are, so that a
@@ -27,6 +27,7 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
         sources: Output folders, leaderboards, submissions or folders of records.
         folder: Where the pages go.
         order: How to rank, a key of `ranking.ORDERS`.
+        say: As in `load_entries`.
 
     Returns:
         The written pages.
@@ -35,7 +36,7 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
         InvalidFileError: If records cannot be used, or do not make a table together.
         StoreError: If the folder cannot be written.
     """
-    entries = without_foreign_references(read_entries(sources))
+    entries = load_entries(sources, say)
     check_entries(entries)
     places = _places(entries, folder)
     _check_leftovers(places, sources, folder)

@@ -372,25 +372,6 @@ def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
     return found
 
 
-def load_records(folder: Path) -> list[Record]:
-    """Return all records below a folder (an output folder, or any folder that holds record files), by path.
-
-    Raises:
-        InvalidFileError: If there is none, or with the faults of all that cannot be used.
-    """
-    records, faults = [], []
-    for path in record_paths(folder):
-        try:
-            records.append(read_record(path))
-        except ChangedRecordError as error:
-            faults.append(f"{error}\n  unlearnbench leaderboard check {folder} names the field")
-        except InvalidFileError as error:
-            faults.append(str(error))
-    if faults:
-        raise InvalidFileError("\n".join(faults))
-    return records
-
-
 def record_paths(folder: Path) -> list[Path]:
     """Return the record files below a folder, by path.
 
