@@ -285,11 +285,12 @@ def test_many_values_have_their_spread_and_seeds_once() -> None:
 def test_a_metric_is_chosen_by_its_options() -> None:
     def zeroed(share: float, value: float) -> MetricRecord:
         first = RECORDS[0].metrics["retain_accuracy"]
-        return first.model_copy(update={"name": "zeroed", "options": {"share": share, "order": "high"}, "value": value})
+        options = {"share": share, "order": "high"}
+        return first.model_copy(update={"name": "zeroed_accuracy", "options": options, "value": value})
 
     metrics = {"zeroed share=0.1": zeroed(0.1, 0.5), "zeroed share=0.2": zeroed(0.2, 0.25)}
     records = [with_changes(record, metrics={**record.metrics, **metrics}) for record in RECORDS]
-    value = '{ method = "original", metric = "zeroed", metric_options = { share = 0.2, order = "high" } }'
+    value = '{ method = "original", metric = "zeroed_accuracy", metric_options = { share = 0.2, order = "high" } }'
     assert outcome(f'kind = "at_most"\nvalue = {value}\nbound = 25.0', records).found == "25.00 ± 0.00 (2 seeds)"
 
 

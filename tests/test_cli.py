@@ -26,7 +26,8 @@ from helpers import (
 
 from unlearnbench import __version__
 from unlearnbench.naming import did_you_mean
-from unlearnbench.record import load_records, read_record
+from unlearnbench.record import read_record
+from unlearnbench.record_set import load_records
 from unlearnbench.registry import KINDS, installed, names
 
 

@@ -120,3 +120,45 @@ def test_the_command_prints_a_table_and_json(finished: FinishedRun) -> None:
         "compare", finished.output, finished.output, "--json", "--metric", "linear_cka reference=original images=forget"
     )
     assert done.code == 0, done.err
+
+
+def with_metric(record: Record, name: str, value: float, hits: list[bool] | None = None) -> Record:
+    metric = record.metrics["forget_accuracy"].model_copy(update={"name": name, "value": value})
+    if hits is not None:
+        metric = metric.model_copy(update={"hits": packed(np.array(hits))})
+    return with_changes(record, metrics={**record.metrics, name: metric})
+
+
+def table_of(folder: Path, name: str, values: tuple[float, float], *more: str, hits: list[bool] | None = None) -> str:
+    """Return what `compare` prints of two runs of one method that differ in a metric, as one line."""
+    runs = [
+        write_records(folder / run, [with_metric(make_record("m", 0), name, value, hits)])
+        for run, value in zip("ab", values, strict=True)
+    ]
+    done = cli("compare", *runs, "--metric", name, *more)
+    assert done.code == 0, done.err
+    return " ".join(done.out.split())
+
+
+def test_what_is_no_share_is_shown_as_the_number_that_it_is(tmp_path: Path) -> None:
+    text = table_of(tmp_path, "speed_up", (4.3337, 5.0))
+    assert "speed_up │ 4.3337 │ 5.0000 │ +0.6663 │ +0.6663 to +0.6663 * │" in text
+    assert "Means over common seeds; difference: the second column less the first" in text
+
+
+def test_the_caption_names_what_is_not_in_percent(tmp_path: Path) -> None:
+    text = table_of(tmp_path, "relearn_cost", (1200.0, 1100.0), "--metric", "FAe")
+    assert "relearn_cost │ 1200.0000 │ 1100.0000 │ -100.0000 │ -100.0000 to -100.0000 * │" in text
+    assert "FAe │ 0.00 │ 0.00 │ +0.00 │ +0.00 to +0.00 │" in text
+    assert "Means over common seeds in percent, except relearn_cost; difference" in text
+
+
+def test_shares_are_shown_in_percent(tmp_path: Path) -> None:
+    text = table_of(tmp_path, "near_class_gap", (0.1, 0.3))
+    assert "near_class_gap │ 10.00 │ 30.00 │ +20.00 │" in text
+    assert "Means over common seeds in percent; difference" in text
+
+
+def test_a_foreign_metric_is_a_share_if_it_says_which_images_count(tmp_path: Path) -> None:
+    assert "ours │ 0.5000 │ 0.5000 │" in table_of(tmp_path / "plain", "ours", (0.5, 0.5))
+    assert "ours │ 50.00 │ 50.00 │" in table_of(tmp_path / "counted", "ours", (0.5, 0.5), hits=[True, False])

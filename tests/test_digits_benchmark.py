@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from unlearnbench.cli import app
 from unlearnbench.ranking import Row, rows_by_problem
-from unlearnbench.record import load_records
+from unlearnbench.record_set import load_records
 from unlearnbench.store import file_hash
 
 MANIFEST = Path(__file__).parent.parent / "manifests" / "digits.toml"

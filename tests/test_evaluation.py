@@ -24,7 +24,8 @@ from unlearnbench.evaluation import evaluate
 from unlearnbench.features import open_features
 from unlearnbench.measurement import Measurement
 from unlearnbench.ranking import rows_by_problem
-from unlearnbench.record import Record, load_records, read_record, with_hash, write_record
+from unlearnbench.record import Record, read_record, with_hash, write_record
+from unlearnbench.record_set import load_records
 from unlearnbench.registry import Plugin
 
 MANIFEST = """

@@ -10,11 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import cli, small_board, write_records
+from helpers import cli, small_board, with_changes, write_records
 
 from unlearnbench.board import make_board
-from unlearnbench.exports import WRITERS, _latex, export
+from unlearnbench.exports import WRITERS, _latex, export, inspect_records
 from unlearnbench.record import Record
+from unlearnbench.record_set import load_records
+
+LEADERBOARD = Path(__file__).parent.parent / "leaderboard"
 
 
 @pytest.fixture
@@ -94,6 +97,38 @@ def test_inspects_logs_are_written_by_the_module_that_knows_them(
     done = cli("export", runs, "--to", "inspect", "-o", tmp_path / "logs")
     assert (done.code, done.out) == (0, f"{tmp_path}/logs/small_good.eval\n")
     assert (tmp_path / "logs" / "small_good.eval").read_bytes() == b"\x0014"
+
+
+def test_inspects_logs_have_the_cells_that_several_manifests_share() -> None:
+    def of_second(record: Record) -> Record:
+        return with_changes(
+            record,
+            manifest_name="second",
+            measured=record.measured.model_copy(update={"finished_at": "2026-01-02T10:00:00+00:00"}),
+        )
+
+    first = small_board()
+    second = [of_second(record) for record in first if record.seed == 1 or record.method.label == "weak"]
+    board = make_board([*second, *first, *second])
+    assert [len(line.row.records) for line in board.problems[0].lines] == [2] * 7
+    found = inspect_records(board)
+    assert len(found) == len(first) + len(second)
+    cells = [(record.manifest_name, record.method.label, record.seed) for record in found]
+    assert [cell for cell in cells if cell[1] == "good"] == [
+        ("small", "good", 0),
+        ("small", "good", 1),
+        ("second", "good", 1),
+    ]
+    assert [seed for name, label, seed in cells if (name, label) == ("second", "weak")] == [0, 1]
+
+
+def test_the_committed_leaderboard_has_every_seed_of_every_manifest_for_inspects_logs() -> None:
+    found = inspect_records(make_board(load_records(LEADERBOARD)))
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for record in found:
+        seeds.setdefault((record.manifest_name, record.problem.id, record.method.label), []).append(record.seed)
+    for name, manifest in {record.manifest_name: record.manifest for record in found}.items():
+        assert {tuple(own) for key, own in seeds.items() if key[0] == name} == {tuple(manifest["seeds"])}
 
 
 @pytest.mark.parametrize("form", [form for form in WRITERS if form != "inspect"])

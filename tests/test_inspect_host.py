@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 from conftest import FinishedRun
-from helpers import ERWP, FOLNRC, Done, cli, manifest_text, python, record_files, write_manifest
+from helpers import (
+    ERWP,
+    FOLNRC,
+    Done,
+    cli,
+    manifest_text,
+    python,
+    record_files,
+    small_board,
+    with_changes,
+    write_manifest,
+    write_records,
+)
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed: pip install 'unlearnbench[inspect]'")
 
@@ -15,7 +27,8 @@ from inspect_ai.log import EvalLog, read_eval_log
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.inspect_host import SOLVERS, _number, chosen_method
 from unlearnbench.inspect_log import write_inspect_logs
-from unlearnbench.record import load_records, read_record
+from unlearnbench.record import read_record
+from unlearnbench.record_set import load_records
 from unlearnbench.registry import names
 from unlearnbench.resolve import resolve
 
@@ -104,3 +117,17 @@ def test_logs_of_finished_runs_hold_what_the_records_hold(finished: FinishedRun,
     values = [record.value("retain_accuracy") or 0.0 for record in own]
     assert score.metrics["mean"].value == pytest.approx(statistics.fmean(values))
     assert score.metrics["stderr"].value == pytest.approx(statistics.stdev(values) / 2**0.5)
+
+
+def test_exported_logs_have_every_seed_of_every_manifest_that_shares_a_cell(tmp_path: Path) -> None:
+    first = [with_changes(record, manifest={"seeds": [0, 1]}) for record in small_board()]
+    second = [with_changes(record, manifest_name="second", manifest={"seeds": [1]}) for record in first if record.seed]
+    runs = write_records(tmp_path / "runs", [*first, *second])
+    done = cli("export", runs, "--to", "inspect", "-o", tmp_path / "logs")
+    assert done.code == 0, done.err
+    names = [f"{manifest}_{method}.eval" for manifest in ("second", "small") for method in ("good", "lossy", "weak")]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names
+    for manifest, seeds in (("small", [0, 1]), ("second", [1])):
+        log = read_eval_log(str(tmp_path / "logs" / f"{manifest}_good.eval"))
+        assert [sample.metadata["seed"] for sample in log.samples or []] == seeds
+        assert log.eval.metadata == {"label": "good", "manifest": {"seeds": seeds}}

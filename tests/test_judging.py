@@ -108,6 +108,7 @@ def test_details_stand_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda features: float("nan"), r"the value is not finite (nan)"),
         (lambda features: float("inf"), r"the value is not finite (inf)"),
         (lambda features: Measurement(0.5, {"a": float("nan")}), "the details are no JSON values"),
+        (lambda features: Measurement(0.5, hits=np.array([], dtype=np.bool_)), "it is a share of no test image"),
         (lambda features: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda model: 0.0, "no model: only a run has the model"),
         (lambda features, other: 0.0, "the metric asks for 'other'"),

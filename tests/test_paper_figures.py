@@ -26,7 +26,8 @@ from unlearnbench.figures.relevance_curves import _protocols
 from unlearnbench.figures.style import COLUMN, DOTS_PER_INCH
 from unlearnbench.networks import load_network
 from unlearnbench.ranking import Row
-from unlearnbench.record import MetricRecord, Record, load_records
+from unlearnbench.record import MetricRecord, Record
+from unlearnbench.record_set import load_records
 from unlearnbench.report import write_report
 from unlearnbench.training import Network
 

@@ -13,7 +13,7 @@ from torch import nn
 from unlearnbench.cli import app
 from unlearnbench.plan import make_plan
 from unlearnbench.ranking import rows_by_problem
-from unlearnbench.record import load_records
+from unlearnbench.record_set import load_records
 from unlearnbench.resolve import resolve
 from unlearnbench.table import cells
 from unlearnbench.task import UnlearningTask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.features import open_features
 from unlearnbench.metrics.accuracy import forget_accuracy, retain_accuracy
 from unlearnbench.metrics.prototype import forget_prototype_accuracy
-from unlearnbench.record import content_hash, load_records, read_record, write_record
+from unlearnbench.record import content_hash, read_record, write_record
+from unlearnbench.record_set import load_records
 from unlearnbench.store import file_hash
 
 AGAIN = "  Run the manifest again, which writes it anew"
@@ -103,6 +105,50 @@ def test_an_unknown_field_is_refused(path: Path) -> None:
     values["extra"] = 1
     path.write_text(json.dumps({**values, "hash": content_hash(values)}))
     assert refusal(path) == f"extra: extra inputs are not permitted\n{AGAIN}"
+
+
+def _cut(hits: dict[str, Any]) -> None:
+    hits["bits"] = hits["bits"][:-3]
+
+
+def _no_base64(hits: dict[str, Any]) -> None:
+    hits["bits"] = f"!{hits['bits'][1:]}"
+
+
+def _one_byte_less(hits: dict[str, Any]) -> None:
+    hits["bits"] = base64.b64encode(base64.b64decode(hits["bits"])[:-1]).decode()
+
+
+def _more_images(hits: dict[str, Any]) -> None:
+    hits["images"] += 8
+
+
+def _no_image(hits: dict[str, Any]) -> None:
+    hits.update(images=0, bits="")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_cut, "bits: its {cut} characters are not base64"),
+        (_no_base64, "bits: its {length} characters are not base64"),
+        (_one_byte_less, "bits: {less} bytes, where {images} images need {bytes}"),
+        (_more_images, "bits: {bytes} bytes, where {more_images} images need {more}"),
+        (_no_image, "images: input should be greater than 0"),
+    ],
+)
+def test_hits_that_are_not_one_bit_for_each_image_are_refused(
+    path: Path, damage: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    values = json.loads(path.read_text())
+    hits = values["metrics"]["forget_accuracy"]["hits"]
+    images = hits["images"]
+    count, length = (images + 7) // 8, len(hits["bits"])
+    damage(hits)
+    path.write_text(json.dumps({**values, "hash": content_hash(values)}))
+    numbers = {"images": images, "more_images": images + 8, "bytes": count, "less": count - 1, "more": count + 1}
+    numbers |= {"length": length, "cut": length - 3}
+    assert refusal(path) == f"metrics.forget_accuracy.hits.{message.format(**numbers)}\n{AGAIN}"
 
 
 def test_the_form_of_the_json_does_not_matter(path: Path) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from helpers import make_record, small_board, with_changes, write_records
+from helpers import cli, make_record, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError
+from unlearnbench.leaderboard import build_leaderboard
 from unlearnbench.record import Record, content_hash
-from unlearnbench.record_set import check_entries, entry_faults, read_entries, without_foreign_references
+from unlearnbench.record_set import check_entries, entry_faults, load_entries, load_records, read_entries
+from unlearnbench.submission import write_submission
 
 PLACE = "records/small/problem"
 
@@ -142,16 +144,87 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(refusal(tmp_path, records).split("\n")) == 3
 
 
-def test_references_of_a_submission_give_way_to_those_of_the_leaderboard(tmp_path: Path) -> None:
-    write_records(tmp_path, small_board())
-    others = [make_record(name, seed, metrics=(0.1, 0.5, 0.88)) for name in ("original", "fdr") for seed in (0, 1)]
-    mine = [make_record("mine", seed) for seed in (0, 1)]
-    write_records(tmp_path / "submissions" / "me", [*others, *mine])
-    every = read_entries([tmp_path])
+OTHERS = [make_record(name, seed, metrics=(0.1, 0.5, 0.88)) for name in ("original", "fdr") for seed in (0, 1)]
+MINE = [make_record("mine", seed) for seed in (0, 1)]
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """A leaderboard with a submission whose references came out a little different."""
+    build_leaderboard([write_records(tmp_path / "runs", small_board())], tmp_path / "board")
+    mine = write_records(tmp_path / "mine", [*OTHERS, *MINE])
+    write_submission(mine, tmp_path / "board" / "submissions" / "me")
+    return tmp_path / "board"
+
+
+def left_out(board: Path) -> str:
+    folder = board / "submissions" / "me" / "records"
+    return f"{folder}: Original and FDR with seed 0, 1 left out, of which the leaderboard has its own"
+
+
+def test_references_of_a_submission_give_way_to_those_of_the_leaderboard(board: Path) -> None:
+    said: list[str] = []
+    every = read_entries([board])
     assert len(every) == 14 + 6
-    kept = without_foreign_references(every)
+    kept = load_entries([board], said.append)
     assert [entry.record.method.label for entry in kept if entry.submission] == ["mine", "mine"]
     assert entry_faults(kept) == []
+    assert said == [left_out(board)]
+    assert load_records(board) == [entry.record for entry in kept]
+
+
+def test_a_submission_by_itself_keeps_its_references(board: Path) -> None:
+    said: list[str] = []
+    assert len(load_records(board / "submissions" / "me", said.append)) == 6
+    assert said == []
+
+
+def test_seeds_that_the_leaderboard_has_not_are_not_left_out(tmp_path: Path) -> None:
+    write_records(tmp_path, [record for record in small_board() if record.seed == 0])
+    write_records(tmp_path / "submissions" / "me", [*OTHERS, *MINE])
+    said: list[str] = []
+    kept = [entry.record for entry in load_entries([tmp_path], said.append) if entry.submission]
+    assert [record.seed for record in kept if record.method.role == "reference"] == [1, 1]
+    assert said == [left_out(tmp_path).replace("0, 1", "0")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["table", "{board}"],
+        ["table", "{board}", "--json"],
+        ["report", "{board}", "-o", "{new}"],
+        ["export", "{board}", "--to", "csv"],
+        ["compare", "{board}", "{runs}", "--json"],
+        ["leaderboard", "build", "{board}", "-o", "{new}"],
+        ["submit", "{board}", "-o", "{new}"],
+    ],
+)
+def test_every_command_takes_the_leaderboards_references_and_says_so(board: Path, command: list[str]) -> None:
+    places = {"board": board, "runs": board.parent / "runs", "new": board.parent / "new"}
+    done = cli(*(word.format(**places) for word in command))
+    assert done.code == 0, done.err
+    assert left_out(board) in done.err.splitlines()
+
+
+def test_check_says_what_no_page_shows(board: Path) -> None:
+    assert left_out(board) in cli("leaderboard", "check", board).err.splitlines()
+
+
+def test_tables_show_a_submission_beside_the_leaderboards_references(board: Path) -> None:
+    rows = {row["method"]: row for row in cli("table", board, "--json").json}
+    assert rows["original"]["forget_accuracy"]["values"] == {"0": 0.9, "1": 0.92}
+    assert rows["mine"]["rank"] == 1
+    report = cli("report", board, "-o", board.parent / "report")
+    assert "| mine | 0.00 ± 0.00 |" in (board.parent / "report" / "README.md").read_text(), report.err
+    exported = cli("export", board, "--to", "json").json
+    assert {row["method"] for row in exported} == set(rows)
+
+
+def test_a_comparison_is_with_the_leaderboards_references(board: Path) -> None:
+    found = {row["first"]: row for row in cli("compare", board, board.parent / "runs", "--json").json}
+    for name in ("original", "fdr"):
+        assert found[name]["metrics"]["forget_accuracy"]["equal_seeds"] == 2
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unlearnbench import making
-from unlearnbench.record import load_records
+from unlearnbench.record_set import load_records
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import Network
 

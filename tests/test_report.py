@@ -19,7 +19,8 @@ from unlearnbench.experiment import experiments
 from unlearnbench.features import open_features
 from unlearnbench.figures.feature_map import fitted, turned
 from unlearnbench.figures.style import COLUMN, DOTS_PER_INCH, legend_below, looks, new_figure, styled
-from unlearnbench.record import Record, load_records
+from unlearnbench.record import Record
+from unlearnbench.record_set import load_records
 from unlearnbench.report import write_report
 
 PAPER = Path(__file__).parents[1] / "manifests" / "paper"

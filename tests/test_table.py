@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 
 import pytest
-from helpers import make_record
+from helpers import built_in, make_record
 from rich.console import Console
 
 from unlearnbench.ranking import Row, rows_by_problem
 from unlearnbench.table import (
     DISPENSABLE,
     HEADER,
+    SHARES,
     cells,
     fitting_table,
     gap_to_retrained,
@@ -151,3 +152,18 @@ def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int, missin
     console.print(table)
     printed = console.file.getvalue()
     assert ("…" in printed) == (width == 40)
+
+
+def test_it_is_decided_of_each_metric_whether_it_is_a_share() -> None:
+    assert set(built_in("metrics")) - SHARES == {
+        "attention_entropy",
+        "attention_shift",
+        "js_divergence",
+        "linear_cka",
+        "normalised_gap",
+        "prediction_entropy",
+        "prediction_matrix",
+        "relearn_cost",
+        "speed_up",
+    }
+    assert set(built_in("metrics")) >= SHARES

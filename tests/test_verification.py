@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import FinishedRun
 from helpers import cli, record_files, small_board, write_records
 
 from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.judging import packed
 from unlearnbench.record import content_hash, read_record
 from unlearnbench.reproduction import read_row
 from unlearnbench.submission import read_submission, write_submission
@@ -55,7 +57,7 @@ def value(values: Values) -> None:
 
 def hits_and_value(values: Values) -> None:
     metric = values["metrics"]["forget_accuracy"]
-    metric["hits"]["bits"] = "A" * (len(metric["hits"]["bits"]) - 2) + "=="
+    metric["hits"] = packed(np.zeros(metric["hits"]["images"], dtype=np.bool_)).model_dump()
     metric["value"] = 0.0
 
 
@@ -122,6 +124,35 @@ def test_an_edit_that_nothing_gives_away_is_refused_all_the_same(board: Path) ->
 def fault_of(path: Path, faults: tuple[str, ...]) -> list[str]:
     """Return what is said of a record itself."""
     return [fault.removeprefix(f"{path}: ") for fault in faults if fault.startswith(f"{path}: ")]
+
+
+def hits_cut(values: Values) -> None:
+    hits = values["metrics"]["forget_accuracy"]["hits"]
+    hits["bits"] = hits["bits"][:-3]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["leaderboard", "check"],
+        ["leaderboard", "build", "-o", "new"],
+        ["table"],
+        ["compare", "{board}"],
+        ["export", "--to", "csv"],
+        ["submit", "-o", "new"],
+        ["report", "-o", "new"],
+    ],
+)
+def test_every_command_refuses_a_damaged_record_with_its_field(board: Path, command: list[str]) -> None:
+    path = record_of(board, "erwp/seed-0.json")
+    rewrite(path, hits_cut, new_hash=True)
+    length = len(json.loads(path.read_text())["metrics"]["forget_accuracy"]["hits"]["bits"])
+    done = cli(*(word.format(board=board) for word in command), board)
+    assert done.code == 1
+    assert done.err == (
+        f"{path}: metrics.forget_accuracy.hits.bits: its {length} characters are not base64\n"
+        "  Run the manifest again, which writes it anew\n"
+    )
 
 
 def test_an_edited_value_is_found_though_its_hash_was_made_anew(board: Path) -> None:
@@ -198,6 +229,39 @@ def test_a_page_that_was_edited_is_found(board: Path) -> None:
     assert verify(board).faults == (
         f"{page}: not what the records give\n  unlearnbench leaderboard build {board} -o {board}",
     )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text(path.read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]")),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        Path.unlink,
+        lambda path: shutil.rmtree(path.parent),
+    ],
+)
+def test_a_manifest_that_is_not_what_the_records_give_is_found(board: Path, damage: Callable[[Path], None]) -> None:
+    path = board / "manifests" / "short.toml"
+    written = path.read_bytes()
+    damage(path)
+    assert verify(board).faults == (
+        f"{path}: not what the records give\n  unlearnbench leaderboard build {board} -o {board}",
+    )
+    assert cli("leaderboard", "build", board, "-o", board).code == 0
+    assert (verify(board).faults, path.read_bytes()) == ((), written)
+
+
+def test_a_manifest_that_no_record_has_is_found_and_one_of_a_person_left_alone(board: Path) -> None:
+    manifests = board / "manifests"
+    shutil.copy(manifests / "short.toml", manifests / "long.toml")
+    (manifests / "mine.toml").write_text("# mine\n")
+    (board / "notes.md").write_bytes(b"\xff")
+    assert verify(board).faults == (
+        f"{manifests}/long.toml: the records give no such file\n  unlearnbench leaderboard build {board} -o {board}",
+    )
+    assert cli("leaderboard", "build", board, "-o", board).code == 0
+    assert verify(board).faults == ()
+    assert sorted(path.name for path in manifests.iterdir()) == ["mine.toml", "short.toml"]
 
 
 def test_features_that_are_not_there_are_named(board: Path, tmp_path: Path) -> None:

@@ -117,11 +117,13 @@ class Board:
 
     Attributes:
         order: How methods are ranked, a key of `ranking.ORDERS`.
+        records: What it was made from, with every manifest's record of a cell that several share; a row has one.
     """
 
     problems: tuple[ProblemBoard, ...]
     overall: tuple[Overall, ...]
     order: str
+    records: tuple[Record, ...]
 
 
 def make_board(
@@ -138,9 +140,10 @@ def make_board(
         record_files: The record files below the leaderboard folder, by the records' hashes.
         manifest_files: The manifest files below it, by `manifest_id`.
     """
+    records = tuple(records)
     problems = rows_by_problem(records, order)
     boards = [_problem_board(rows, record_files or {}, manifest_files or {}) for rows in problems]
-    return Board(tuple(boards), tuple(overall(problems)), order)
+    return Board(tuple(boards), tuple(overall(problems)), order, records)
 
 
 def manifest_id(record: Record) -> str:

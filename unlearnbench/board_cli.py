@@ -38,8 +38,9 @@ def add_board_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _messages() -> Console:
-    return Console(stderr=True)
+def tell(line: str) -> None:
+    """Print what is not the data asked for."""
+    typer.echo(line, err=True)
 
 
 @leaderboard_app.command("build")
@@ -54,7 +55,7 @@ def leaderboard_build(
     """Write the leaderboard from the records in DIR: README.md, index.html, a page for each problem, the records."""
     from unlearnbench.leaderboard import build_leaderboard
 
-    for path in build_leaderboard(records, output, rank_by.value):
+    for path in build_leaderboard(records, output, rank_by.value, tell):
         typer.echo(path)
 
 
@@ -72,14 +73,14 @@ def leaderboard_check(
     ] = None,
     rank_by: RankBy = RankOrder.paper,
 ) -> None:
-    """Check records, their hashes, metrics, problems and seeds, and that pages are what they give."""
+    """Check records, their hashes, metrics, problems and seeds, and that pages and manifests are what they give."""
     from unlearnbench.verification import verify
 
     bad = False
     for folder in folders or [Path("leaderboard")]:
-        verdict = verify(folder, tuple(features or ()), known, rank_by.value)
+        verdict = verify(folder, tuple(features or ()), known, rank_by.value, tell)
         for fault in verdict.faults:
-            typer.echo(fault, err=True)
+            tell(fault)
         bad |= bool(verdict.faults)
         again = f"{verdict.recomputed} metrics computed again from features" if features else "features not given"
         faults = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
@@ -99,21 +100,20 @@ def submit(
     """Make a folder from RUNS that can be added to a leaderboard by pull request."""
     from unlearnbench.submission import missing_features, write_submission
 
-    made = write_submission(runs, output, tuple(only or ()))
+    made = write_submission(runs, output, tuple(only or ()), tell)
     problems = "1 problem" if len(made.problems) == 1 else f"{len(made.problems)} problems"
     methods = "1 method" if len(made.methods) == 1 else f"{len(made.methods)} methods"
     typer.echo(f"{output}: {len(made.records)} records of {methods} on {problems}")
     missing = missing_features(runs)
     if missing:
-        typer.echo(
+        tell(
             f"{missing} feature files are not in {runs} any more: nobody can check these metrics anew\n"
-            "  Run the manifest again, which makes them",
-            err=True,
+            "  Run the manifest again, which makes them"
         )
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="Output folder of a run, or a folder of records.", metavar="A")],
+    first: Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="A")],
     second: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
     metrics: Annotated[
         list[str] | None,
@@ -123,9 +123,9 @@ def compare(
 ) -> None:
     """Put the runs A and B side by side, with the paired interval of every difference."""
     from unlearnbench.comparison import compare as compare_records
-    from unlearnbench.record_set import read_entries
+    from unlearnbench.record_set import load_records
 
-    one, other = ([entry.record for entry in read_entries([folder])] for folder in (first, second))
+    one, other = (load_records(folder, tell) for folder in (first, second))
     if not as_json:
         typer.echo(f"A: {first}\nB: {second}")
     show_comparisons(compare_records(one, other, tuple(metrics or ())), ("A", "B"), as_json)
@@ -164,9 +164,9 @@ def export(
     from unlearnbench.errors import UnlearnBenchError
     from unlearnbench.exports import export as export_board
     from unlearnbench.exports import write_files
-    from unlearnbench.record_set import check_entries, read_entries
+    from unlearnbench.record_set import check_entries, load_entries
 
-    entries = read_entries(runs)
+    entries = load_entries(runs, tell)
     check_entries(entries)
     files = export_board(make_board([entry.record for entry in entries], rank_by.value), form)
     only = next(iter(files.values())) if len(files) == 1 else b""

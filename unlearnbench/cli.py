@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from unlearnbench import __version__
-from unlearnbench.board_cli import JsonOption, RankBy, RankOrder, add_board_commands, leaderboard_app
+from unlearnbench.board_cli import JsonOption, RankBy, RankOrder, add_board_commands, leaderboard_app, tell
 from unlearnbench.data_cli import data_app, telling
 from unlearnbench.errors import StoreError, UnlearnBenchError
 from unlearnbench.plugin_cli import plugin_app
@@ -33,7 +33,7 @@ app.add_typer(plugin_app)
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
 Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", metavar="MANIFEST...")]
-Runs = Annotated[Path, typer.Argument(help="Output folder of a run, or a folder of records.", metavar="DIR")]
+Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="DIR")]
 
 
 def _messages() -> Console:
@@ -240,9 +240,9 @@ def validate(manifests: Manifests) -> None:
 @app.command()
 def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption = False) -> None:
     """Print the table that the records in DIR add up to."""
-    from unlearnbench.record import load_records
+    from unlearnbench.record_set import load_records
 
-    _show_tables(load_records(folder), as_json, rank_by.value)
+    _show_tables(load_records(folder, tell), as_json, rank_by.value)
 
 
 @app.command()
@@ -276,10 +276,10 @@ def evaluate(
 @app.command()
 def relevance(folder: Runs, as_json: JsonOption = False) -> None:
     """Show which share of each layer ERwP found relevant in the runs of DIR, and save it as CSV."""
-    from unlearnbench.record import load_records
+    from unlearnbench.record_set import load_records
     from unlearnbench.relevance_table import relevance_json, relevance_tables, searches, write_relevance
 
-    found = searches(load_records(folder), folder)
+    found = searches(load_records(folder, tell), folder)
     if as_json:
         _print_json(relevance_json(found))
     else:
@@ -302,7 +302,7 @@ def report(
     """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""
     from unlearnbench.report import write_report
 
-    written = write_report(folder, output or folder / "report", paper=paper)
+    written = write_report(folder, output or folder / "report", paper=paper, say=tell)
     for path in written.paths:
         typer.echo(path)
     for line in written.not_drawn:

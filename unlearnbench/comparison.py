@@ -16,7 +16,7 @@ from unlearnbench.naming import SHORT, did_you_mean
 from unlearnbench.problem_titles import differences
 from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import Record
-from unlearnbench.table import method_name
+from unlearnbench.table import is_share, method_name
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Difference:
         second: Mean in the second.
         interval: 95 % of the paired bootstrap of second - first over seeds and test images.
         equal: With how many seeds the two have the very same value.
+        share: Whether it is a share of images, which is shown in percent.
     """
 
     metric: str
@@ -36,11 +37,16 @@ class Difference:
     second: float
     interval: tuple[float, float]
     equal: int
+    share: bool
 
     @property
     def value(self) -> float:
         """Second - first."""
         return self.second - self.first
+
+    def text(self, number: float, *, sign: bool = False) -> str:
+        """Return one of its numbers as tables show it."""
+        return points(number, sign=sign) if self.share else f"{number:{'+' if sign else ''}.4f}"
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,7 @@ def difference(first: Row, second: Row, metric: str, seeds: Sequence[int]) -> Di
         sum(values[1]) / len(seeds),
         percentile_interval(resampled[1] - resampled[0]),
         sum(one == other for one, other in zip(*values, strict=True)),
+        any(is_share(record.metrics[metric]) for record in first.done if record.seed in seeds),
     )
 
 
@@ -175,10 +182,9 @@ def _notes(first: Row, second: Row, seeds: Sequence[int]) -> Iterable[str]:
 
 
 def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Table:
-    """Return the comparisons on one problem as a table for a terminal, in percent; `names` head the two runs."""
-    table = Table(title=comparisons[0].first.problem.title, title_justify="left", caption=CAPTION)
+    """Return the comparisons on one problem as a table for a terminal; `names` head the two runs."""
+    table = Table(title=comparisons[0].first.problem.title, title_justify="left", caption=_caption(comparisons))
     table.caption_justify = "left"
-    short = {metric: name for name, metric in SHORT.items()}
     for name in ("method", "metric", *names, "difference", "95 % interval", "same seeds"):
         table.add_column(name, justify="left" if name in ("method", "metric") else "right", no_wrap=True)
     for comparison in comparisons:
@@ -186,11 +192,11 @@ def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) 
             low, high = found.interval
             table.add_row(
                 comparison.name if number == 0 else "",
-                short.get(found.metric, found.metric),
-                points(found.first),
-                points(found.second),
-                points(found.value, sign=True),
-                f"{points(low, sign=True)} to {points(high, sign=True)}{'' if low <= 0 <= high else ' *'}",
+                _short(found.metric),
+                found.text(found.first),
+                found.text(found.second),
+                found.text(found.value, sign=True),
+                f"{found.text(low, sign=True)} to {found.text(high, sign=True)}{'' if low <= 0 <= high else ' *'}",
                 f"{found.equal} of {len(comparison.seeds)}",
             )
         if not comparison.differences:
@@ -199,11 +205,20 @@ def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) 
     return table
 
 
-CAPTION = (
-    "Means over common seeds in percent; difference: the second column less the first, with the 95 % interval of a "
-    "paired bootstrap over seeds (with t's tails) and test images, with one seed over test images alone; * where it "
-    "leaves out 0. Same seeds: how many have the very same value in both."
-)
+def _caption(comparisons: Sequence[Comparison]) -> str:
+    units = {_short(found.metric): found.share for comparison in comparisons for found in comparison.differences}
+    plain = ", ".join(name for name, share in units.items() if not share)
+    percent = " in percent" if any(units.values()) else ""
+    return (
+        f"Means over common seeds{percent}{f', except {plain}' if percent and plain else ''}; difference: the second "
+        "column less the first, with the 95 % interval of a paired bootstrap over seeds (with t's tails) and test "
+        "images, with one seed over test images alone; * where it leaves out 0. Same seeds: how many have the very "
+        "same value in both."
+    )
+
+
+def _short(metric: str) -> str:
+    return {label: name for name, label in SHORT.items()}.get(metric, metric)
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from unlearnbench.board import Board, Line, ProblemBoard, points
 from unlearnbench.errors import StoreError, UnlearnBenchError
 from unlearnbench.naming import SHORT
 from unlearnbench.ranking import CANE_GATE
+from unlearnbench.record import Record
 
 # Text, or the bytes of a file that is none, by file name.
 Files = Mapping[str, str | bytes]
@@ -213,9 +214,17 @@ def write_inspect(board: Board) -> Files:
         raise UnlearnBenchError(
             f"--to inspect: {error.name} is not installed\n  pip install 'unlearnbench[inspect]'"
         ) from error
-    records = [record for problem in board.problems for line in problem.lines for record in line.row.records]
     with tempfile.TemporaryDirectory() as folder:
-        return {path.name: path.read_bytes() for path in writer(records, Path(folder))}
+        return {path.name: path.read_bytes() for path in writer(inspect_records(board), Path(folder))}
+
+
+def inspect_records(board: Board) -> list[Record]:
+    """Return the records that logs are of, in the order of their samples: a cell once for each manifest that has it."""
+    found = {}
+    # Of one that is there twice the later one stands, as in tables.
+    for record in sorted(board.records, key=lambda record: (record.measured.finished_at, record.hash)):
+        found[record.manifest_name, record.problem.id, record.method.id, record.seed] = record
+    return sorted(found.values(), key=lambda record: (record.problem.slug, record.seed))
 
 
 WRITERS: dict[str, Callable[[Board], Files]] = {

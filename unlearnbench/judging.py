@@ -95,6 +95,8 @@ def _value(function: Callable[..., Any], metric: Metric, material: Material) -> 
     measurement = value if isinstance(value, Measurement) else Measurement(float(value))
     if not math.isfinite(measurement):
         raise MetricError(f"the value is not finite ({float(measurement)})")
+    if measurement.hits is not None and len(measurement.hits) == 0:
+        raise MetricError("it is a share of no test image")
     try:
         json.dumps(measurement.details, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from unlearnbench.board import Board, make_board, manifest_id
@@ -11,13 +11,13 @@ from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.manifest_text import manifest_toml
 from unlearnbench.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.ranking import PAPER
-from unlearnbench.record_set import Entry, check_entries, read_entries, without_foreign_references
+from unlearnbench.record_set import Entry, Say, check_entries, load_entries, unheard
 from unlearnbench.web_page import web_page
 
 RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
-def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER) -> list[Path]:
+def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER, say: Say = unheard) -> list[Path]:
     """Write overview, web page, a page for each problem, and copies of records and manifests.
 
     The same records give the same bytes. Records that lie below `folder` already stay where they are, so that a
@@ -27,6 +27,7 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
         sources: Output folders, leaderboards, submissions or folders of records.
         folder: Where the pages go.
         order: How to rank, a key of `ranking.ORDERS`.
+        say: As in `load_entries`.
 
     Returns:
         The written pages.
@@ -35,18 +36,19 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER)
         InvalidFileError: If records cannot be used, or do not make a table together.
         StoreError: If the folder cannot be written.
     """
-    entries = without_foreign_references(read_entries(sources))
+    entries = load_entries(sources, say)
     check_entries(entries)
     places = _places(entries, folder)
     _check_leftovers(places, sources, folder)
     pages = rebuilt_pages(entries, folder, order)
     try:
         _copy_records(places, folder)
-        texts = dict(_manifests(entries).values()) | pages
+        texts = rebuilt_manifests(entries) | pages
         for place, text in texts.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(text)
-        _remove_outdated(folder, texts)
+        for path in outdated(folder, texts):
+            path.unlink()
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return [folder / name for name in pages]
@@ -63,6 +65,11 @@ def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[st
     return board_pages(board)
 
 
+def rebuilt_manifests(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return the text of every manifest that records give, by its path below a leaderboard's folder."""
+    return dict(_manifests(entries).values())
+
+
 def board_pages(board: Board) -> dict[str, str]:
     """Return the text of every page by file name."""
     return {
@@ -72,12 +79,15 @@ def board_pages(board: Board) -> dict[str, str]:
     }
 
 
-def _remove_outdated(folder: Path, written: Mapping[str, str]) -> None:
-    """Remove pages and manifests that an earlier build wrote and this one did not; what others wrote stays."""
-    for path in [*folder.glob("*.md"), *folder.glob("manifests/*.toml")]:
-        generated = GENERATED in path.read_text() or path.read_text().startswith(f"# {RESOLVED}\n")
-        if generated and path.relative_to(folder).as_posix() not in written:
-            path.unlink()
+def outdated(folder: Path, written: Collection[str]) -> list[Path]:
+    """Return the pages and manifests that a build wrote and the present one does not; what others wrote is not ours."""
+    found = [*folder.glob("*.md"), *folder.glob("manifests/*.toml")]
+    return sorted(path for path in found if path.relative_to(folder).as_posix() not in written and _is_generated(path))
+
+
+def _is_generated(path: Path) -> bool:
+    text = path.read_text(errors="replace")
+    return GENERATED in text or text.startswith(f"# {RESOLVED}\n")
 
 
 def _places(entries: Sequence[Entry], folder: Path) -> dict[str, Entry]:

@@ -12,9 +12,7 @@ from unlearnbench.claims import Value
 from unlearnbench.published import is_papers_own
 from unlearnbench.ranking import Row, grouped_rows
 from unlearnbench.record import EpochRecord, ProblemRecord, Record
-
-# What is not a share: shown as it is, not in percent.
-PLAIN = ("speed_up", "speed_up_epochs", "speed_up_seconds", "attention_entropy", "attention_shift")
+from unlearnbench.table import SHARES
 
 # Options that the paper itself chose anew for each data set.
 TUNED = ("beta", "kappa")
@@ -158,7 +156,7 @@ def _plain(value: Value, case: Case) -> Measured:
     else:
         row = _row(value, case, lambda record: _metric(record, value) is not None)
         found = {record.seed: _metric(record, value) for record in row.done}
-    factor = 1.0 if value.metric in PLAIN else 100.0
+    factor = 100.0 if value.metric in SHARES else 1.0
     known = {seed: factor * number for seed, number in found.items() if number is not None}
     if not known:
         raise NotMeasuredError(f"{name_of(value)}: not measured")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.naming import content_id
@@ -82,8 +84,23 @@ class Hits(Part):
     `bits` is base64 of bytes of eight images each, the first image in the highest bit, the last byte filled with 0.
     """
 
-    images: int
+    images: int = Field(gt=0)
     bits: str
+
+    @field_validator("bits")
+    @classmethod
+    def _one_for_each_image(cls, bits: str, info: ValidationInfo) -> str:
+        try:
+            found = len(base64.b64decode(bits, validate=True))
+        except ValueError as error:
+            length = {"length": len(bits)}
+            raise PydanticCustomError("bits", "its {length} characters are not base64", length) from error
+        images = info.data.get("images")
+        # Where the number of images is at fault itself, that is told.
+        if images is not None and found != -(-images // 8):
+            facts = {"found": found, "images": images, "needed": -(-images // 8)}
+            raise PydanticCustomError("bits", "{found} bytes, where {images} images need {needed}", facts)
+        return bits
 
 
 class MetricRecord(Part):
@@ -353,25 +370,6 @@ def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
             found[cell.id] = with_hash(found[cell.id].model_copy(update={"manifest": manifest}))
             write_record(found[cell.id], output / "records" / cell.path)
     return found
-
-
-def load_records(folder: Path) -> list[Record]:
-    """Return all records below a folder (an output folder, or any folder that holds record files), by path.
-
-    Raises:
-        InvalidFileError: If there is none, or with the faults of all that cannot be used.
-    """
-    records, faults = [], []
-    for path in record_paths(folder):
-        try:
-            records.append(read_record(path))
-        except ChangedRecordError as error:
-            faults.append(f"{error}\n  unlearnbench leaderboard check {folder} names the field")
-        except InvalidFileError as error:
-            faults.append(str(error))
-    if faults:
-        raise InvalidFileError("\n".join(faults))
-    return records
 
 
 def record_paths(folder: Path) -> list[Path]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.components import HEADLINE
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.plan import Plan, make_plan
-from unlearnbench.record import Record, read_record, record_paths
+from unlearnbench.record import ChangedRecordError, Record, read_record, record_paths
+
+Say = Callable[[str], None]
 
 SUBMISSIONS = "submissions"
 REFERENCES = {"original": "Original", "fdr": "FDR"}
@@ -31,6 +33,33 @@ class Entry:
     record: Record
     submission: str = ""
 
+    @property
+    def folder(self) -> Path:
+        """The folder of records that it was found in."""
+        return self.path.parents[self.place.count("/")]
+
+
+def unheard(line: str) -> None:
+    """Take a message that nobody wants."""
+
+
+def load_records(folder: Path, say: Say = unheard) -> list[Record]:
+    """Return the records of a folder that tables are made of, by path; the rest is that of `load_entries`."""
+    return [entry.record for entry in load_entries([folder], say)]
+
+
+def load_entries(folders: Sequence[Path], say: Say = unheard) -> list[Entry]:
+    """Read the records of some folders that tables are made of: all but `without_foreign_references`.
+
+    Args:
+        folders: Output folders, leaderboards with their submissions, folders of records.
+        say: Called with a line for each folder of records of which some are left out.
+
+    Raises:
+        InvalidFileError: With the faults of all records that cannot be used, or if a folder holds none.
+    """
+    return without_foreign_references(read_entries(folders), say)
+
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """Read all records of some folders: output folders, leaderboards with their submissions, folders of records.
@@ -40,12 +69,17 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """
     found: list[Entry] = []
     faults = []
-    for root in dict.fromkeys(root for folder in folders for root in record_roots(folder)):
+    roots: dict[Path, Path] = {}
+    for folder in folders:
+        roots |= {root: folder for root in record_roots(folder) if root not in roots}
+    for root, folder in roots.items():
         submission = root.name if root.parent.name == SUBMISSIONS else ""
         for path in record_paths(root):
             place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
             try:
                 found.append(Entry(path, place.as_posix(), read_record(path), submission))
+            except ChangedRecordError as error:
+                faults.append(f"{error}\n  unlearnbench leaderboard check {folder} names the field")
             except InvalidFileError as error:
                 faults.append(str(error))
     if faults:
@@ -80,13 +114,28 @@ def entry_faults(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(fault for check in checks for fault in check(entries)))
 
 
-def without_foreign_references(entries: Sequence[Entry]) -> list[Entry]:
+def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> list[Entry]:
     """Return entries without the references of submissions where the leaderboard has its own of the same seed.
 
     On other hardware a reference model comes out a little different; a problem has one pair for each seed.
+
+    Args:
+        entries: Of a leaderboard and its submissions.
+        say: Called with a line for each submission of which some are left out.
     """
     own = {_reference_key(entry.record) for entry in entries if not entry.submission} - {None}
-    return [entry for entry in entries if not (entry.submission and _reference_key(entry.record) in own)]
+    foreign = [entry for entry in entries if entry.submission and _reference_key(entry.record) in own]
+    for folder in dict.fromkeys(entry.folder for entry in foreign):
+        say(_left_out(folder, [entry.record for entry in foreign if entry.folder == folder]))
+    paths = {entry.path for entry in foreign}
+    return [entry for entry in entries if entry.path not in paths]
+
+
+def _left_out(folder: Path, records: Sequence[Record]) -> str:
+    there = {record.method.name for record in records}
+    names = " and ".join(shown for name, shown in REFERENCES.items() if name in there)
+    seeds = ", ".join(map(str, sorted({record.seed for record in records})))
+    return f"{folder}: {names} with seed {seeds} left out, of which the leaderboard has its own"
 
 
 def _reference_key(record: Record) -> tuple[str, str, int] | None:

@@ -16,7 +16,7 @@ from unlearnbench.figures.style import styled
 from unlearnbench.naming import SHORT
 from unlearnbench.paper import paper_page
 from unlearnbench.ranking import Row
-from unlearnbench.record import load_records
+from unlearnbench.record_set import Say, load_records, unheard
 from unlearnbench.table import HEADER, caption, cells, gap_to_retrained, markdown_line, method_name, percent
 
 PAGE = "README.md"
@@ -39,20 +39,23 @@ class Written:
     not_drawn: tuple[str, ...]
 
 
-def write_report(source: Path, folder: Path, *, paper: bool = False, figures: Sequence[Draw] = FIGURES) -> Written:
+def write_report(
+    source: Path, folder: Path, *, paper: bool = False, figures: Sequence[Draw] = FIGURES, say: Say = unheard
+) -> Written:
     """Write the report of a run.
 
     Args:
-        source: The run's output folder, or a folder of records.
+        source: The run's output folder, a leaderboard, or a folder of records.
         folder: Where the report goes.
         paper: Whether to put the paper's numbers and claims beside ours.
         figures: What to draw.
+        say: As in `load_entries`.
 
     Raises:
         InvalidFileError: If the records cannot be used.
         StoreError: If the folder cannot be written.
     """
-    material = Source(tuple(load_records(source)), source)
+    material = Source(tuple(load_records(source, say)), source)
     try:
         tables = _write_tables(material.experiments, folder)
         pictures, entries, not_drawn = _draw_all(material, folder, figures)

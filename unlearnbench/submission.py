@@ -14,7 +14,7 @@ from unlearnbench.board import manifest_id
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.manifest_text import manifest_toml
 from unlearnbench.naming import did_you_mean
-from unlearnbench.record_set import Entry, check_entries, read_entries
+from unlearnbench.record_set import Entry, Say, check_entries, load_entries, unheard
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
@@ -47,19 +47,20 @@ class Submission(BaseModel):
     rerun: list[str]
 
 
-def write_submission(source: Path, folder: Path, only: Sequence[str] = ()) -> Submission:
+def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: Say = unheard) -> Submission:
     """Make the folder of a submission from a run.
 
     Args:
         source: The run's output folder.
         folder: Where the submission goes; new, or empty.
         only: Labels of the unlearners to submit, all if empty. References always go with them.
+        say: As in `load_entries`.
 
     Raises:
         InvalidFileError: If the records cannot be used, or do not make a table together.
         StoreError: If the folder is in use or cannot be written.
     """
-    entries = _chosen(read_entries([source]), only)
+    entries = _chosen(load_entries([source], say), only)
     check_entries(entries)
     try:
         if folder.exists() and any(folder.iterdir()):
@@ -79,7 +80,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = ()) -> Su
 
 def missing_features(source: Path) -> int:
     """Return how many records of an output folder name a feature file that is not in it any more."""
-    files = [entry.record.files.get("features") for entry in read_entries([source])]
+    files = [entry.record.files.get("features") for entry in load_entries([source])]
     return sum(file is not None and not (source / file.path).is_file() for file in files)
 
 

@@ -9,9 +9,25 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
+from unlearnbench.record import MetricRecord
 
 NAMES = {"original": "Original", "fdr": "FDR"}
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
+# Shares of images and differences of such: shown in percent. Any other metric is shown as the number that it is.
+SHARES = frozenset(
+    {
+        "forget_accuracy",
+        "forget_prototype_accuracy",
+        "retain_accuracy",
+        "retain_prototype_accuracy",
+        "probe_recovery",
+        "forget_neighbour_accuracy",
+        "few_shot_relearning",
+        "near_class_gap",
+        "membership_inference",
+        "zeroed_accuracy",
+    }
+)
 
 
 ONE_SEED = "With one seed only test images are drawn: how much another seed would change is not known."
@@ -43,6 +59,11 @@ def percent(mean: float | None, std: float | None) -> str:
     if mean is None:
         return "-"
     return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+
+
+def is_share(metric: MetricRecord) -> bool:
+    """Return whether a metric is a share of images: one of ours, or a foreign one that says which images count."""
+    return metric.name in SHARES or metric.hits is not None
 
 
 def method_name(row: Row) -> str:

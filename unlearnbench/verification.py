@@ -11,16 +11,18 @@ from typing import Any
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.evaluation import evaluated, reference_records
-from unlearnbench.leaderboard import rebuilt_pages
+from unlearnbench.leaderboard import outdated, rebuilt_manifests, rebuilt_pages
 from unlearnbench.problem_titles import differences
 from unlearnbench.ranking import PAPER
 from unlearnbench.record import ProblemRecord, Record, read_record, record_paths
 from unlearnbench.record_set import (
     SUBMISSIONS,
     Entry,
+    Say,
     entry_faults,
     read_entries,
     record_roots,
+    unheard,
     without_foreign_references,
 )
 from unlearnbench.submission import SUBMISSION_FILE, submission_faults
@@ -45,7 +47,13 @@ class Verdict:
     faults: tuple[str, ...]
 
 
-def verify(folder: Path, features: Sequence[Path] = (), known: Path | None = None, order: str = PAPER) -> Verdict:
+def verify(
+    folder: Path,
+    features: Sequence[Path] = (),
+    known: Path | None = None,
+    order: str = PAPER,
+    say: Say = unheard,
+) -> Verdict:
     """Check a leaderboard, a submission or a folder of records.
 
     Args:
@@ -53,6 +61,7 @@ def verify(folder: Path, features: Sequence[Path] = (), known: Path | None = Non
         features: Output folders of runs that hold the feature files; metrics are computed again from those found.
         known: The leaderboard that the problems must be on; None for the one that `folder` lies in, if any.
         order: How the leaderboard's pages rank.
+        say: As in `without_foreign_references`; what is left out of the tables is checked by itself all the same.
 
     Raises:
         InvalidFileError: If the folder holds no records, or one with features is not there.
@@ -69,7 +78,7 @@ def verify(folder: Path, features: Sequence[Path] = (), known: Path | None = Non
         # Without whole records nothing else can be looked at.
         return Verdict(total, 0, tuple(faults))
     every = read_entries([folder])
-    entries = without_foreign_references(every)
+    entries = without_foreign_references(every, say)
     for entry in every:
         faults += [f"{entry.path}: {fault}" for fault in inconsistencies(entry.record)]
     faults += entry_faults(entries)
@@ -180,11 +189,15 @@ def _same(told: float | None, found: float | None) -> bool:
 
 
 def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
-    """Yield which pages of a leaderboard are not those that its records give."""
-    if not (folder / "manifests").is_dir():
+    """Yield which pages and manifests of a leaderboard are not those that its records give."""
+    if not (folder / "manifests").is_dir() and not (folder / "index.html").is_file():
         # Records or a submission, without pages.
         return
-    for name, text in rebuilt_pages(entries, folder, order).items():
-        page = folder / name
-        if not page.is_file() or page.read_text() != text:
-            yield (f"{page}: not what the records give\n  unlearnbench leaderboard build {folder} -o {folder}")
+    mend = f"unlearnbench leaderboard build {folder} -o {folder}"
+    texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(entries)
+    for name, text in texts.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(errors="replace") != text:
+            yield f"{path}: not what the records give\n  {mend}"
+    for path in outdated(folder, texts):
+        yield f"{path}: the records give no such file\n  {mend}"
