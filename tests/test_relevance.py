@@ -237,7 +237,9 @@ def test_activations_beyond_the_limit_are_not_kept(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(reuse, "MEMORY_LIMIT", 0)
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     images = torch.rand(3, 4)
-    with ReusedPrefix(model, images).before(model[1]) as logits:
+    prefix = ReusedPrefix(model, images)
+    assert all(call.output is None for call in prefix._calls.values())
+    with prefix.before(model[1]) as logits:
         assert "forward" not in vars(model[0])
         assert torch.equal(logits(torch.arange(3)), model(images))
 

@@ -125,5 +125,6 @@ def _write_rows(part: h5py.Group, row: int, features: Tensor, logits: Tensor, la
 
 def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return (K, D) float64 sums over the images of each class, the same on every call (no atomic adds)."""
-    members = torch.nn.functional.one_hot(labels, num_classes).to(torch.float64)
-    return (members.T @ features.to(torch.float64)).cpu()
+    # On the CPU, whatever the device: not every GPU has double precision.
+    members = torch.nn.functional.one_hot(labels.cpu(), num_classes).to(torch.float64)
+    return members.T @ features.cpu().to(torch.float64)

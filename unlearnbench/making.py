@@ -309,6 +309,8 @@ class Maker:
     def _start_measuring(self) -> None:
         reset_peak_memory()
         if self._device.type == "cuda":
+            # Statistics can be reset only where CUDA is up, and this may be the first use of the GPU.
+            torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def _model_facts(self, seconds: dict[str, float], reads: dict[str, int], details: dict[str, Any]) -> dict[str, Any]:

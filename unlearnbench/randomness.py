@@ -19,7 +19,9 @@ def own_random_state(seed: int) -> Iterator[None]:
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        # GPUs that nothing has used yet have no state to keep; without a list torch would wake up and warn of them all.
+        gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(gpus, device_type="cuda"):
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)

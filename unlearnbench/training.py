@@ -236,7 +236,8 @@ class ReferenceTraining:
 
     def _load(self, checkpoint: Path) -> None:
         try:
-            state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            # To the CPU: a full GPU would look like a damaged file.
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             self.say(f"{checkpoint} is damaged; the training starts anew")
             return

@@ -46,10 +46,9 @@ class ReusedPrefix:
         self._model = model
         self._images = images
         self._calls: dict[nn.Module, Call] = {}
+        self._bytes = 0
         with torch.no_grad(), self._watched():
             self.logits: Tensor = model(images)
-        kept = {call.output.data_ptr(): call.output.nbytes for call in self._calls.values() if call.output is not None}
-        self._affordable = sum(kept.values()) <= MEMORY_LIMIT
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -64,9 +63,9 @@ class ReusedPrefix:
         def end(module: nn.Module, inputs: Any, output: Any) -> None:
             nonlocal clock
             clock += 1
-            call = self._calls[module]
-            # A copy: a module that works in place would change what came before it.
-            call.ended, call.output = clock, output.clone() if isinstance(output, Tensor) else None
+            self._calls[module].ended = clock
+            if isinstance(output, Tensor):
+                self._keep(module, output)
 
         handles = [module.register_forward_pre_hook(begin) for module in self._model.modules()]
         handles += [module.register_forward_hook(end) for module in self._model.modules()]
@@ -75,6 +74,20 @@ class ReusedPrefix:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _keep(self, module: nn.Module, output: Tensor) -> None:
+        """Keep what a module returned, or nothing of any module as soon as all would take more than the limit."""
+        self._bytes += output.nbytes
+        if self._affordable:
+            # A copy: a module that works in place would change what came before it.
+            self._calls[module].output = output.clone()
+        else:
+            for call in self._calls.values():
+                call.output = None
+
+    @property
+    def _affordable(self) -> bool:
+        return self._bytes <= MEMORY_LIMIT
 
     @contextmanager
     def before(self, layer: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
