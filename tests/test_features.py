@@ -13,7 +13,7 @@ from conftest import FinishedRun
 from helpers import record_files
 from torch import Tensor, nn
 
-from unlearnbench import extraction
+from unlearnbench import extraction, inference
 from unlearnbench import features as module
 from unlearnbench.errors import InvalidFileError, MetricError
 from unlearnbench.extraction import write_features
@@ -56,8 +56,9 @@ def classifier_inputs(model: nn.Module, data: Batches) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A feature file of 13 test and 20 training images, written in batches of 6."""
+    """A feature file of 13 test and 20 training images, written in batches of 4 into chunks of 6."""
     monkeypatch.setattr(extraction, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(inference, "MOST_IMAGES", 4)
     path = tmp_path / "features.h5"
     write_features(path, network(), batches(13, 1), batches(20, 2), LIMITED, ATTRIBUTES)
     return path

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unlearnbench.features import CHUNK_ROWS, FORMAT
+from unlearnbench.inference import in_batches
 from unlearnbench.networks import captured_features, classifier, output_classes
 from unlearnbench.pipeline import Batches
 
@@ -70,7 +71,7 @@ def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: 
 def _write_test(file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64]) -> None:
     part = _new_part(file, "test", ids)
     row = 0
-    for images, labels in batches.in_order(CHUNK_ROWS):
+    for images, labels in in_batches(batches):
         row = _write_rows(part, row, *forward(images), labels)
 
 
@@ -85,7 +86,7 @@ def _write_train(
     chosen[torch.from_numpy(limited).to(chosen.device)] = True
     sums = {source: torch.zeros(num_classes, width, dtype=torch.float64) for source in ("full", "limited")}
     row, seen = 0, 0
-    for images, labels in batches.in_order(CHUNK_ROWS):
+    for images, labels in in_batches(batches):
         features, logits = forward(images)
         kept = chosen[seen : seen + len(labels)]
         seen += len(labels)

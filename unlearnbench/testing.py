@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unlearnbench.dataset import open_dataset
 from unlearnbench.declaration import CHECK_OPTIONS, EXEMPTIONS
 from unlearnbench.errors import NotApplicable, PluginError, UnlearnBenchError
+from unlearnbench.inference import in_batches
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.networks import classifier, output_classes
@@ -100,7 +101,7 @@ class SmallProblem:
 def _logits(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
     model.eval()
     with torch.inference_mode():
-        parts = [(model(images), labels) for images, labels in batches.in_order(512)]
+        parts = [(model(images), labels) for images, labels in in_batches(batches)]
     return torch.cat([logits for logits, _ in parts]), torch.cat([labels for _, labels in parts])
 
 

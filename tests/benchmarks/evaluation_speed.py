@@ -12,6 +12,7 @@ from tests.benchmarks.problem import data, device, network, wait
 from tests.benchmarks.ratio import Ratio, measure
 from unlearnbench.environment import peak_memory, reset_peak_memory
 from unlearnbench.extraction import write_features
+from unlearnbench.inference import inference_batch
 from unlearnbench.pipeline import Augmentation, Batches
 
 IMAGES = 10_000
@@ -38,12 +39,12 @@ def write(folder: Path, test: Batches) -> None:
 def inference() -> Ratio:
     """Measure extraction of 10,000 images against the network's own pass over tensors in place."""
     model = network().eval()
-    images = torch.randn(500, 3, 32, 32, device=device())
+    images = torch.randn(inference_batch(device(), (32, 32)), 3, 32, 32, device=device())
 
     def bare() -> None:
         with torch.inference_mode():
-            for _ in range((IMAGES + 100) // 500):
-                model(images)
+            for start in range(0, IMAGES + len(FEW), len(images)):
+                model(images[: IMAGES + len(FEW) - start])
         wait()
 
     with tempfile.TemporaryDirectory() as folder:

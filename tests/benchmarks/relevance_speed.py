@@ -12,7 +12,8 @@ from tests.benchmarks.problem import RECIPE, data, network
 from tests.benchmarks.ratio import Ratio, measure
 from unlearnbench.task import UnlearningTask
 from unlearnbench.training import ReferenceTraining
-from unlearnbench.unlearners.relevance import LiteralLooks, Looks, QuickLooks, RelevanceOptions, search
+from unlearnbench.unlearners.looks import LiteralLooks, Looks, QuickLooks
+from unlearnbench.unlearners.relevance import RelevanceOptions, search
 
 FORGET = tuple(range(80, 100))
 

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from unlearnbench.errors import MetricError
 from unlearnbench.features import FeatureFile
+from unlearnbench.inference import in_batches
 from unlearnbench.live_model import LiveModel
 from unlearnbench.measurement import Measurement, References
 from unlearnbench.metrics.accuracy import forget_accuracy
 from unlearnbench.networks import classifier, output_classes, replace_classifier
 from unlearnbench.pipeline import Batches
 from unlearnbench.split import derived_seed
-
-TEST_BATCH = 512
 
 
 def relearn_cost(
@@ -115,6 +114,6 @@ def _accuracy(model: nn.Module, test: Batches, positions: Tensor) -> float:
     with torch.inference_mode():
         hits = [
             output_classes(model)[model(images).argmax(dim=1)] == labels
-            for images, labels in test.in_order(TEST_BATCH, positions)
+            for images, labels in in_batches(test, positions)
         ]
     return int(torch.cat(hits).sum()) / len(positions)

@@ -13,21 +13,15 @@ from torch import Tensor, nn
 
 from unlearnbench.errors import MetricError
 from unlearnbench.features import FeatureFile
+from unlearnbench.inference import in_batches
 from unlearnbench.live_model import LiveModel, outputs_of
 from unlearnbench.measurement import Measurement
 from unlearnbench.networks import output_classes
 from unlearnbench.pipeline import Batches
 from unlearnbench.split import derived_seed
-from unlearnbench.unlearners.relevance import (
-    AugmentationName,
-    augmented,
-    first_of,
-    searched_layers,
-    zeroed_count,
-    zeros,
-)
+from unlearnbench.unlearners.looks import zeros
+from unlearnbench.unlearners.relevance import AugmentationName, augmented, first_of, searched_layers, zeroed_count
 
-BATCH = 512
 # Gradients beyond this, 1 GiB in float32, are not kept: each value computes its own.
 KEPT_VALUES = 2**28
 Order = Literal["high", "low", "random"]
@@ -150,6 +144,6 @@ def _accuracy(model: nn.Module, images: Batches, label: int) -> float:
         raise MetricError(f"there is no image of class {label} to read its accuracy on")
     with torch.inference_mode():
         hits = [
-            output_classes(model)[model(batch).argmax(dim=1)] == label for batch, _ in images.in_order(BATCH, positions)
+            output_classes(model)[model(batch).argmax(dim=1)] == label for batch, _ in in_batches(images, positions)
         ]
     return int(torch.cat(hits).sum()) / len(positions)

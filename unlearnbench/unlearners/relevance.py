@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnbench.task import UnlearningTask
-from unlearnbench.unlearners.reuse import ReusedPrefix
+from unlearnbench.unlearners.looks import Look, Looks, QuickLooks
+from unlearnbench.unlearners.reuse import COMPARED_IMAGES, MEMORY_LIMIT, Suffixes
 
 AugmentationName = Literal["grayscale", "vertical_flip", "rotation", "affine", "none"]
 
@@ -122,139 +122,37 @@ def first_of(order: Tensor, count: int, like: Tensor) -> Tensor:
     return chosen.view(like.shape)
 
 
-def find_share(accuracy_without: Callable[[float], float], first_share: float, threshold: float) -> tuple[float, float]:
+def find_share(first_share: float, threshold: float) -> Generator[float, float, tuple[float, float]]:
     """Look for the share of a layer that must be zeroed for a class's accuracy to be low.
 
     The order of looks is that of the paper: double from the first share on until the accuracy is low; then
     try once with half the difference to the share before taken away, and keep that if it is low too.
 
     Args:
-        accuracy_without: The class's accuracy with a share of the layer zeroed.
         first_share: In (0, 1].
         threshold: An accuracy below this is low.
+
+    Yields:
+        A share to zero; it wants to be sent the class's accuracy without it.
 
     Returns:
         The share and the accuracy there; the whole layer if no share makes it low.
     """
     before, share = 0.0, first_share
-    while (accuracy := accuracy_without(share)) >= threshold:
+    while (accuracy := (yield share)) >= threshold:
         if share >= 1.0:
             return share, accuracy
         before, share = share, min(1.0, 2 * share)
     fewer = share - (share - before) / 2
-    accuracy_at_fewer = accuracy_without(fewer)
+    accuracy_at_fewer = yield fewer
     return (fewer, accuracy_at_fewer) if accuracy_at_fewer < threshold else (share, accuracy)
-
-
-class Looks(Protocol):
-    """Looks at a class's accuracy with parts of a layer zeroed."""
-
-    intact: float
-
-    def accuracy_without(self, parameter: nn.Parameter, zeroed: Tensor, *, whole: bool) -> float:
-        """Return the accuracy with the `zeroed` positions of a parameter at 0; it is restored.
-
-        Args:
-            parameter: One of the model's.
-            zeroed: Bool mask of its shape.
-            whole: Whether the number is wanted where the accuracy is not low; else any that is not low will do.
-        """
-
-
-class LiteralLooks:
-    """Each look is a pass of all images through the whole model: the order of the paper, to the letter.
-
-    Args:
-        model: In evaluation mode.
-        images: (N, C, H, W) of one class.
-        label: The class.
-        task: Counts the images.
-        options: Gives the threshold.
-
-    Attributes:
-        intact: The accuracy with nothing zeroed.
-    """
-
-    def __init__(
-        self, model: nn.Module, images: Tensor, label: int, task: UnlearningTask, options: RelevanceOptions
-    ) -> None:
-        self._model, self._images, self._label, self._task = model, images, label, task
-        self.intact = self._accuracy()
-
-    def _accuracy(self) -> float:
-        self._task.count(torch.full((len(self._images),), self._label, device=self._images.device))
-        with torch.inference_mode():
-            return int((self._model(self._images).argmax(dim=1) == self._label).sum()) / len(self._images)
-
-    def accuracy_without(self, parameter: nn.Parameter, zeroed: Tensor, *, whole: bool) -> float:
-        """See `Looks`."""
-        with zeros(parameter, zeroed):
-            return self._accuracy()
-
-
-class QuickLooks:
-    """The same answers in a fraction of the time.
-
-    What runs before the zeroed layer is computed once; and the images go through in batches, those of which the
-    model is surest first, so that a look ends as soon as enough of them are recognised for the accuracy not to be
-    low.
-
-    Args:
-        model: In evaluation mode.
-        images: (N, C, H, W) of one class.
-        label: The class.
-        task: Counts the images.
-        options: Gives the threshold.
-
-    Attributes:
-        intact: The accuracy with nothing zeroed.
-    """
-
-    def __init__(
-        self, model: nn.Module, images: Tensor, label: int, task: UnlearningTask, options: RelevanceOptions
-    ) -> None:
-        self._label, self._task, self._threshold = label, task, options.threshold
-        self._owners = {value: module for module in model.modules() for value in module.parameters(recurse=False)}
-        self._labels = torch.full((len(images),), label, device=images.device)
-        self._prefix = ReusedPrefix(model, images)
-        task.count(self._labels)
-        self.intact = int((self._prefix.logits.argmax(dim=1) == label).sum()) / len(images)
-        sureness = self._prefix.logits.log_softmax(dim=1)[:, label]
-        self._order = sureness.argsort(descending=True, stable=True)
-
-    def accuracy_without(self, parameter: nn.Parameter, zeroed: Tensor, *, whole: bool) -> float:
-        """See `Looks`."""
-        total, start, hits = len(self._labels), 0, 0
-        with zeros(parameter, zeroed), self._prefix.before(self._owners[parameter]) as logits:
-            while start < total and (whole or hits / total < self._threshold):
-                # Batches grow: most looks that do not find the accuracy low need only the first.
-                part = self._order[start : max(FIRST_BATCH, 2 * start)]
-                hits += int((logits(part).argmax(dim=1) == self._label).sum())
-                self._task.count(self._labels[part])
-                start += len(part)
-        return hits / total
-
-
-# Images in the first batch of a quick look.
-FIRST_BATCH = 8
-
-
-@contextmanager
-def zeros(parameter: nn.Parameter, zeroed: Tensor) -> Iterator[None]:
-    """Set positions of a parameter to 0 for the context, and restore them to the bit."""
-    kept = parameter.data.clone()
-    parameter.data.masked_fill_(zeroed, 0)
-    try:
-        yield
-    finally:
-        parameter.data.copy_(kept)
 
 
 def search(
     model: nn.Module,
     task: UnlearningTask,
     options: RelevanceOptions,
-    look: Callable[..., Looks] = QuickLooks,
+    look: type[Looks] = QuickLooks,
 ) -> tuple[dict[str, Tensor], list[LayerFinding]]:
     """Find the parameters relevant to the forget classes, by zeroing shares of each layer.
 
@@ -276,42 +174,100 @@ def search(
     """
     model.eval()
     parameters = searched_layers(model, options.layers)
+    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in parameters}
     masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in parameters.items()}
-    findings = []
+    findings: dict[tuple[int, str], LayerFinding] = {}
+    suffixes = Suffixes(model, _some_images(task), owners.values())
+    for group in _groups(model, task, options, parameters, suffixes.bytes_per_image):
+        # The backward passes are counted by now; each look from here on is a pass of its own.
+        looks = look(model, suffixes, {label: images for label, (_, images) in group.items()}, task, options.threshold)
+        for index, (name, parameter) in enumerate(parameters.items()):
+            orders = {
+                label: gradients[index].flatten().abs().sort(descending=True, stable=True).indices
+                for label, (gradients, _) in group.items()
+            }
+            for label, (share, after) in _shares(looks, owners[name], parameter, orders, options).items():
+                low = after < options.threshold
+                findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, low)
+                kept_count = zeroed_count(zeroed_count(parameter.numel(), share), options.keep_share)
+                masks[name] |= first_of(orders[label], kept_count, parameter)
+    return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in parameters]
+
+
+def _some_images(task: UnlearningTask) -> Tensor:
+    """Return a few images (n, C, H, W) that are nobody's: brighter from corner to corner, and from one to the next."""
+    shape = (COMPARED_IMAGES, *task.image_shape)
+    return torch.linspace(-2, 2, math.prod(shape), device=task.device).view(shape)
+
+
+def _groups(
+    model: nn.Module,
+    task: UnlearningTask,
+    options: RelevanceOptions,
+    parameters: dict[str, nn.Parameter],
+    bytes_per_image: int,
+) -> Iterator[dict[int, tuple[tuple[Tensor, ...], Tensor]]]:
+    """Yield the forget classes' gradients and images in groups that fit in memory, at least one class at a time."""
+    group: dict[int, tuple[tuple[Tensor, ...], Tensor]] = {}
+    size = 0
     for label in task.forget_classes.tolist():
-        for finding, relevant in _search_class(model, task, options, parameters, label, look):
-            masks[finding.layer] |= relevant
-            findings.append(finding)
-    return masks, findings
+        gradients, images = _gradients(model, task, options, parameters, label)
+        own = len(images) * bytes_per_image + sum(gradient.nbytes for gradient in gradients)
+        if group and size + own > MEMORY_LIMIT:
+            yield group
+            group, size = {}, 0
+        group[label] = gradients, images
+        size += own
+    yield group
 
 
-def _search_class(
+def _gradients(
     model: nn.Module,
     task: UnlearningTask,
     options: RelevanceOptions,
     parameters: dict[str, nn.Parameter],
     label: int,
-    look: Callable[..., Looks],
-) -> Iterator[tuple[LayerFinding, Tensor]]:
-    """Yield for each layer what was found and a mask of the relevant parameters."""
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the gradients of a class's loss, and the images on which its accuracy is read."""
     plain = task.images_of(label)
     labels = torch.full((len(plain),), label, device=task.device)
     changed = augmented(task.pixels(plain), options.augmentation, task.generator("augmentation", label))
     loss_images = task.normalise(changed)
     gradients = torch.autograd.grad(F.cross_entropy(model(loss_images), labels), list(parameters.values()))
-    # images_of counted the backward pass's images; each look from here on is a pass of its own.
-    looks = look(model, plain if options.judged_on == "plain" else loss_images, label, task, options)
-    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-        order = gradient.flatten().abs().sort(descending=True, stable=True).indices
+    return gradients, plain if options.judged_on == "plain" else loss_images
 
-        def accuracy_without(share: float, parameter: nn.Parameter = parameter, order: Tensor = order) -> float:
-            zeroed = first_of(order, zeroed_count(len(order), share), parameter)
-            return looks.accuracy_without(parameter, zeroed, whole=share >= 1.0)
 
-        share, after = find_share(accuracy_without, options.first_share, options.threshold)
-        finding = LayerFinding(label, name, share, looks.intact, after, after < options.threshold)
-        kept_count = zeroed_count(zeroed_count(len(order), share), options.keep_share)
-        yield finding, first_of(order, kept_count, parameter)
+def _shares(
+    looks: Looks,
+    layer: nn.Module,
+    parameter: nn.Parameter,
+    orders: dict[int, Tensor],
+    options: RelevanceOptions,
+) -> dict[int, tuple[float, float]]:
+    """Return the share of a layer found for each class, and the accuracy there; all classes look at the same time.
+
+    Args:
+        looks: Answer for the classes.
+        layer: Whose parameter it is.
+        parameter: Of which shares are zeroed.
+        orders: By class the flat positions of the parameter, the most relevant first.
+        options: How to search.
+    """
+    searches = {label: find_share(options.first_share, options.threshold) for label in orders}
+    wanted = {label: next(search) for label, search in searches.items()}
+    found = {}
+    while wanted:
+        asked = [
+            Look(label, first_of(orders[label], zeroed_count(parameter.numel(), share), parameter), share >= 1.0)
+            for label, share in wanted.items()
+        ]
+        for label, accuracy in zip(tuple(wanted), looks.accuracies(layer, parameter, asked), strict=True):
+            try:
+                wanted[label] = searches[label].send(accuracy)
+            except StopIteration as end:
+                del wanted[label]
+                found[label] = end.value
+    return found
 
 
 def relevant_parameters(

@@ -2,135 +2,333 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Activations beyond this are not kept: the pass then starts at the image.
+from unlearnbench.inference import inference_batch
+
+# Values beyond this are not kept: passes then start at the image.
 MEMORY_LIMIT = 2 * 2**30
+# Images on which a pass that starts at a layer is compared with the model's own, and how far logits may be apart:
+# folding rounds differently, a mistake would be far larger.
+COMPARED_IMAGES, TOLERANCE = 3, 1e-3
+
+Values = dict[fx.Node, Any]
+# Positions (n,) of images, and the value that a parameter has for them.
+Part = tuple[Tensor, Tensor]
+Passes = Callable[[Sequence[Part]], Sequence[Tensor]]
 
 
-@dataclass
-class Call:
-    """One module's part in a forward pass.
+@dataclass(frozen=True)
+class Step:
+    """A node's part in a pass.
 
     Attributes:
-        started: Position among all starts and ends.
-        ended: The same, of its end.
-        times: How often it was called.
-        output: What it returned last, if that is a tensor.
+        node: The node.
+        call: Computes its value.
+        last_uses: Nodes whose values nobody needs afterwards.
     """
 
-    started: int
-    ended: int = -1
-    times: int = 0
-    output: Tensor | None = None
+    node: fx.Node
+    call: Callable[[Values], Any]
+    last_uses: tuple[fx.Node, ...]
+
+
+class Suffixes:
+    """What a model computes from a layer on, for each of some layers.
+
+    The model is read as a graph (torch.fx), so that it is known which values before a layer are used after it. A layer
+    has no suffix if it is not called exactly once or shares a parameter with another module, or if a pass that starts
+    at it does not give what the model gives; and no layer has one if the model cannot be read as a graph.
+
+    After the layer batch norm is folded into the convolution before it.
+
+    Args:
+        model: In evaluation mode.
+        images: (n, C, H, W), a few of any content.
+        layers: Modules at which passes will start.
+
+    Attributes:
+        bytes_per_image: Of the values that passes begin with, at the layer where they are most.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, layers: Iterable[nn.Module]) -> None:
+        self.bytes_per_image = 0
+        self._starts: dict[nn.Module, fx.Node] = {}
+        self._needed: dict[nn.Module, set[fx.Node]] = {}
+        self._steps: dict[nn.Module, list[Step]] = {}
+        graph = _graph_of(model)
+        if graph is None:
+            return
+        self._nodes = tuple(graph.nodes)
+        self._order = {node: position for position, node in enumerate(self._nodes)}
+        self._calls = Calls(model, self._nodes)
+        with torch.no_grad():
+            expected: Tensor = model(images)
+            values = self._execute(self._plain(self._nodes[1:]), {self._nodes[0]: images}, self._nodes)
+            self._by_image = {node for node, value in values.items() if _has_rows(value, len(images))}
+            for layer in dict.fromkeys(layers):
+                start = self._calls.only(layer)
+                if start not in self._by_image:
+                    continue
+                nodes, needed = self._back(self._nodes[-1:], start)
+                steps = self._folded(nodes, start)
+                (found,) = self._execute(
+                    steps, {node: values[node].clone() for node in needed}, self._nodes[-1:]
+                ).values()
+                if torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+                    self._starts[layer], self._needed[layer], self._steps[layer] = start, needed, steps
+                    size = sum(values[node].nbytes for node in needed) // len(images)
+                    self.bytes_per_image = max(self.bytes_per_image, size)
+
+    def __contains__(self, layer: nn.Module) -> bool:
+        """Return whether a pass can start at a layer."""
+        return layer in self._starts
+
+    def _back(self, wanted: Iterable[fx.Node], start: fx.Node) -> tuple[list[fx.Node], set[fx.Node]]:
+        """Return the nodes to compute for the wanted ones, in order, and those before `start` whose values it takes."""
+        computed: set[fx.Node] = set()
+        needed: set[fx.Node] = set()
+        waiting = list(wanted)
+        while waiting:
+            node = waiting.pop()
+            # What has not one row for each image, a size say, cannot be cut like the images: it is computed anew.
+            if self._order[node] < self._order[start] and node in self._by_image:
+                needed.add(node)
+            elif node not in computed:
+                computed.add(node)
+                waiting.extend(node.all_input_nodes)
+        return sorted(computed, key=self._order.__getitem__), needed
+
+    def _plain(self, nodes: Sequence[fx.Node]) -> list[Step]:
+        """Return the steps of a pass over nodes."""
+        return _steps({node: self._calls.of(node) for node in nodes})
+
+    def _folded(self, nodes: Sequence[fx.Node], start: fx.Node) -> list[Step]:
+        """Return the steps of a pass over nodes, with batch norms folded away but at `start`."""
+        calls = {node: self._calls.of(node) for node in nodes}
+        for norm, (convolution, call) in self._calls.folded.items():
+            if convolution in calls and norm in calls and start not in (convolution, norm):
+                calls[convolution], calls[norm] = call, _first_argument(norm)
+        return _steps(calls)
+
+    @staticmethod
+    def _execute(steps: Sequence[Step], values: Values, wanted: Collection[fx.Node]) -> Values:
+        """Return the values of the wanted nodes after the steps; `values` are those before."""
+        found = {node: value for node, value in values.items() if node in wanted}
+        for step in steps:
+            value = values[step.node] = step.call(values)
+            if step.node in wanted:
+                # A copy: a module that works in place would change what came before it.
+                found[step.node] = value.clone() if isinstance(value, Tensor) else value
+            for node in step.last_uses:
+                del values[node]
+        return found
+
+    def advance(self, values: Values, layer: nn.Module | None, following: nn.Module, images: Tensor) -> Values:
+        """Return the values that passes begin with at a layer, given those at another.
+
+        Args:
+            values: At `layer`, with a row for each image.
+            layer: Where passes began before; None if nowhere.
+            following: The layer.
+            images: (N, C, H, W).
+        """
+        wanted = self._needed[following]
+        start = self._nodes[1] if layer is None else self._starts[layer]
+        if layer is None or self._order[start] > self._order[self._starts[following]]:
+            values, start = {self._nodes[0]: images}, self._nodes[1]
+        nodes, needed = self._back(wanted, start)
+        steps = self._plain(nodes)
+        batches = torch.arange(len(images), device=images.device).split(inference_batch(images.device, images.shape))
+        found = [self._execute(steps, {node: values[node][rows] for node in needed}, wanted) for rows in batches]
+        return {node: torch.cat([part[node] for part in found]) for node in wanted}
+
+    def finish(self, layer: nn.Module, values: Values, positions: Tensor) -> Tensor:
+        """Return the logits (n, K) of a pass that starts at a layer with the images at (n,) positions.
+
+        Args:
+            layer: The layer.
+            values: That passes begin with there.
+            positions: Of the images.
+        """
+        # Taking rows copies them, so that a module that works in place does not reach what is kept.
+        chosen = {node: values[node][positions] for node in self._needed[layer]}
+        (logits,) = self._execute(self._steps[layer], chosen, self._nodes[-1:]).values()
+        found: Tensor = logits
+        return found
+
+
+def _steps(calls: dict[fx.Node, Callable[[Values], Any]]) -> list[Step]:
+    """Return steps in the order of the nodes, each with the values that nobody needs after it."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in calls:
+        last |= dict.fromkeys(node.all_input_nodes, node)
+    return [Step(node, call, tuple(used for used, by in last.items() if by is node)) for node, call in calls.items()]
+
+
+def _graph_of(model: nn.Module) -> fx.Graph | None:
+    """Return a model as a graph; None if it cannot be read as one, or takes more than images."""
+    try:
+        graph = fx.Tracer().trace(model)
+    # Reading runs the model's own code on stand-ins for tensors, and much of what code can do they do not bear.
+    except Exception:
+        return None
+    return graph if [node.op for node in graph.nodes].count("placeholder") == 1 else None
+
+
+def _has_rows(value: Any, rows: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
+
+
+def _first_argument(node: fx.Node) -> Callable[[Values], Any]:
+    (argument,) = node.all_input_nodes
+    return lambda values: values[argument]
+
+
+class Calls:
+    """How the nodes of a model's graph are computed.
+
+    Args:
+        model: In evaluation mode.
+        nodes: Of its graph.
+
+    Attributes:
+        folded: For each batch norm that can be folded, the node of the convolution before it and what computes both.
+    """
+
+    def __init__(self, model: nn.Module, nodes: Sequence[fx.Node]) -> None:
+        self._modules = dict(model.named_modules())
+        self._called = {node: self._modules[str(node.target)] for node in nodes if node.op == "call_module"}
+        self._times = Counter(self._called.values())
+        # Where a parameter is used: by the module that holds it, and by name.
+        self._users = Counter(value for module in model.modules() for value in module.parameters(recurse=False))
+        named = dict(model.named_parameters(remove_duplicate=False))
+        self._users.update(named[str(node.target)] for node in nodes if node.op == "get_attr" and node.target in named)
+        self._interpreter = fx.Interpreter(model, garbage_collect_values=False, graph=nodes[0].graph)
+        self.folded = dict(self._folded())
+
+    def of(self, node: fx.Node) -> Callable[[Values], Any]:
+        """Return what computes a node's value from those before it."""
+        if node.op == "output":
+            return _first_argument(node)
+        compute = getattr(self._interpreter, node.op)
+
+        def call(values: Values) -> Any:
+            arguments, named = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            return compute(node.target, arguments, named)
+
+        return call
+
+    def only(self, layer: nn.Module) -> fx.Node | None:
+        """Return the node that calls a layer; None if its parameters are used anywhere else."""
+        alone = all(self._users[value] == 1 for value in layer.parameters(recurse=False))
+        nodes = [node for node, module in self._called.items() if module is layer]
+        return nodes[0] if alone and len(nodes) == 1 and len(nodes[0].all_input_nodes) == 1 else None
+
+    def _folded(self) -> Iterator[tuple[fx.Node, tuple[fx.Node, Callable[[Values], Any]]]]:
+        for node, norm in self._called.items():
+            before = node.all_input_nodes[0]
+            convolution = self._called.get(before)
+            if (
+                isinstance(norm, nn.modules.batchnorm._BatchNorm)
+                and norm.running_var is not None
+                and isinstance(convolution, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+                and len(before.users) == 1
+            ):
+                fused = fuse_conv_bn_eval(convolution, norm)
+                yield node, (before, _applied(fused, before))
+
+
+def _applied(module: nn.Module, node: fx.Node) -> Callable[[Values], Any]:
+    argument = _first_argument(node)
+    return lambda values: module(argument(values))
 
 
 class ReusedPrefix:
-    """A model's passes over fixed images, with all modules that are done before a layer starts answered from memory.
+    """A model's passes over fixed images that start at a layer.
 
-    Works for any model whose modules are called in the same order each time; a module that is called twice, or
-    returns something else than a tensor, is computed each time. The values are the same to the bit.
+    Several passes with different values of a parameter of the layer go through the rest of the model together.
 
     Args:
         model: In evaluation mode.
         images: (N, C, H, W).
+        suffixes: Of this model.
+
+    Attributes:
+        logits: (N, K), of the model as it is.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, suffixes: Suffixes) -> None:
         self._model = model
         self._images = images
-        self._calls: dict[nn.Module, Call] = {}
-        self._bytes = 0
-        with torch.no_grad(), self._watched():
-            self.logits: Tensor = model(images)
+        self._suffixes = suffixes
+        self._affordable = suffixes.bytes_per_image * len(images) <= MEMORY_LIMIT
+        self._layer: nn.Module | None = None
+        self._values: Values = {}
+        with torch.no_grad():
+            batches = images.split(inference_batch(images.device, images.shape))
+            self.logits = torch.cat([model(batch) for batch in batches])
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Note the order, the number and the outputs of all calls."""
-        clock = 0
+    def varying(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
+        """Give a function that runs images through the model, each part of them with a value of its own of a parameter.
 
-        def begin(module: nn.Module, inputs: Any) -> None:
-            nonlocal clock
-            clock += 1
-            self._calls.setdefault(module, Call(clock)).times += 1
+        It takes parts and returns the logits (n, K) of each. The parameter is restored to the bit.
 
-        def end(module: nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal clock
-            clock += 1
-            self._calls[module].ended = clock
-            if isinstance(output, Tensor):
-                self._keep(module, output)
-
-        handles = [module.register_forward_pre_hook(begin) for module in self._model.modules()]
-        handles += [module.register_forward_hook(end) for module in self._model.modules()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _keep(self, module: nn.Module, output: Tensor) -> None:
-        """Keep what a module returned, or nothing of any module as soon as all would take more than the limit."""
-        self._bytes += output.nbytes
-        if self._affordable:
-            # A copy: a module that works in place would change what came before it.
-            self._calls[module].output = output.clone()
-        else:
-            for call in self._calls.values():
-                call.output = None
-
-    @property
-    def _affordable(self) -> bool:
-        return self._bytes <= MEMORY_LIMIT
-
-    @contextmanager
-    def before(self, layer: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Give a function that returns the logits (n, K) of the images at (n,) positions, starting at `layer`.
-
-        Within the context the modules that were done before the layer answer from memory; the layer's weights may
-        be changed there.
+        Args:
+            layer: Whose parameter it is.
+            parameter: It.
         """
-        positions = torch.arange(len(self._images), device=self._images.device)
-
-        def answer(output: Tensor) -> Callable[..., Tensor]:
-            # Taking rows copies them, so that a module that works in place does not reach what is kept.
-            return lambda *_, **__: output[positions]
-
-        def logits(wanted: Tensor) -> Tensor:
-            nonlocal positions
-            positions = wanted
-            found: Tensor = self._model(self._images[wanted])
-            return found
-
-        replaced = list(self._done_before(layer))
-        for module, output in replaced:
-            module.forward = answer(output)
+        kept = parameter.data.clone()
         try:
             with torch.no_grad():
-                yield logits
+                if self._affordable and layer in self._suffixes:
+                    if layer is not self._layer:
+                        self._values = self._suffixes.advance(self._values, self._layer, layer, self._images)
+                        self._layer = layer
+                    with self._in_parts(layer, parameter) as passes:
+                        yield passes
+                else:
+                    yield lambda parts: [self._alone(parameter, part) for part in parts]
         finally:
-            for module, _ in replaced:
-                del module.forward
+            parameter.data.copy_(kept)
 
-    def _done_before(self, layer: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
-        """Yield the outermost modules that end before a layer starts, with what they returned."""
-        start = self._calls[layer].started
-        waiting = [self._model] if self._affordable else []
-        while waiting:
-            module = waiting.pop()
-            call = self._calls.get(module)
-            if call is not None and call.ended < start and call.times == 1 and self._by_image(call.output):
-                assert call.output is not None
-                yield module, call.output
-            else:
-                waiting.extend(module.children())
+    def _alone(self, parameter: nn.Parameter, part: Part) -> Tensor:
+        """Return the logits of a pass from the image on."""
+        positions, value = part
+        parameter.data.copy_(value)
+        logits: Tensor = self._model(self._images[positions])
+        return logits
 
-    def _by_image(self, output: Tensor | None) -> bool:
-        """Return whether an output has one row for each image, so that it can be cut like the images."""
-        return output is not None and output.dim() > 0 and len(output) == len(self._images)
+    @contextmanager
+    def _in_parts(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
+        """Let the layer compute each part of its input with the part's own value of the parameter."""
+        now: Sequence[Part] = ()
+        forward = layer.forward
+
+        def in_parts(inputs: Tensor) -> Tensor:
+            found = []
+            for rows, (_, value) in zip(inputs.split([len(part) for part, _ in now]), now, strict=True):
+                parameter.data.copy_(value)
+                found.append(forward(rows))
+            return torch.cat(found)
+
+        def passes(parts: Sequence[Part]) -> Sequence[Tensor]:
+            nonlocal now
+            now = parts
+            logits = self._suffixes.finish(layer, self._values, torch.cat([part for part, _ in parts]))
+            return torch.split(logits, [len(part) for part, _ in parts])
+
+        layer.forward = in_parts
+        try:
+            yield passes
+        finally:
+            del layer.forward
