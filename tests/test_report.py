@@ -253,6 +253,20 @@ def test_records_alone_give_all_but_what_needs_the_store(runs: Path, tmp_path: P
     assert told[0] in (folder / "report" / "README.md").read_text()
 
 
+def test_what_the_store_holds_of_another_seed_is_drawn(runs: Path, tmp_path: Path) -> None:
+    folder = part(runs, tmp_path, "figure2-epochs-digits", store=False)
+    shutil.copytree(runs / "store", folder / "store")
+    for record in load_records(folder):
+        if record.seed == 0:
+            (folder / record.files["features"].path).unlink()
+            shutil.rmtree(folder / "store/relevance" / record.details.get("kept", {}).get("relevance", "none"), True)
+    done = cli("report", folder)
+    assert (done.code, done.err) == (0, "")
+    page = (folder / "report" / "README.md").read_text()
+    assert re.search(r"Test features of forget classes \(.*, seed 1\)", page)
+    assert "; seeds: 1): of each class by itself" in page
+
+
 def test_without_matplotlib_the_message_says_what_to_install(runs: Path, tmp_path: Path) -> None:
     blocked = "import sys; sys.modules['matplotlib'] = None; sys.argv = ['unlearnbench', 'report', sys.argv[1]]\n"
     done = python("-c", f"{blocked}from unlearnbench.cli import main; main()", runs)

@@ -17,7 +17,7 @@ from unlearnbench.attention import class_activation_maps, entropy, shift
 from unlearnbench.dataset import open_dataset
 from unlearnbench.errors import DatasetError, MetricError, PluginError
 from unlearnbench.features import FeatureFile, open_features
-from unlearnbench.figures.base import Drawing, NotDrawnError, Source
+from unlearnbench.figures.base import Drawing, NotDrawnError, Source, of_seed
 from unlearnbench.figures.style import BLUE, COLUMN, PAGE, VERMILION, new_figure, percent_axis
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
@@ -169,14 +169,13 @@ class Picture:
 
 
 def _grid(source: Source, name: str, caption: str, rows: Sequence[Row]) -> Iterator[Drawing]:
-    """Yield the picture grid of the first seed that Original and all methods share."""
-    seeds = set.intersection(*({record.seed for record in row.done} for row in rows))
+    """Yield the picture grid of the first seed that Original and all methods share, if possible one in the store."""
     original = next((row for row in rows if row.is_reference and row.method.name == "original"), None)
-    if original is None or not seeds:
+    seed = source.first_seed(rows, "model")
+    if original is None or seed is None:
         return
-    seed = min(seeds)
     columns = [original, *(row for row in rows if row is not original)][: METHODS_SHOWN + 1]
-    records = [next(record for record in row.done if record.seed == seed) for row in columns]
+    records = of_seed(columns, seed)
     data = _data(records[0].problem)
     with open_features(source.file(records[0], "features")) as features:
         pictures = chosen_pictures(features, data.dataset.info.class_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from unlearnbench.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from unlearnbench.ranking import Row
 
 
 class NotDrawnError(UnlearnBenchError):
@@ -75,6 +77,28 @@ class Source:
                 f"{'is' if kind == 'model' else 'are'} not in the store"
             )
         return path
+
+    def first_seed(self, rows: Sequence[Row], kind: str) -> int | None:
+        """Return the first of the seeds that all rows have, if possible one of which the store holds all files.
+
+        Records of one table may come from several machines, each with a store of its own.
+
+        Args:
+            rows: Of one problem.
+            kind: As for `file`.
+        """
+        shared = sorted(set.intersection(*({record.seed for record in row.done} for row in rows)))
+        held = [seed for seed in shared if all(self._holds(record, kind) for record in of_seed(rows, seed))]
+        return next(iter([*held, *shared]), None)
+
+    def _holds(self, record: Record, kind: str) -> bool:
+        named = record.files.get(kind)
+        return named is not None and (self.folder / named.path).is_file()
+
+
+def of_seed(rows: Sequence[Row], seed: int) -> list[Record]:
+    """Return the record with a seed of each row."""
+    return [next(record for record in row.done if record.seed == seed) for row in rows]
 
 
 # A figure module's function `drawings`: yields nothing if the records do not hold what it draws.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.features import FeatureFile, open_features
-from unlearnbench.figures.base import Drawing, Source
+from unlearnbench.figures.base import Drawing, NotDrawnError, Source, of_seed
 from unlearnbench.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure
 from unlearnbench.ranking import Row
 from unlearnbench.record import Record
@@ -76,21 +76,28 @@ def turned(features: Points, own: Points, target: Points) -> Points:
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one map for each problem with an unlearner, of its first seed.
+    """Yield one map for each problem with an unlearner, of the first seed whose features are in the store.
 
     Raises:
-        NotDrawnError: If the store does not hold the features.
+        NotDrawnError: After all others, if the store does not hold the features of a problem.
     """
+    missing = []
     for experiment in source.experiments:
         for rows in experiment.problems:
             chosen = _chosen(rows)
             original = next((row for row in chosen if row.method.name == "original"), None)
             if original is None or len(chosen) == 1:
                 continue
-            seeds = set.intersection(*({record.seed for record in row.done} for row in chosen))
-            if seeds:
-                name, caption = f"{experiment.stem(rows)}-features", experiment.caption(rows)
-                yield _drawing(source, name, caption, chosen, min(seeds))
+            seed = source.first_seed(chosen, "features")
+            if seed is None:
+                continue
+            name, caption = f"{experiment.stem(rows)}-features", experiment.caption(rows)
+            try:
+                yield _drawing(source, name, caption, chosen, seed)
+            except NotDrawnError as error:
+                missing.append(str(error))
+    if missing:
+        raise NotDrawnError("; ".join(dict.fromkeys(missing)))
 
 
 def _chosen(rows: Sequence[Row]) -> list[Row]:
@@ -102,7 +109,7 @@ def _chosen(rows: Sequence[Row]) -> list[Row]:
 
 
 def _drawing(source: Source, name: str, caption: str, rows: Sequence[Row], seed: int) -> Drawing:
-    records = [next(record for record in row.done if record.seed == seed) for row in rows]
+    records = of_seed(rows, seed)
     original = next(record for record in records if record.method.name == "original")
     with open_features(source.file(original, "features")) as file:
         shown = file.forget_classes[:FORGET_SHOWN]

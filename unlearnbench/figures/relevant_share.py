@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.figures.base import Drawing, NotDrawnError, Source
 from unlearnbench.figures.style import ERWP, GREY, ORANGE, legend_below, new_figure, percent_axis
+from unlearnbench.record import Record
 from unlearnbench.relevance_table import Search, grouped_searches, searches
 
 TENSORS = "tensors.safetensors"
@@ -20,24 +22,33 @@ NAMED_LAYERS = 8
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each group of searches that differ in the seed alone.
+    """Yield one plot for each group of searches that differ in the seed alone, of those that are in the store.
 
     Raises:
-        NotDrawnError: If the store does not hold the searches that the records name.
+        NotDrawnError: If the store holds none of the searches that the records name, or a damaged one.
     """
-    if not any("relevance" in record.details.get("kept", {}) for record in source.records):
+    searched = [record for record in source.records if "relevance" in record.details.get("kept", {})]
+    if not searched:
         return
+    # Records of one table may come from several machines, each with a store of its own.
+    held = [record for record in searched if _folder(record, source).is_dir()]
     try:
-        found = searches(source.records, source.folder)
+        found = searches(held or searched, source.folder)
     except InvalidFileError as error:
         raise NotDrawnError(str(error)) from error
     for group, members in grouped_searches(found).items():
         yield _drawing(group, members, [_union(member, source) for member in members])
 
 
+def _folder(record: Record, source: Source) -> Path:
+    """Return the folder of a record's search in the store."""
+    folder: Path = source.folder / "store" / "relevance" / record.details["kept"]["relevance"]
+    return folder
+
+
 def _union(search: Search, source: Source) -> dict[str, float]:
     """Return the share of each layer that is relevant to any forget class."""
-    path = source.folder / "store" / "relevance" / search.record.details["kept"]["relevance"] / TENSORS
+    path = _folder(search.record, source) / TENSORS
     try:
         masks = load_file(path)
     except (OSError, SafetensorError) as error:
