@@ -116,15 +116,29 @@ def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
     assert "- Limited data: 10 % of each class; 140 images in all\n" in text
     assert "- Images: 1,352 for training, 445 for testing\n" in text
     assert "- Training of the references: epochs = 2\n" in text
-    assert "- Devices: a machine\n" in text
+    assert "- Computed on: a machine\n" in text
     assert LEGEND.strip() in text
 
 
 def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
     text = (built(tmp_path) / "problem.md").read_text()
     card = "forget images read | retain images read | test images read | networks run"
-    assert f"| method | from | {card} | searched | options |\n" in text
-    assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | - | epochs = 3, mode = a\|b |" in text
+    assert f"| method | from | {card} | searched | computed on | options |\n" in text
+    assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | - | a machine | epochs = 3, mode = a\|b |" in text
+
+
+def test_which_machine_made_which_seed_is_told(tmp_path: Path) -> None:
+    places = ({"device": "old CPU", "precision": "float32"}, {"device": "GPU", "precision": "bfloat16"})
+    records = [
+        with_changes(record, environment=places[1 if record.method.label == "good" and record.seed else 0])
+        for record in small_board()
+    ]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    text = (tmp_path / "board" / "problem.md").read_text()
+    assert "| 2 | - | old CPU, float32 (seed 0); GPU, bfloat16 (seed 1) | epochs = 3" in text
+    assert "| 2 | - | old CPU, float32 | rate = 0.1 |" in text
+    assert "- Computed on: old CPU, float32 (seed 0, 1); GPU, bfloat16 (seed 1)\n" in text
+    assert "old CPU, float32 (seed 0); GPU, bfloat16 (seed 1)" in (tmp_path / "board" / "index.html").read_text()
 
 
 def test_the_budget_of_searched_options_is_told_and_not_for_methods_that_were_not_searched(tmp_path: Path) -> None:

@@ -204,6 +204,12 @@ def test_tables_of_matrices_have_what_is_varied_as_columns(report: Path) -> None
     assert page.count("| rank | method | FAe |") == 3
 
 
+def test_each_table_says_where_it_was_computed(runs: Path, report: Path) -> None:
+    (record, *_) = of(runs, TWINS[0])
+    place = f"Computed on {record.environment['device']}, {record.environment['precision']}.\n"
+    assert (report / "README.md").read_text().count(place) >= len(TWINS)
+
+
 def test_tables_have_their_numbers_as_csv(runs: Path, report: Path) -> None:
     for name in TWINS:
         with (report / "tables" / f"{name}.csv").open() as stream:

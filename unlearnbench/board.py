@@ -227,3 +227,16 @@ def factor(value: float | None) -> str:
     if math.isinf(value):
         return "∞"
     return f"{value:.0f}{TIMES}" if value >= 99.5 else f"{value:.1f}{TIMES}"
+
+
+def computed_on(records: Iterable[Record]) -> str:
+    """Return on which devices and in which precision records were made, with their seeds where these differ."""
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        found = record.environment
+        place = ", ".join(str(found[key]) for key in ("device", "precision") if found.get(key))
+        seeds.setdefault(place, set()).add(record.seed)
+    if len(seeds) == 1:
+        return next(iter(seeds))
+    shown = sorted((sorted(numbers), place) for place, numbers in seeds.items())
+    return "; ".join(f"{place} (seed {', '.join(map(str, numbers))})" for numbers, place in shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnbench.board import Board, Line, ProblemBoard, count, factor, options_text, points
+from unlearnbench.board import Board, Line, ProblemBoard, computed_on, count, factor, options_text, points
 from unlearnbench.naming import SHORT
 from unlearnbench.overview import Overall
 from unlearnbench.ranking import CANE_GATE
@@ -130,7 +130,6 @@ def _reported_source(board: ProblemBoard) -> list[str]:
 def _problem_facts(board: ProblemBoard) -> str:
     problem = board.problem
     training = {key: value for key, value in problem.training.items() if value not in (None, [])}
-    devices = sorted({str(record.environment["device"]) for row in board.rows for record in row.done})
     original = board.reference("original")
     kept = original.row.mean(SHORT["CAne"]) if original else None
     gate = f"{100 * (kept - CANE_GATE):.2f}" if kept is not None else "unknown: Original has no result"
@@ -141,7 +140,7 @@ def _problem_facts(board: ProblemBoard) -> str:
         ("Gate", f"CAne of at least {gate} (Original's, less {100 * CANE_GATE:g} points), seed by seed paired"),
         ("Data set revision", f"`{problem.dataset_revision}`"),
         ("Training of the references", options_text(training)),
-        ("Devices", ", ".join(devices) or "none"),
+        ("Computed on", computed_on(record for row in board.rows for record in row.done) or "nothing"),
     )
     return "\n".join(f"- {key}: {value}" for key, value in facts)
 
@@ -156,13 +155,15 @@ def _methods(board: ProblemBoard) -> str:
         return "none"
     card = list(shown[0].data_card)
     lines = [
-        markdown_line(["method", "from", *card, "searched", "options"]),
-        markdown_line(["---", "---", *["---:"] * len(card), "---", "---"]),
+        markdown_line(["method", "from", *card, "searched", "computed on", "options"]),
+        markdown_line(["---", "---", *["---:"] * len(card), "---", "---", "---"]),
     ]
     for line in shown:
         made = f"{line.row.method.distribution} {line.row.method.version}"
         numbers = map(count, line.data_card.values())
-        lines.append(markdown_line([line.name, made, *numbers, line.search, _options(line)]))
+        lines.append(
+            markdown_line([line.name, made, *numbers, line.search, computed_on(line.row.records), _options(line)])
+        )
     return "\n".join([*lines, "", CARD])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlearnbench.board import computed_on
 from unlearnbench.errors import StoreError
 from unlearnbench.experiment import Experiment
 from unlearnbench.figures.base import Draw, Drawing, NotDrawnError, Source
@@ -140,6 +141,7 @@ def _tables(experiment: Experiment) -> Iterator[str]:
             yield f"### {rows[0].problem.title}"
             yield _table(HEADER, [cells(row, rows) for row in rows])
             yield caption(rows)
+    yield f"Computed on {computed_on(record for row in experiment.rows for record in row.records)}."
     notes = [f"- {row.problem.slug}, {method_name(row)}: {row.note}" for row in experiment.rows if row.note]
     if notes:
         yield "\n".join(notes)

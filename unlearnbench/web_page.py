@@ -8,7 +8,7 @@ import math
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unlearnbench import plot
-from unlearnbench.board import Board, Line, factor, points
+from unlearnbench.board import Board, Line, computed_on, factor, points
 from unlearnbench.markdown import interval_text, place_text
 from unlearnbench.naming import SHORT
 from unlearnbench.ranking import CANE_GATE, ORDER_TEXTS
@@ -49,14 +49,13 @@ def _sortable(value: float | None) -> str:
 def _provenance(line: Line) -> list[tuple[str, str]]:
     """Return where a row comes from, as names and values."""
     records = line.row.records
-    devices = sorted({str(record.environment["device"]) for record in records})
     commits = sorted({str(record.environment.get("commit") or "unknown") for record in records})
     libraries = {json.dumps(record.environment.get("libraries") or {}, sort_keys=True) for record in records}
     texts = ("; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries))
     method = line.row.method
     facts = [
         ("method", f"{method.name}, of {method.distribution} {method.version}, source {method.source}"),
-        ("device", ", ".join(devices)),
+        ("computed on", computed_on(records)),
         ("commit", ", ".join(commits)),
         ("libraries", " / ".join(text for text in texts if text)),
     ]
