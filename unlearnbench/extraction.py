@@ -69,10 +69,10 @@ def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: 
 
 
 def _write_test(file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64]) -> None:
-    part = _new_part(file, "test", ids)
-    row = 0
-    for images, labels in in_batches(batches):
-        row = _write_rows(part, row, *forward(images), labels)
+    part = Part(file, "test", ids, batches.labels)
+    for images, _ in in_batches(batches):
+        part.add(*forward(images))
+    part.write()
 
 
 def _write_train(
@@ -80,48 +80,72 @@ def _write_train(
 ) -> None:
     """Write the limited images' features, and the prototypes of all training images and of the limited ones."""
     num_classes = int(file.attrs["num_classes"])
-    part = _new_part(file, "limited", ids[limited])
-    width = part["features"].shape[1]
+    positions = torch.from_numpy(limited).to(batches.labels.device)
+    part = Part(file, "limited", ids[limited], batches.labels[positions])
+    width = part.width
     chosen = torch.zeros(len(ids), dtype=torch.bool, device=batches.labels.device)
-    chosen[torch.from_numpy(limited).to(chosen.device)] = True
+    chosen[positions] = True
     sums = {source: torch.zeros(num_classes, width, dtype=torch.float64) for source in ("full", "limited")}
-    row, seen = 0, 0
+    seen = 0
     for images, labels in in_batches(batches):
         features, logits = forward(images)
         kept = chosen[seen : seen + len(labels)]
         seen += len(labels)
         sums["full"] += _class_sums(features, labels, num_classes)
         sums["limited"] += _class_sums(features[kept], labels[kept], num_classes)
-        row = _write_rows(part, row, features[kept], logits[kept], labels[kept])
+        part.add(features[kept], logits[kept])
+    part.write()
     for source, labels in (("full", batches.labels), ("limited", batches.labels[chosen])):
         group = file.create_group(f"prototypes/{source}")
         group["sums"] = sums[source].numpy()
         group["counts"] = torch.bincount(labels.cpu(), minlength=num_classes).numpy()
 
 
-def _new_part(file: h5py.File, name: str, ids: NDArray[np.int64]) -> h5py.Group:
-    """Return a group with room for the images of `ids`; features and logits lie in chunks of rows."""
-    outputs, width = file["classifier/weight"].shape
-    rows = len(ids)
-    step = max(1, min(rows, CHUNK_ROWS))
-    group = file.create_group(name)
-    group.create_dataset("features", (rows, width), file.attrs["feature_dtype"], chunks=(step, width))
-    group.create_dataset("logits", (rows, outputs), "float32", chunks=(step, outputs))
-    for column in ("labels", "ids"):
-        # Sorted or small whole numbers: to compress them costs nothing and takes them to a tenth.
-        group.create_dataset(column, (rows,), "int64", chunks=(max(1, rows),), compression="gzip", shuffle=True)
-    group["ids"][:] = ids
-    return group
+class Part:
+    """A group of a feature file with features and logits of some images, in chunks of rows.
 
+    Args:
+        file: With its head.
+        name: Of the group.
+        ids: (N,) of the images.
+        labels: (N,) int64.
 
-def _write_rows(part: h5py.Group, row: int, features: Tensor, logits: Tensor, labels: Tensor) -> int:
-    """Write a batch from `row` on and return the next row."""
-    end = row + len(labels)
-    if end > row:
-        part["features"][row:end] = features.cpu().numpy()
-        part["logits"][row:end] = logits.cpu().numpy()
-        part["labels"][row:end] = labels.cpu().numpy()
-    return end
+    Attributes:
+        width: D, of a feature.
+    """
+
+    def __init__(self, file: h5py.File, name: str, ids: NDArray[np.int64], labels: Tensor) -> None:
+        outputs, self.width = file["classifier/weight"].shape
+        rows = len(ids)
+        step = max(1, min(rows, CHUNK_ROWS))
+        self._group = file.create_group(name)
+        self._group.create_dataset(
+            "features", (rows, self.width), file.attrs["feature_dtype"], chunks=(step, self.width)
+        )
+        self._group.create_dataset("logits", (rows, outputs), "float32", chunks=(step, outputs))
+        for column, values in (("labels", labels.cpu().numpy()), ("ids", ids)):
+            # Sorted or small whole numbers: to compress them costs nothing and takes them to a tenth. As one chunk they
+            # must be written at once: every later write would compress it anew.
+            self._group.create_dataset(
+                column, (rows,), "int64", values, chunks=(max(1, rows),), compression="gzip", shuffle=True
+            )
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._rows = 0
+
+    def add(self, features: Tensor, logits: Tensor) -> None:
+        """Take the next images' features (n, D) and logits (n, K), and write as soon as they fill a chunk."""
+        self._waiting.append((features.cpu(), logits.cpu()))
+        if sum(len(waiting) for waiting, _ in self._waiting) >= CHUNK_ROWS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits."""
+        for column, found in zip(("features", "logits"), zip(*self._waiting, strict=True), strict=False):
+            rows = torch.cat(found).numpy()
+            if len(rows):
+                self._group[column][self._rows : self._rows + len(rows)] = rows
+        self._rows += sum(len(waiting) for waiting, _ in self._waiting)
+        self._waiting.clear()
 
 
 def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
