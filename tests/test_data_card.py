@@ -10,6 +10,7 @@ from torch import nn
 
 from unlearnbench import data_card as module
 from unlearnbench.data_card import DataCard, data_card, measured_card
+from unlearnbench.network_count import networks_that_run
 from unlearnbench.registry import find
 from unlearnbench.task import UnlearningTask
 
@@ -30,6 +31,18 @@ def one_after_another(model: nn.Module, task: UnlearningTask) -> nn.Module:
     return model
 
 
+def part_by_part(model: nn.Module, task: UnlearningTask) -> nn.Module:
+    assert isinstance(model, nn.Sequential)
+    images = task.images_of(0)
+    for layers in (model, copy.deepcopy(model)):
+        for layer in layers:
+            images = layer(images)
+        images = task.images_of(0)
+        layers(images)
+        nn.Sequential.forward(layers, images)
+    return model
+
+
 def breaks(model: nn.Module, task: UnlearningTask) -> nn.Module:
     model(torch.zeros(1))
     return model
@@ -38,6 +51,19 @@ def breaks(model: nn.Module, task: UnlearningTask) -> nn.Module:
 def test_a_card_counts_images_and_networks() -> None:
     assert measured_card(teacher_and_fresh) == DataCard(28, 112, forget_reads=28, retain_reads=0, networks=3)
     assert measured_card(one_after_another).networks == 4
+
+
+def test_a_part_that_is_called_by_itself_is_no_network_of_its_own() -> None:
+    with networks_that_run(nn.Linear(1, 1)) as networks:
+        model = nn.Sequential(nn.Linear(4, 9), nn.Sequential(nn.Linear(9, 9), nn.Linear(9, 9)))
+        model[1](model[0](torch.rand(2, 4)))
+        assert networks.number == 2
+        model(torch.rand(2, 4))
+        assert networks.number == 1
+        model[1][0](torch.rand(2, 9))
+        copy.deepcopy(model)[1](torch.rand(2, 9))
+        assert networks.number == 2
+    assert measured_card(part_by_part).networks == 2
 
 
 def test_a_method_that_fails_has_a_card_with_the_reason() -> None:
@@ -54,6 +80,11 @@ def test_a_method_that_fails_has_a_card_with_the_reason() -> None:
 )
 def test_cards_of_built_ins(name: str, forget: int, retain: int, networks: int) -> None:
     assert data_card(find("unlearners", name)) == DataCard(28, 112, forget, retain, 0, networks)
+
+
+def test_the_relevance_search_runs_no_network_beside_the_original_and_the_teacher() -> None:
+    erwp = find("unlearners", "erwp").load()
+    assert measured_card(erwp).networks == 2
 
 
 def test_a_card_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

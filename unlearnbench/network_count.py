@@ -12,18 +12,24 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 
 class NetworkCount:
-    """How many different networks were called so far."""
+    """How many different networks were called so far; a part of one that is called by itself is that one."""
 
     def __init__(self) -> None:
         self.number = 0
         # Weak, so that counting keeps nothing alive; an address can come again after its network is gone.
         self._seen: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def add(self, network: nn.Module) -> None:
-        """Count a network unless it was counted before."""
-        if network not in self._seen:
-            self._seen.add(network)
-            self.number += 1
+        """Count a network unless it was counted before, whole or in part."""
+        if network in self._parts:
+            return
+        parts = set(network.modules())
+        called = [seen for seen in self._seen if seen in parts]
+        self.number += 1 - len(called)
+        self._seen.difference_update(called)
+        self._seen.add(network)
+        self._parts.update(parts)
 
 
 @contextmanager
