@@ -15,7 +15,9 @@ from unlearnbench.training import learning_rate
 from unlearnbench.unlearners import baselines
 from unlearnbench.unlearners.weight_deletion import wd
 
-RECIPE = TrainingRecipe(epochs=4, batch_size=8, learning_rate=0.1, milestones=(2,), weight_decay=1e-3)
+RECIPE = TrainingRecipe(
+    precision="float32", epochs=4, batch_size=8, learning_rate=0.1, milestones=(2,), weight_decay=1e-3
+)
 FULL = ("tslnrc", "tslnrc_kd", "tolnrc", "tolnrc_kd")
 FINE = ("folmrcsc", "folmrcsc_kd", "folnrc", "folnrc_kd")
 

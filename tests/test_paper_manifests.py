@@ -83,14 +83,18 @@ def publish(architecture: str, label: str, classes: int, data: Path, monkeypatch
 
 
 def shortened(path: Path, folder: Path, epochs: int) -> Path:
-    """Return a manifest with one seed, few epochs, one forget class and 32x32 crops; all else as it is."""
+    """Return a manifest with one seed, few epochs, one forget class, 32x32 crops and float32; all else as it is.
+
+    In bfloat16, where the hardware has it, the two or three images of a batch differ in no digit any more: batch norm
+    divides by nothing, and deep networks leave the finite numbers.
+    """
     text = path.read_text()
     replacements = [
         (r"seeds = .*", "seeds = [0]"),
         (r"epochs = \d+", f"epochs = {epochs}"),
         (r'schedule = "steps"\nmilestones = .*\nfactor = .*', 'schedule = "constant"'),
         (r"forget_last = \d+", "forget_last = 1"),
-        (r"crop = \d+", "crop = 32"),
+        (r"crop = \d+", 'crop = 32\nprecision = "float32"'),
         (r"(?m)^learning_rate = \S+", "learning_rate = 0.01"),
         (r"kappa = 2.0 }", "kappa = 2.0, first_share = 1.0 }"),
     ]
