@@ -113,11 +113,11 @@ def test_looks_of_several_classes_go_through_together(batch: int, monkeypatch: p
     largest = small_problem().task().images_of(8).shape[0]
     looked = sizes[sizes.index(max(sizes)) + 1 :]
     assert max(looked) <= max(batch, largest)
-    assert (max(looked) > largest) == (batch > 1)
+    assert (max(looked) > looks.FIRST_BATCH) == (batch > 1)
 
 
 def test_what_was_recognised_before_goes_first_in_the_next_look() -> None:
-    count = looks.Count(looks.Look(0, torch.zeros(1), whole=False), torch.tensor([5, 3, 9, 1]), torch.zeros(1))
+    count = looks.Count(looks.Look(0, torch.zeros(1)), torch.tensor([5, 3, 9, 1]), torch.zeros(1))
     assert count.open(0.5)
     count.take(torch.tensor([False, True]))
     assert (count.accuracy, count.open(0.25), count.open(0.5)) == (0.25, False, True)

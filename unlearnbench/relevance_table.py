@@ -107,7 +107,7 @@ def relevance_tables(found: list[Search]) -> list[Table]:
             title_justify="left",
             caption_justify="left",
         )
-        for name in ("layer", "share zeroed", "smallest", "largest", "accuracy before", "after", "low"):
+        for name in ("layer", "share zeroed", "smallest", "largest", "accuracy before", "after, if low", "low"):
             table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
         for layer in dict.fromkeys(row["layer"] for row in rows):
             table.add_row(*_layer_cells(layer, [row for row in rows if row["layer"] == layer]))
@@ -118,12 +118,13 @@ def relevance_tables(found: list[Search]) -> list[Table]:
 def _layer_cells(layer: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     shares = [row["share"] for row in rows]
     before = statistics.fmean(row["accuracy_before"] for row in rows)
-    after = statistics.fmean(row["accuracy_after"] for row in rows)
-    numbers = (statistics.fmean(shares), min(shares), max(shares), before, after)
+    low = [row["accuracy_after"] for row in rows if row["low"]]
+    numbers = (statistics.fmean(shares), min(shares), max(shares), before)
     return (
         layer,
         *(f"{100 * number:.1f} %" for number in numbers),
-        f"{sum(row['low'] for row in rows)} of {len(rows)}",
+        f"{100 * statistics.fmean(low):.1f} %" if low else "-",
+        f"{len(low)} of {len(rows)}",
     )
 
 

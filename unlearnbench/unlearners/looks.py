@@ -14,8 +14,9 @@ from unlearnbench.inference import inference_batch
 from unlearnbench.task import UnlearningTask
 from unlearnbench.unlearners.reuse import Part, ReusedPrefix, Suffixes
 
-# Images in the first batch of a quick look, and how many times as many are seen after the next.
-FIRST_BATCH, GROWTH = 6, 3
+# Images in the first batch of a quick look, and how many times as many are seen after the next: few, since most looks
+# recognise nearly all of the first images, but not so few that layers work on too small tensors.
+FIRST_BATCH, GROWTH = 6, 2
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,10 @@ class Look:
     Attributes:
         label: The class.
         zeroed: Bool mask of the layer's shape.
-        whole: Whether the number is wanted where the accuracy is not low; else any that is not low will do.
     """
 
     label: int
     zeroed: Tensor
-    whole: bool
 
 
 class Looks(Protocol):
@@ -57,7 +56,10 @@ class Looks(Protocol):
         """
 
     def accuracies(self, layer: nn.Module, parameter: nn.Parameter, looks: Sequence[Look]) -> list[float]:
-        """Return the accuracy of each look with its positions of a layer's parameter at 0; it is restored."""
+        """Return the accuracy of each look with its positions of a layer's parameter at 0; it is restored.
+
+        Where the accuracy is not low, any number may stand for it that is not low either.
+        """
 
 
 class LiteralLooks:
@@ -174,8 +176,8 @@ class Count:
         return self._hits / len(self._order)
 
     def open(self, threshold: float) -> bool:
-        """Return whether images that are not seen yet could change the answer."""
-        return self._start < len(self._order) and (self.look.whole or self.accuracy < threshold)
+        """Return whether images that are not seen yet could change the answer: low, and how low, or not low."""
+        return self._start < len(self._order) and self.accuracy < threshold
 
     @property
     def next_part(self) -> Part:
@@ -197,17 +199,24 @@ class Count:
 
 
 def _packed(counts: Sequence[Count], batch: int) -> Iterator[list[Count]]:
-    """Yield the looks in groups whose next parts make up one batch."""
+    """Yield the looks in groups whose next parts make up one batch; a part that is half of one goes alone.
+
+    Joining parts copies them, which costs more than it gains where a part alone keeps the layers busy.
+    """
     group: list[Count] = []
     size = 0
     for count in counts:
         images = len(count.next_part[0])
+        if 2 * images >= batch:
+            yield [count]
+            continue
         if group and size + images > batch:
             yield group
             group, size = [], 0
         group.append(count)
         size += images
-    yield group
+    if group:
+        yield group
 
 
 @contextmanager

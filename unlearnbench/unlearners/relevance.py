@@ -52,7 +52,8 @@ class LayerFinding:
         layer: Name of the parameter tensor.
         share: Share of the layer that is relevant.
         accuracy_before: The class's accuracy with the layer intact.
-        accuracy_after: The same with that share zeroed.
+        accuracy_after: The same with that share zeroed, where it is low; else None, since the search then stops
+            to count.
         low: Whether that is below the threshold; if not, all of the layer counts as relevant.
     """
 
@@ -60,7 +61,7 @@ class LayerFinding:
     layer: str
     share: float
     accuracy_before: float
-    accuracy_after: float
+    accuracy_after: float | None
     low: bool
 
 
@@ -122,7 +123,7 @@ def first_of(order: Tensor, count: int, like: Tensor) -> Tensor:
     return chosen.view(like.shape)
 
 
-def find_share(first_share: float, threshold: float) -> Generator[float, float, tuple[float, float]]:
+def find_share(first_share: float, threshold: float) -> Generator[float, float, tuple[float, float | None]]:
     """Look for the share of a layer that must be zeroed for a class's accuracy to be low.
 
     The order of looks is that of the paper: double from the first share on until the accuracy is low; then
@@ -133,15 +134,16 @@ def find_share(first_share: float, threshold: float) -> Generator[float, float, 
         threshold: An accuracy below this is low.
 
     Yields:
-        A share to zero; it wants to be sent the class's accuracy without it.
+        A share to zero; it wants to be sent the class's accuracy without it, or any that is not low for one that
+        is not.
 
     Returns:
-        The share and the accuracy there; the whole layer if no share makes it low.
+        The share and the accuracy there; the whole layer and None if no share makes it low.
     """
     before, share = 0.0, first_share
     while (accuracy := (yield share)) >= threshold:
         if share >= 1.0:
-            return share, accuracy
+            return share, None
         before, share = share, min(1.0, 2 * share)
     fewer = share - (share - before) / 2
     accuracy_at_fewer = yield fewer
@@ -181,14 +183,16 @@ def search(
     for group in _groups(model, task, options, parameters, suffixes.bytes_per_image):
         # The backward passes are counted by now; each look from here on is a pass of its own.
         looks = look(model, suffixes, {label: images for label, (_, images) in group.items()}, task, options.threshold)
-        for index, (name, parameter) in enumerate(parameters.items()):
+        # Along a pass, so that the values at which passes start follow from those of the layer before.
+        for index, (name, parameter) in sorted(
+            enumerate(parameters.items()), key=lambda item: suffixes.place(owners[item[1][0]])
+        ):
             orders = {
                 label: gradients[index].flatten().abs().sort(descending=True, stable=True).indices
                 for label, (gradients, _) in group.items()
             }
             for label, (share, after) in _shares(looks, owners[name], parameter, orders, options).items():
-                low = after < options.threshold
-                findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, low)
+                findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, after is not None)
                 kept_count = zeroed_count(zeroed_count(parameter.numel(), share), options.keep_share)
                 masks[name] |= first_of(orders[label], kept_count, parameter)
     return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in parameters]
@@ -243,8 +247,10 @@ def _shares(
     parameter: nn.Parameter,
     orders: dict[int, Tensor],
     options: RelevanceOptions,
-) -> dict[int, tuple[float, float]]:
+) -> dict[int, tuple[float, float | None]]:
     """Return the share of a layer found for each class, and the accuracy there; all classes look at the same time.
+
+    The accuracy is None where no share makes it low.
 
     Args:
         looks: Answer for the classes.
@@ -258,7 +264,7 @@ def _shares(
     found = {}
     while wanted:
         asked = [
-            Look(label, first_of(orders[label], zeroed_count(parameter.numel(), share), parameter), share >= 1.0)
+            Look(label, first_of(orders[label], zeroed_count(parameter.numel(), share), parameter))
             for label, share in wanted.items()
         ]
         for label, accuracy in zip(tuple(wanted), looks.accuracies(layer, parameter, asked), strict=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +72,9 @@ class Suffixes:
         self._calls = Calls(model, self._nodes)
         with torch.no_grad():
             expected: Tensor = model(images)
-            values = self._execute(self._plain(self._nodes[1:]), {self._nodes[0]: images}, self._nodes)
+            values: Values = {self._nodes[0]: images}
+            for node, value in self._execute(self._plain(self._nodes[1:]), dict(values)):
+                values[node] = value.clone() if isinstance(value, Tensor) else value
             self._by_image = {node for node, value in values.items() if _has_rows(value, len(images))}
             for layer in dict.fromkeys(layers):
                 start = self._calls.only(layer)
@@ -80,9 +82,7 @@ class Suffixes:
                     continue
                 nodes, needed = self._back(self._nodes[-1:], start)
                 steps = self._folded(nodes, start)
-                (found,) = self._execute(
-                    steps, {node: values[node].clone() for node in needed}, self._nodes[-1:]
-                ).values()
+                found = self._logits(steps, {node: values[node].clone() for node in needed})
                 if torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
                     self._starts[layer], self._needed[layer], self._steps[layer] = start, needed, steps
                     size = sum(values[node].nbytes for node in needed) // len(images)
@@ -91,6 +91,10 @@ class Suffixes:
     def __contains__(self, layer: nn.Module) -> bool:
         """Return whether a pass can start at a layer."""
         return layer in self._starts
+
+    def place(self, layer: nn.Module) -> int:
+        """Return a number that grows along a pass from layer to layer; 0 for those at which no pass can start."""
+        return self._order[self._starts[layer]] if layer in self else 0
 
     def _back(self, wanted: Iterable[fx.Node], start: fx.Node) -> tuple[list[fx.Node], set[fx.Node]]:
         """Return the nodes to compute for the wanted ones, in order, and those before `start` whose values it takes."""
@@ -120,17 +124,16 @@ class Suffixes:
         return _steps(calls)
 
     @staticmethod
-    def _execute(steps: Sequence[Step], values: Values, wanted: Collection[fx.Node]) -> Values:
-        """Return the values of the wanted nodes after the steps; `values` are those before."""
-        found = {node: value for node, value in values.items() if node in wanted}
+    def _execute(steps: Sequence[Step], values: Values) -> Iterator[tuple[fx.Node, Any]]:
+        """Yield the nodes of the steps with their values; `values` are those before.
+
+        Whoever wants to keep a value must copy it before the next: a module that works in place would change it.
+        """
         for step in steps:
-            value = values[step.node] = step.call(values)
-            if step.node in wanted:
-                # A copy: a module that works in place would change what came before it.
-                found[step.node] = value.clone() if isinstance(value, Tensor) else value
+            values[step.node] = step.call(values)
+            yield step.node, values[step.node]
             for node in step.last_uses:
                 del values[node]
-        return found
 
     def advance(self, values: Values, layer: nn.Module | None, following: nn.Module, images: Tensor) -> Values:
         """Return the values that passes begin with at a layer, given those at another.
@@ -141,15 +144,20 @@ class Suffixes:
             following: The layer.
             images: (N, C, H, W).
         """
-        wanted = self._needed[following]
         start = self._nodes[1] if layer is None else self._starts[layer]
         if layer is None or self._order[start] > self._order[self._starts[following]]:
             values, start = {self._nodes[0]: images}, self._nodes[1]
+        found = {node: values[node] for node in self._needed[following] if node in values}
+        wanted = self._needed[following] - found.keys()
         nodes, needed = self._back(wanted, start)
         steps = self._plain(nodes)
-        batches = torch.arange(len(images), device=images.device).split(inference_batch(images.device, images.shape))
-        found = [self._execute(steps, {node: values[node][rows] for node in needed}, wanted) for rows in batches]
-        return {node: torch.cat([part[node] for part in found]) for node in wanted}
+        for rows in torch.arange(len(images), device=images.device).split(inference_batch(images.device, images.shape)):
+            for node, value in self._execute(steps, {node: values[node][rows] for node in needed}):
+                if node in wanted:
+                    if node not in found:
+                        found[node] = _room(value, len(images))
+                    found[node][rows] = value
+        return found
 
     def finish(self, layer: nn.Module, values: Values, positions: Tensor) -> Tensor:
         """Return the logits (n, K) of a pass that starts at a layer with the images at (n,) positions.
@@ -161,7 +169,11 @@ class Suffixes:
         """
         # Taking rows copies them, so that a module that works in place does not reach what is kept.
         chosen = {node: values[node][positions] for node in self._needed[layer]}
-        (logits,) = self._execute(self._steps[layer], chosen, self._nodes[-1:]).values()
+        return self._logits(self._steps[layer], chosen)
+
+    def _logits(self, steps: Sequence[Step], values: Values) -> Tensor:
+        """Return what the last of the steps computes."""
+        ((_, logits),) = deque(self._execute(steps, values), maxlen=1)
         found: Tensor = logits
         return found
 
@@ -182,6 +194,13 @@ def _graph_of(model: nn.Module) -> fx.Graph | None:
     except Exception:
         return None
     return graph if [node.op for node in graph.nodes].count("placeholder") == 1 else None
+
+
+def _room(value: Tensor, rows: int) -> Tensor:
+    """Return an empty tensor like a value with other rows, its channels in the same place in memory."""
+    last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if last else torch.contiguous_format
+    return value.new_empty((rows, *value.shape[1:])).to(memory_format=order)
 
 
 def _has_rows(value: Any, rows: int) -> bool:
@@ -280,7 +299,8 @@ class ReusedPrefix:
     def varying(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
         """Give a function that runs images through the model, each part of them with a value of its own of a parameter.
 
-        It takes parts and returns the logits (n, K) of each. The parameter is restored to the bit.
+        It takes parts and returns the logits (n, K) of each, which are good until the next pass. The parameter is
+        restored to the bit.
 
         Args:
             layer: Whose parameter it is.
@@ -311,14 +331,23 @@ class ReusedPrefix:
     def _in_parts(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
         """Let the layer compute each part of its input with the part's own value of the parameter."""
         now: Sequence[Part] = ()
+        room = torch.empty(0)
         forward = layer.forward
 
         def in_parts(inputs: Tensor) -> Tensor:
-            found = []
+            # One piece of memory for all passes: fresh memory costs more than the copy.
+            nonlocal room
+            start = 0
             for rows, (_, value) in zip(inputs.split([len(part) for part, _ in now]), now, strict=True):
                 parameter.data.copy_(value)
-                found.append(forward(rows))
-            return torch.cat(found)
+                found: Tensor = forward(rows)
+                if len(now) == 1:
+                    return found
+                if len(room) < len(inputs):
+                    room = _room(found, len(inputs))
+                room[start : start + len(rows)] = found
+                start += len(rows)
+            return room[:start]
 
         def passes(parts: Sequence[Part]) -> Sequence[Tensor]:
             nonlocal now
