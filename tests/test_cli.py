@@ -29,6 +29,7 @@ from unlearnbench.naming import did_you_mean
 from unlearnbench.record import read_record
 from unlearnbench.record_set import load_records
 from unlearnbench.registry import KINDS, installed, names
+from unlearnbench.store import ENTRY
 
 
 @pytest.fixture
@@ -267,6 +268,24 @@ def test_another_manifest_shares_what_is_in_the_store(copied: FinishedRun, tmp_p
     store = {path for path in (copied.output / "store").rglob("*") if path.is_file()}
     assert cli("run", path, "-o", copied.output, "--device", "cpu").code == 0
     assert {path for path in (copied.output / "store").rglob("*") if path.is_file()} == store
+
+
+def test_a_model_stays_that_of_the_machine_that_made_it(copied: FinishedRun) -> None:
+    (record,) = [record for record in load_records(copied.output) if (record.method.name, record.seed) == ("wd", 0)]
+    entry = copied.output / Path(record.files["model"].path).with_name(ENTRY)
+    found = json.loads(entry.read_text())
+    place = {"device": "another CPU", "precision": "bfloat16"}
+    assert found["facts"]["environment"] == {key: record.environment[key] for key in place}
+    found["facts"]["environment"] = place
+    entry.write_text(json.dumps(found))
+    for path in (copied.output / "records").rglob("*.json"):
+        path.unlink()
+    assert cli("run", copied.manifest, "-o", copied.output, "--device", "cpu").code == 0
+    for again in load_records(copied.output):
+        same = (again.method.name, again.seed) != ("wd", 0)
+        assert {key: again.environment[key] for key in place} == (
+            {key: record.environment[key] for key in place} if same else place
+        )
 
 
 def test_a_dry_run_tells_the_work_and_does_none(tmp_path: Path) -> None:

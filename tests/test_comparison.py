@@ -50,6 +50,13 @@ def test_the_difference_is_the_second_minus_the_first_over_common_seeds() -> Non
     assert found.notes == ("seed 2 of the first has no result in both", "option b: None | 1")
 
 
+def test_another_device_or_precision_is_noted() -> None:
+    first = make_record("m", 0)
+    second = with_changes(first, environment={**first.environment, "precision": "bfloat16"})
+    (found,) = compare([first], [second])
+    assert found.notes == (f"precision: {first.environment.get('precision')} | bfloat16",)
+
+
 def test_images_are_paired_where_both_records_have_them() -> None:
     first, second = (make_record("m", 0) for _ in range(2))
     hits = [True] * 50 + [False] * 50

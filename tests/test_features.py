@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from unlearnbench import extraction, inference
 from unlearnbench import features as module
-from unlearnbench.errors import InvalidFileError, MetricError
+from unlearnbench.errors import InvalidFileError, MetricError, PluginError
 from unlearnbench.extraction import write_features
 from unlearnbench.features import open_features
 from unlearnbench.networks import keep_outputs
@@ -31,6 +32,7 @@ ATTRIBUTES = {
     "forget_classes": [1, 3],
     "seed": 7,
 }
+AGAIN = "; run the manifest again, which makes it anew"
 LIMITED = np.array([0, 5, 6, 11, 19])
 
 
@@ -159,6 +161,64 @@ def test_a_model_that_lost_outputs_says_which_are_left(tmp_path: Path) -> None:
         assert features.array("test/logits").shape == (13, 2)
 
 
+class Unusual(nn.Module):
+    """A network that uses the memory of its features again, or calls its classifier in another way than most."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.classifier = nn.Linear(64, 4)
+        self.register_buffer("room", torch.zeros(64, 64), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = images.flatten(1)
+        if self.how == "never":
+            return features[:, :4]
+        if self.how == "tokens":
+            logits: Tensor = self.classifier(torch.stack([features, features], dim=1)).mean(dim=1)
+            return logits
+        if self.how == "named":
+            logits = self.classifier(input=features)
+            return logits
+        self.room[: len(features)] = features
+        logits = self.classifier(self.room[: len(features)])
+        self.room.zero_()
+        return logits
+
+
+@pytest.mark.parametrize("how", ["memory", "named"])
+def test_features_are_those_that_the_classifier_saw(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MOST_IMAGES", 4)
+    data, path = batches(13, 1), tmp_path / "features.h5"
+    write_features(path, Unusual(how), data, batches(20, 2), LIMITED, ATTRIBUTES)
+    with open_features(path) as features:
+        assert np.array_equal(features.array("test/features"), data[0].plain(torch.arange(13)).flatten(1).numpy())
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("never", "Unusual never calls its classifier 'classifier'\n"),
+        ("tokens", "Unusual: its classifier 'classifier' is given (13, 2, 64); features are (13, 64)\n"),
+    ],
+)
+def test_a_network_without_a_feature_for_each_image_is_told_so(tmp_path: Path, how: str, told: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        write_features(tmp_path / "x.h5", Unusual(how), batches(13, 1), batches(20, 2), LIMITED, ATTRIBUTES)
+    assert str(caught.value).startswith(told)
+
+
+def test_nothing_is_kept_of_images_that_are_not_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MOST_IMAGES", 4)
+    tensors: list[int] = []
+
+    def advance(images: int) -> None:
+        tensors.append(sum(type(found) is Tensor for found in gc.get_objects()))
+
+    write_features(tmp_path / "x.h5", network(), batches(13, 1), batches(160, 2), np.array([0]), ATTRIBUTES, advance)
+    assert len(set(tensors[-36:])) == 1
+
+
 def test_writing_counts_every_image_once(tmp_path: Path) -> None:
     seen: list[int] = []
     write_features(
@@ -178,7 +238,7 @@ def test_writing_leaves_the_model_as_it_is(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError) as caught, open_features(tmp_path / "none.h5"):
         pass
-    assert str(caught.value) == f"{tmp_path}/none.h5: no such file"
+    assert str(caught.value) == f"{tmp_path}/none.h5: no such file{AGAIN}"
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5 at all"])
@@ -187,7 +247,7 @@ def test_a_foreign_file_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InvalidFileError) as caught, open_features(path):
         pass
-    assert str(caught.value) == f"{path}: truncated, or not an HDF5 file"
+    assert str(caught.value) == f"{path}: truncated, or not an HDF5 file{AGAIN}"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
@@ -196,7 +256,20 @@ def test_a_truncated_file_is_named(written: Path, share: float) -> None:
     written.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(InvalidFileError) as caught, open_features(written):
         pass
-    assert str(caught.value) == f"{written}: truncated, or not an HDF5 file"
+    assert str(caught.value) == f"{written}: truncated, or not an HDF5 file{AGAIN}"
+
+
+def test_a_damaged_file_is_named(written: Path) -> None:
+    whole = written.read_bytes()
+    told = set()
+    for start in range(64, len(whole) - 256, 256):
+        written.write_bytes(whole[:start] + b"\xff" * 256 + whole[start + 256 :])
+        try:
+            with open_features(written):
+                pass
+        except InvalidFileError as error:
+            told.add(str(error).removeprefix(f"{written}: ").partition(": ")[0])
+    assert "damaged" in told
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from feature_files import feature_file, one_hot
-from helpers import cli
+from helpers import cli, with_changes, write_records
 
 from unlearnbench.attention import class_activation_maps, entropy, shift
 from unlearnbench.dataset import Dataset, open_dataset
@@ -279,6 +279,24 @@ def test_images_of_another_revision_are_not_taken_for_the_runs(
 
     assert missing == f"attention maps: not drawn: digits has revision another here, the run's was {real.info.revision}"
     assert not (tmp_path / "figures" / "figure4-cam-digits-attention-maps.png").exists()
+
+
+def test_a_manifest_without_models_does_not_cost_the_pictures_of_the_next(runs: Path, tmp_path: Path) -> None:
+    records = [record for record in load_records(runs) if record.manifest_name == "figure4-cam-digits"]
+    lost = [
+        with_changes(
+            record,
+            manifest_name="a-manifest",
+            files={**record.files, "model": record.files["model"].model_copy(update={"path": "store/gone"})},
+        )
+        for record in records
+    ]
+    folder = write_records(tmp_path, [*lost, *records])
+    (folder / "store").symlink_to(runs / "store")
+    (missing,) = report(folder, tmp_path / "report")
+    assert missing.startswith(f"attention maps: not drawn: {folder}/store/gone: ")
+    drawn = {path.stem for path in (tmp_path / "report" / "figures").glob("*attention*.png")}
+    assert drawn == {"a-manifest-attention", "figure4-cam-digits-attention", "figure4-cam-digits-attention-maps"}
 
 
 def test_pictures_are_the_first_recognised_images_of_evenly_spaced_classes() -> None:

@@ -155,7 +155,10 @@ def test_references_alone_are_a_table() -> None:
 def test_a_metric_that_failed_is_named() -> None:
     found = records("m", (0.0, 0.5, 0.9))
     broken = make_record("m", 1, metrics=(0.0, None, 0.92))
-    assert note(ranked([*found, broken]), "m") == "forget_prototype_accuracy is missing with seed 1"
+    assert note(ranked([*found, broken]), "m") == "forget_prototype_accuracy is missing with seed 1: no image"
+    retrained = [make_record("fdr", seed, metrics=(0.0, None, 0.9)) for seed in (0, 1)]
+    told = note(ranked(records("m", (0.0, 0.5, 0.9)), references=[*ORIGINAL, *retrained]), "m")
+    assert told == "FDR's forget_prototype_accuracy is missing with seed 0, 1: no image"
 
 
 def test_mean_and_deviation_are_those_of_the_seeds() -> None:

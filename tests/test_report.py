@@ -210,6 +210,42 @@ def test_each_table_says_where_it_was_computed(runs: Path, report: Path) -> None
     assert (report / "README.md").read_text().count(place) >= len(TWINS)
 
 
+def test_where_rows_were_computed_in_several_places_each_is_named(tmp_path: Path) -> None:
+    records = [make_record(method, seed) for method in ("original", "fdr", "erwp") for seed in (0, 1)]
+    for index in (4, 5):
+        moved = {**records[index].environment, "device": "GPU", "precision": "bfloat16"}
+        records[index] = with_changes(records[index], environment=moved)
+    assert cli("report", write_records(tmp_path, records)).code == 0
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert re.search(r"Computed on\n\n- .*: Original; FDR\n- GPU, bfloat16: erwp\n", page)
+
+
+def test_files_of_another_machine_are_not_drawn_as_the_record_s(runs: Path, tmp_path: Path) -> None:
+    folder = part(runs, tmp_path, "figure2-epochs-digits", store=False)
+    shutil.copytree(runs / "store", folder / "store")
+    first, *_ = (record for record in load_records(folder) if record.seed == 0 and record.method.name == "erwp")
+    other, *_ = (record for record in load_records(folder) if record.seed == 1 and record.method.name == "erwp")
+    shutil.copy(folder / other.files["features"].path, folder / first.files["features"].path)
+    assert cli("report", folder).code == 0
+    page = (folder / "report" / "README.md").read_text()
+    assert re.search(r"Test features of forget classes \(.*, seed 1\)", page)
+
+
+def test_a_problem_whose_searches_are_not_in_the_store_is_named(runs: Path, tmp_path: Path) -> None:
+    folder = part(runs, tmp_path, "table3-forget-classes-digits", store=False)
+    shutil.copytree(runs / "store", folder / "store")
+    searched = [record for record in load_records(folder) if "relevance" in record.details.get("kept", {})]
+    gone = searched[0].problem
+    for record in searched:
+        if record.problem.id == gone.id:
+            shutil.rmtree(folder / "store/relevance" / record.details["kept"]["relevance"])
+    done = cli("report", folder)
+    assert done.code == 0
+    (line,) = done.err.splitlines()
+    assert line.startswith("relevant share: not drawn: ")
+    assert line.endswith(f": the search of erwp, {gone.slug} is not in the store")
+
+
 def test_tables_have_their_numbers_as_csv(runs: Path, report: Path) -> None:
     for name in TWINS:
         with (report / "tables" / f"{name}.csv").open() as stream:

@@ -140,6 +140,28 @@ def test_a_checkpoint_is_there_for_the_next_build_and_gone_after_it(tmp_path: Pa
     assert sorted(file.name for file in folder.iterdir()) == ["data.bin", ENTRY]
 
 
+def test_what_an_interrupted_build_left_is_cleared_away(tmp_path: Path) -> None:
+    def interrupted(folder: Path) -> dict[str, Any]:
+        (folder / "epochs").mkdir()
+        (folder / "epochs" / "1.safetensors").write_text("half")
+        (folder / "model.safetensors").write_text("half")
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(KeyboardInterrupt):
+        store.get("models", "a", interrupted)
+    build, _ = builder()
+    folder = store.get("models", "a", build)
+    assert sorted(file.name for file in folder.iterdir()) == ["data.bin", ENTRY]
+
+
+def test_a_file_in_the_place_of_the_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "store")
+    assert str(caught.value).startswith(f"{tmp_path}/store: a file where the output folder keeps its store\n")
+
+
 def test_a_second_store_waits_for_the_first_and_reads(tmp_path: Path) -> None:
     started, may_end = threading.Event(), threading.Event()
     calls: list[str] = []

@@ -165,9 +165,10 @@ def _notes(first: Row, second: Row, seeds: Sequence[int]) -> Iterable[str]:
         left_out = [str(record.seed) for record in row.records if record.seed not in seeds]
         if left_out:
             yield f"seed {', '.join(left_out)} of the {which} has no result in both"
-    devices = [sorted({str(record.environment.get("device")) for record in row.done}) for row in (first, second)]
-    if devices[0] != devices[1] and all(devices):
-        yield f"device: {', '.join(devices[0])} | {', '.join(devices[1])}"
+    for key in ("device", "precision"):
+        places = [sorted({str(record.environment.get(key)) for record in row.done}) for row in (first, second)]
+        if places[0] != places[1] and all(places):
+            yield f"{key}: {', '.join(places[0])} | {', '.join(places[1])}"
     if first.method.name != second.method.name:
         return
     options = [row.method.options for row in (first, second)]

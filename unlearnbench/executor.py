@@ -118,4 +118,5 @@ def _outcome(record: Record) -> str:
     shown = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
     values = {short: record.value(metric) for short, metric in shown.items()}
     parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
-    return f"{name}: {', '.join(parts)}"
+    reasons = [f"{short}: {record.metrics[shown[short]].reason}" for short, value in values.items() if value is None]
+    return "\n  ".join([f"{name}: {', '.join(parts)}", *reasons])

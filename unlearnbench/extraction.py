@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unlearnbench.errors import PluginError
 from unlearnbench.features import CHUNK_ROWS, FORMAT
 from unlearnbench.inference import in_batches
-from unlearnbench.networks import captured_features, classifier, output_classes
+from unlearnbench.networks import captured_features, classifier, classifier_name, output_classes
 from unlearnbench.pipeline import Batches
 
 
@@ -40,6 +41,9 @@ def write_features(
         attributes: Of the file, without `format`; see `unlearnbench.features`. `feature_dtype` is float32 if it is
             left out; the `superclasses` among them are K numbers, or none.
         advance: Called with the number of images after each batch.
+
+    Raises:
+        PluginError: If the model does not give its classifier one feature for each image.
     """
     model.eval()
     with h5py.File(path, "w") as file, torch.inference_mode(), captured_features(model) as captured:
@@ -48,6 +52,11 @@ def write_features(
         def forward(images: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(images)
             advance(len(images))
+            if not captured:
+                raise PluginError(
+                    f"{type(model).__name__} never calls its classifier {classifier_name(model)!r}\n"
+                    "  Name the layer that gives its outputs in an attribute `classifier_name`"
+                )
             return captured.pop().float(), logits.float()
 
         _write_test(file, forward, *test)
@@ -129,23 +138,30 @@ class Part:
             self._group.create_dataset(
                 column, (rows,), "int64", values, chunks=(max(1, rows),), compression="gzip", shuffle=True
             )
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._rows = 0
+        # The rows of a chunk that wait to be written.
+        self._waiting = {"features": torch.empty(step, self.width), "logits": torch.empty(step, outputs)}
+        self._waits = self._written = 0
 
     def add(self, features: Tensor, logits: Tensor) -> None:
-        """Take the next images' features (n, D) and logits (n, K), and write as soon as they fill a chunk."""
-        self._waiting.append((features.cpu(), logits.cpu()))
-        if sum(len(waiting) for waiting, _ in self._waiting) >= CHUNK_ROWS:
-            self.write()
+        """Take the next images' features (n, D) and logits (n, K), and write each chunk that they fill."""
+        start = 0
+        while start < len(features):
+            taken = min(CHUNK_ROWS - self._waits, len(features) - start)
+            for column, rows in (("features", features), ("logits", logits)):
+                # Copied: a network may use the memory of what it gave for the next batch.
+                self._waiting[column][self._waits : self._waits + taken] = rows[start : start + taken]
+            start += taken
+            self._waits += taken
+            if self._waits == CHUNK_ROWS:
+                self.write()
 
     def write(self) -> None:
         """Write what waits."""
-        for column, found in zip(("features", "logits"), zip(*self._waiting, strict=True), strict=False):
-            rows = torch.cat(found).numpy()
-            if len(rows):
-                self._group[column][self._rows : self._rows + len(rows)] = rows
-        self._rows += sum(len(waiting) for waiting, _ in self._waiting)
-        self._waiting.clear()
+        if self._waits:
+            for column, rows in self._waiting.items():
+                self._group[column][self._written : self._written + self._waits] = rows[: self._waits].numpy()
+        self._written += self._waits
+        self._waits = 0
 
 
 def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -43,6 +43,7 @@ KEPT_BYTES = 2**24
 Source = Literal["full", "limited"]
 Part = Literal["test", "limited"]
 
+_AGAIN = "run the manifest again, which makes it anew"
 _ATTRIBUTES = ("num_classes", "forget_classes", "seed", "dataset", "dataset_revision", "model")
 _DATASETS = (
     *(f"{part}/{name}" for part in ("test", "limited") for name in ("features", "logits", "labels", "ids")),
@@ -152,15 +153,20 @@ def open_features(path: str | Path) -> Iterator[FeatureFile]:
     """Open a feature file for reading.
 
     Raises:
-        InvalidFileError: If it is missing, truncated, of another kind or of another format.
+        InvalidFileError: If it is missing, damaged, of another kind or of another format.
     """
     path = Path(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         reason = "no such file" if not path.exists() else "truncated, or not an HDF5 file"
-        raise InvalidFileError(f"{path}: {reason}") from error
+        raise InvalidFileError(f"{path}: {reason}; {_AGAIN}") from error
     with file:
+        yield _checked(path, file)
+
+
+def _checked(path: Path, file: h5py.File) -> FeatureFile:
+    try:
         found = file.attrs.get("format")
         if found is None or found != FORMAT:
             what = "not a feature file" if found is None else f"feature format {found}, this version reads {FORMAT}"
@@ -168,5 +174,8 @@ def open_features(path: str | Path) -> Iterator[FeatureFile]:
         missing = [name for name in _DATASETS if name not in file]
         missing += [f"attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
         if missing:
-            raise InvalidFileError(f"{path}: not a whole feature file: {', '.join(missing)} missing")
-        yield FeatureFile(path, file)
+            raise InvalidFileError(f"{path}: not a whole feature file: {', '.join(missing)} missing; {_AGAIN}")
+        return FeatureFile(path, file)
+    # What HDF5 raises depends on where the bytes are wrong.
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidFileError(f"{path}: damaged: {error}; {_AGAIN}") from error

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unlearnbench.environment import peak_memory, reset_peak_memory
+from unlearnbench.environment import peak_memory, processor_name, reset_peak_memory
 from unlearnbench.epochs import judge_epochs
 from unlearnbench.errors import InvalidFileError, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.extraction import write_features
@@ -34,7 +34,7 @@ from unlearnbench.snapshots import Snapshot, Snapshots
 from unlearnbench.split import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, file_hash
 from unlearnbench.task import UnlearningTask
-from unlearnbench.training import Network, ReferenceTraining, input_shape
+from unlearnbench.training import Network, ReferenceTraining, input_shape, resolve_precision
 from unlearnbench.weights import Weights
 
 MODEL_FILE = "model.safetensors"
@@ -315,7 +315,22 @@ class Maker:
 
     def _model_facts(self, seconds: dict[str, float], reads: dict[str, int], details: dict[str, Any]) -> dict[str, Any]:
         peak = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else peak_memory()
-        return {"seconds": seconds, "image_reads": reads, "details": details, "peak_memory_bytes": peak}
+        made_on = {
+            "device": device_name(self._device),
+            "precision": resolve_precision(self.recipe.precision, self._device),
+        }
+        return {
+            "seconds": seconds,
+            "image_reads": reads,
+            "details": details,
+            "peak_memory_bytes": peak,
+            "environment": made_on,
+        }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device as it stands in a record."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor_name()} ({device.type})"
 
 
 def check_unlearned(model: Any, name: str, num_classes: int) -> None:

@@ -308,6 +308,16 @@ def _paired_mean(reference: Row, row: Row, metric: str) -> float:
     return statistics.fmean(values[seed] for seed in row.values(metric))
 
 
+def _missing(row: Row, metric: str) -> str:
+    """Return with which seeds a metric has no value, and why the first has none; "" if all have one."""
+    missing = [record for record in row.done if record.seed not in row.values(metric)]
+    if not missing:
+        return ""
+    found = missing[0].metrics.get(metric)
+    reason = f": {found.reason}" if found and found.reason else ""
+    return f"{metric} is missing with seed {', '.join(str(record.seed) for record in missing)}{reason}"
+
+
 def _why_unranked(row: Row, original: Row | None, retrained: Row | None) -> str:
     states = {record.status for record in row.records}
     if states != {"done"}:
@@ -315,12 +325,14 @@ def _why_unranked(row: Row, original: Row | None, retrained: Row | None) -> str:
         word = "failed" if "failed" in states else "not applicable"
         return f"{word} with seed {', '.join(str(record.seed) for record in other)}: {other[0].reason}"
     for metric in ("retain_accuracy", "forget_accuracy", "forget_prototype_accuracy"):
-        missing = [record.seed for record in row.done if record.seed not in row.values(metric)]
+        missing = _missing(row, metric)
         if missing:
-            return f"{metric} is missing with seed {', '.join(map(str, missing))}"
+            return missing
         for reference, name in ((original, "Original"), (retrained, "FDR")):
-            if reference is None or not row.values(metric).keys() <= reference.values(metric).keys():
+            if reference is None or not row.values(metric).keys() <= {record.seed for record in reference.done}:
                 return f"{name} is missing with these seeds"
+            if not row.values(metric).keys() <= reference.values(metric).keys():
+                return f"{name}'s {_missing(reference, metric)}"
     assert original is not None
     loss = _paired_mean(original, row, "retain_accuracy") - _mean(row, "retain_accuracy")
     if loss > CANE_GATE + 1e-9:

@@ -141,10 +141,21 @@ def _tables(experiment: Experiment) -> Iterator[str]:
             yield f"### {rows[0].problem.title}"
             yield _table(HEADER, [cells(row, rows) for row in rows])
             yield caption(rows)
-    yield f"Computed on {computed_on(record for row in experiment.rows for record in row.records)}."
+    yield _computed_on(experiment)
     notes = [f"- {row.problem.slug}, {method_name(row)}: {row.note}" for row in experiment.rows if row.note]
     if notes:
         yield "\n".join(notes)
+
+
+def _computed_on(experiment: Experiment) -> str:
+    """Return on which devices and in which precision the rows were computed, row by row where these differ."""
+    places: dict[str, list[str]] = {}
+    for row in experiment.rows:
+        problem = f"{row.problem.slug}, " if len(experiment.problems) > 1 else ""
+        places.setdefault(computed_on(row.records), []).append(problem + method_name(row))
+    if len(places) == 1:
+        return f"Computed on {next(iter(places))}."
+    return "\n".join(["Computed on", "", *(f"- {place}: {'; '.join(names)}" for place, names in places.items())])
 
 
 def _matrix_table(experiment: Experiment) -> str:

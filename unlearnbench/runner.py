@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from unlearnbench.environment import cores, environment, processor_name
+from unlearnbench.environment import cores, environment
 from unlearnbench.errors import NotApplicable, UnlearnBenchError
 from unlearnbench.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.judging import Material, judge
 from unlearnbench.live_model import LiveModel
-from unlearnbench.making import MODEL_FILE, Maker
+from unlearnbench.making import MODEL_FILE, Maker, device_name
 from unlearnbench.measurement import Costs, References
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.progress import Told
@@ -78,11 +78,9 @@ class Runner:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """What this run runs on."""
-        cuda = self.device.type == "cuda"
-        name = torch.cuda.get_device_name(self.device) if cuda else f"{processor_name()} ({self.device.type})"
         precision = resolve_precision(self._maker.recipe.precision, self.device)
         # Seconds were measured beside the other processes.
-        return {**environment(name, precision, torch.get_num_threads()), "jobs": self.jobs}
+        return {**environment(device_name(self.device), precision, torch.get_num_threads()), "jobs": self.jobs}
 
     def check_networks(self) -> None:
         """Build the manifest's networks, and try the weights that it names on them, before anything is trained.
@@ -155,7 +153,8 @@ class Runner:
             peak_memory_bytes=facts["peak_memory_bytes"],
             speed_up_seconds=self._speed_up(cell, references),
         )
-        return self._record(cell, outcome)
+        # A model that another machine made stays that machine's, wherever its metrics are computed.
+        return make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
 
     def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
         """Return how many times longer the training of FDR took, None where that cannot be said."""

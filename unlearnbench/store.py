@@ -64,6 +64,11 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
+            if folder.is_file():
+                raise StoreError(
+                    f"{folder}: a file where the output folder keeps its store\n"
+                    "  Move it away, or choose another folder with --output"
+                ) from error
             raise StoreError(
                 f"{folder.parent}: the output folder cannot be written: {error.strerror or error}\n"
                 "  Choose another with --output"
@@ -120,7 +125,9 @@ class Store:
         partial = folder.with_name(f"{folder.name}.partial")
         partial.mkdir(exist_ok=True)
         for leftover in partial.iterdir():
-            if leftover.name != CHECKPOINT:
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            elif leftover.name != CHECKPOINT:
                 leftover.unlink()
         facts = build(partial)
         (partial / CHECKPOINT).unlink(missing_ok=True)

@@ -49,14 +49,21 @@ def drawings(source: Source) -> Iterator[Drawing]:
     """Yield for each problem whose records hold attention metrics a chart of them, and a grid of pictures.
 
     Raises:
-        NotDrawnError: If the store does not hold the models, or the data set is not here.
+        NotDrawnError: After all others, if the store does not hold the models of a problem, or the data set is not
+            here.
     """
+    missing = []
     for experiment in source.experiments:
         for rows in experiment.problems:
             shown = [row for row in rows if any(_metrics(record) for record in row.done)]
             if shown:
                 yield _bars(f"{experiment.stem(rows)}-attention", experiment.caption(rows), shown)
-                yield from _grid(source, f"{experiment.stem(rows)}-attention-maps", experiment.caption(rows), shown)
+                try:
+                    yield from _grid(source, f"{experiment.stem(rows)}-attention-maps", experiment.caption(rows), shown)
+                except NotDrawnError as error:
+                    missing.append(str(error))
+    if missing:
+        raise NotDrawnError("; ".join(dict.fromkeys(missing)))
 
 
 def _metrics(record: Record) -> list[MetricRecord]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment import Experiment, experiments
-from unlearnbench.record import Record
+from unlearnbench.record import FileRecord, Record
+from unlearnbench.store import file_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,15 +68,15 @@ class Source:
             kind: `model` or `features`.
 
         Raises:
-            NotDrawnError: If the store does not hold it.
+            NotDrawnError: If the store does not hold it, or another in its place.
         """
         named = record.files.get(kind)
         path = self.folder / named.path if named else self.folder
+        what = f"{path}: the {kind} of {record.method.label}, seed {record.seed}, {'is' if kind == 'model' else 'are'}"
         if not path.is_file():
-            raise NotDrawnError(
-                f"{path}: the {kind} of {record.method.label}, seed {record.seed}, "
-                f"{'is' if kind == 'model' else 'are'} not in the store"
-            )
+            raise NotDrawnError(f"{what} not in the store")
+        if named and not self._holds(named):
+            raise NotDrawnError(f"{what} not what the record was made from: damaged, or computed elsewhere")
         return path
 
     def first_seed(self, rows: Sequence[Row], kind: str) -> int | None:
@@ -88,12 +89,22 @@ class Source:
             kind: As for `file`.
         """
         shared = sorted(set.intersection(*({record.seed for record in row.done} for row in rows)))
-        held = [seed for seed in shared if all(self._holds(record, kind) for record in of_seed(rows, seed))]
-        return next(iter([*held, *shared]), None)
+        for seed in shared:
+            files = [record.files.get(kind) for record in of_seed(rows, seed)]
+            if all(named is not None and self._holds(named) for named in files):
+                return seed
+        return next(iter(shared), None)
 
-    def _holds(self, record: Record, kind: str) -> bool:
-        named = record.files.get(kind)
-        return named is not None and (self.folder / named.path).is_file()
+    def _holds(self, named: FileRecord) -> bool:
+        """Return whether the store holds a record's file, and not one of the same place that another machine made."""
+        path = self.folder / named.path
+        return path.is_file() and _hash(path, path.stat().st_mtime_ns) == named.sha256
+
+
+@cache
+def _hash(path: Path, modified: int) -> str:
+    """Return the hash of a file as it was at a time: several figures ask for the same files."""
+    return file_hash(path)
 
 
 def of_seed(rows: Sequence[Row], seed: int) -> list[Record]:

@@ -25,7 +25,8 @@ def drawings(source: Source) -> Iterator[Drawing]:
     """Yield one plot for each group of searches that differ in the seed alone, of those that are in the store.
 
     Raises:
-        NotDrawnError: If the store holds none of the searches that the records name, or a damaged one.
+        NotDrawnError: After all others, if the store lacks the searches of a problem and method; at once, if it holds a
+            damaged one.
     """
     searched = [record for record in source.records if "relevance" in record.details.get("kept", {})]
     if not searched:
@@ -38,6 +39,19 @@ def drawings(source: Source) -> Iterator[Drawing]:
         raise NotDrawnError(str(error)) from error
     for group, members in grouped_searches(found).items():
         yield _drawing(group, members, [_union(member, source) for member in members])
+    drawn = {(record.problem.id, record.method.label) for record in held}
+    lost = {_title(record): record for record in searched if (record.problem.id, record.method.label) not in drawn}
+    if lost:
+        raise NotDrawnError(
+            "; ".join(
+                f"{_folder(record, source)}: the search of {title} is not in the store"
+                for title, record in lost.items()
+            )
+        )
+
+
+def _title(record: Record) -> str:
+    return f"{record.method.label}, {record.problem.slug}"
 
 
 def _folder(record: Record, source: Source) -> Path:
