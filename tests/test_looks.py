@@ -100,6 +100,128 @@ def test_quick_looks_find_what_literal_ones_do(
     assert quick_task.image_reads["forget"] <= literal_task.image_reads["forget"]
 
 
+class Unusual(nn.Module):
+    """Two convolutions and a classifier; a subclass puts something between them that a graph does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.output = nn.Linear(6, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.ended(self.second(self.between(self.first(images))))
+
+    def between(self, values: Tensor) -> Tensor:
+        return values.relu()
+
+    def ended(self, values: Tensor) -> Tensor:
+        logits: Tensor = self.output(values.relu().mean(dim=(2, 3)))
+        return logits
+
+
+class MixesImages(Unusual):
+    def between(self, values: Tensor) -> Tensor:
+        return (values - values.mean(dim=0)).relu()
+
+
+class ChangesInPlaceUnnoticed(Unusual):
+    def between(self, values: Tensor) -> Tensor:
+        values.clamp_(-0.1, 0.1)
+        return F.avg_pool2d(values, 2)
+
+
+class SmallLogits(ChangesInPlaceUnnoticed):
+    def ended(self, values: Tensor) -> Tensor:
+        return super().ended(values) * 1e-4
+
+
+class CallsByName(Unusual):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.ended(self.second(input=self.between(self.first(images))))
+
+
+class UsesALayerTwiceUnnoticed(Unusual):
+    def ended(self, values: Tensor) -> Tensor:
+        return super().ended(values) + next(self.second.parameters()).mean(dim=(1, 2, 3)).sum()
+
+
+class ComputesInBfloat16(Unusual):
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(images)
+
+
+class KeepsAValue(Unusual):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: Tensor | None = None
+
+    def between(self, values: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = torch.zeros_like(values[:1]).detach()
+        return (values + self.kept).relu()
+
+
+class ComputesAWeight(Unusual):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(6)
+        torch.nn.utils.parametrizations.weight_norm(self.second)
+
+    def ended(self, values: Tensor) -> Tensor:
+        return super().ended(self.norm(values))
+
+
+class WorksOnItsImages(Unusual):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.sub_(0.2))
+
+
+@pytest.mark.parametrize("layers", ["weights", "all"])
+@pytest.mark.parametrize("kind", [*Unusual.__subclasses__(), SmallLogits])
+def test_networks_that_a_graph_does_not_tell_all_of(kind: type[Unusual], layers: Any) -> None:
+    torch.manual_seed(0)
+    model = kind()
+    if kind is SmallLogits:
+        model.load_state_dict(learned(ChangesInPlaceUnnoticed()).state_dict())
+        model.eval()
+    else:
+        learned(model)
+    if isinstance(model, KeepsAValue):
+        model.kept = None
+    options = RelevanceOptions(augmentation="rotation", layers=layers, threshold=0.5, first_share=0.05)
+    literal, expected = search(copy.deepcopy(model), small_problem().task(), options, LiteralLooks)
+    quick, found = search(model, small_problem().task(), options, QuickLooks)
+    assert found == expected
+    assert all(torch.equal(mask, literal[layer]) for layer, mask in quick.items())
+    assert not any("forward" in vars(module) for module in model.modules())
+    model(small_problem().task().images_of(8))
+
+
+def test_a_forward_of_the_layer_s_own_is_given_back() -> None:
+    model = learned(Unusual())
+    assert isinstance(model.second, nn.Conv2d)
+    plain = model.second.forward
+    model.second.forward = lambda values: plain(values) * 2  # type: ignore[method-assign]
+    own = model.second.forward
+    _, expected = search(model, small_problem().task(), RelevanceOptions(threshold=0.5), LiteralLooks)
+    _, found = search(model, small_problem().task(), RelevanceOptions(threshold=0.5), QuickLooks)
+    assert found == expected
+    assert model.second.forward is own
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
+def test_a_weight_that_a_hook_computes_from_parameters_is_found_too() -> None:
+    model = Unusual()
+    torch.nn.utils.weight_norm(model.second)
+    learned(model)
+    options = RelevanceOptions(layers="all", threshold=0.5, first_share=0.05)
+    (_, expected), (_, found) = (
+        search(model, small_problem().task(), options, kind) for kind in (LiteralLooks, QuickLooks)
+    )
+    assert found == expected
+
+
 @pytest.mark.parametrize("batch", [1, 40, 1000])
 def test_looks_of_several_classes_go_through_together(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "inference_batch", lambda device, shape: batch)

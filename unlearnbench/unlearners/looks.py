@@ -86,7 +86,7 @@ class LiteralLooks:
         images = self._images[label]
         self._task.count(torch.full((len(images),), label, device=images.device))
         with torch.inference_mode():
-            return int((self._model(images).argmax(dim=1) == label).sum()) / len(images)
+            return int((self._model(images.clone()).argmax(dim=1) == label).sum()) / len(images)
 
     def accuracies(self, layer: nn.Module, parameter: nn.Parameter, looks: Sequence[Look]) -> list[float]:
         """See `Looks`."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnbench.task import UnlearningTask
-from unlearnbench.unlearners.looks import Look, Looks, QuickLooks
+from unlearnbench.unlearners.looks import LiteralLooks, Look, Looks, QuickLooks
 from unlearnbench.unlearners.reuse import COMPARED_IMAGES, MEMORY_LIMIT, Suffixes
 
 AugmentationName = Literal["grayscale", "vertical_flip", "rotation", "affine", "none"]
@@ -180,6 +180,9 @@ def search(
     masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in parameters.items()}
     findings: dict[tuple[int, str], LayerFinding] = {}
     suffixes = Suffixes(model, _some_images(task), owners.values())
+    if suffixes.mixes_images:
+        # Then each class must go through alone and whole.
+        look = LiteralLooks
     for group in _groups(model, task, options, parameters, suffixes.bytes_per_image):
         # The backward passes are counted by now; each look from here on is a pass of its own.
         looks = look(model, suffixes, {label: images for label, (_, images) in group.items()}, task, options.threshold)
@@ -195,6 +198,8 @@ def search(
                 findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, after is not None)
                 kept_count = zeroed_count(zeroed_count(parameter.numel(), share), options.keep_share)
                 masks[name] |= first_of(orders[label], kept_count, parameter)
+        # The next group's gradients are computed before its looks; these would lie beside them.
+        del looks, group
     return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in parameters]
 
 
@@ -237,7 +242,9 @@ def _gradients(
     labels = torch.full((len(plain),), label, device=task.device)
     changed = augmented(task.pixels(plain), options.augmentation, task.generator("augmentation", label))
     loss_images = task.normalise(changed)
-    gradients = torch.autograd.grad(F.cross_entropy(model(loss_images), labels), list(parameters.values()))
+    loss = F.cross_entropy(model(loss_images.clone()), labels)
+    # A parameter that the loss does not reach, of an output for training alone, say, has gradient 0.
+    gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return gradients, plain if options.judged_on == "plain" else loss_images
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from unlearnbench.inference import inference_batch
 MEMORY_LIMIT = 2 * 2**30
 # Images on which a pass that starts at a layer is compared with the model's own, and how far logits may be apart:
 # folding rounds differently, a mistake would be far larger.
-COMPARED_IMAGES, TOLERANCE = 3, 1e-3
+# Seven: no layer is likely to have as many channels.
+COMPARED_IMAGES, TOLERANCE = 7, 1e-3
 
 Values = dict[fx.Node, Any]
 # Positions (n,) of images, and the value that a parameter has for them.
@@ -57,36 +59,82 @@ class Suffixes:
 
     Attributes:
         bytes_per_image: Of the values that passes begin with, at the layer where they are most.
+        mixes_images: Whether what the model says of an image depends on the others in its batch.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, layers: Iterable[nn.Module]) -> None:
         self.bytes_per_image = 0
+        self.mixes_images = _mixes_images(model, images)
         self._starts: dict[nn.Module, fx.Node] = {}
         self._needed: dict[nn.Module, set[fx.Node]] = {}
         self._steps: dict[nn.Module, list[Step]] = {}
-        graph = _graph_of(model)
+        graph = None if self.mixes_images else _graph_of(model)
         if graph is None:
             return
-        self._nodes = tuple(graph.nodes)
+        try:
+            self._read(model, graph, images, layers)
+        # The graph calls the model's own code, perhaps in a way that it does not bear.
+        except Exception:
+            self._starts.clear()
+            self.bytes_per_image = 0
+
+    def _read(self, model: nn.Module, graph: Graph, images: Tensor, layers: Iterable[nn.Module]) -> None:
+        """Find the suffixes of those layers that have one."""
+        self._nodes = graph.nodes
         self._order = {node: position for position, node in enumerate(self._nodes)}
-        self._calls = Calls(model, self._nodes)
+        self._calls = Calls(model, graph)
         with torch.no_grad():
-            expected: Tensor = model(images)
-            values: Values = {self._nodes[0]: images}
-            for node, value in self._execute(self._plain(self._nodes[1:]), dict(values)):
-                values[node] = value.clone() if isinstance(value, Tensor) else value
-            self._by_image = {node for node, value in values.items() if _has_rows(value, len(images))}
-            for layer in dict.fromkeys(layers):
-                start = self._calls.only(layer)
-                if start not in self._by_image:
-                    continue
-                nodes, needed = self._back(self._nodes[-1:], start)
-                steps = self._folded(nodes, start)
-                found = self._logits(steps, {node: values[node].clone() for node in needed})
-                if torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-                    self._starts[layer], self._needed[layer], self._steps[layer] = start, needed, steps
-                    size = sum(values[node].nbytes for node in needed) // len(images)
-                    self.bytes_per_image = max(self.bytes_per_image, size)
+            values = self._all_values(images.clone())
+        self._by_image = {node for node, value in values.items() if _has_rows(value, len(images))}
+        found = [(start, layer) for layer in dict.fromkeys(layers) if (start := self._calls.only(layer)) is not None]
+        prefix = ReusedPrefix(model, images, self)
+        for start, layer in sorted(found, key=lambda pair: self._order[pair[0]]):
+            if start not in self._by_image:
+                continue
+            nodes, needed = self._back(self._nodes[-1:], start)
+            self._starts[layer], self._needed[layer], self._steps[layer] = start, needed, self._folded(nodes, start)
+            if self._agrees(prefix, layer):
+                size = sum(values[node].nbytes for node in needed) // len(images)
+                self.bytes_per_image = max(self.bytes_per_image, size)
+            else:
+                del self._starts[layer]
+                prefix = ReusedPrefix(model, images, self)
+
+    def _all_values(self, images: Tensor) -> Values:
+        """Return copies of the values of all nodes.
+
+        Raises:
+            ValueError: If one is used after it was changed in place: the graph does not tell by whom.
+        """
+        values: Values = {self._nodes[0]: images}
+        found: Values = {}
+        versions: dict[fx.Node, int] = {}
+        for node in self._nodes:
+            if any(values[used]._version != versions[used] for used in node.all_input_nodes if used in versions):
+                raise ValueError("a value is used that was changed in place")
+            if found:
+                values[node] = self._calls.of(node)(values)
+            value = found[node] = values[node]
+            if isinstance(value, Tensor):
+                found[node], versions[node] = value.clone(), value._version
+        return found
+
+    @staticmethod
+    def _agrees(prefix: ReusedPrefix, layer: nn.Module) -> bool:
+        """Return whether passes that start at a layer, as looks make them, give what the model gives."""
+        parameter = next(layer.parameters(recurse=False))
+        own = parameter.data.clone()
+        other = own * (torch.arange(own.numel(), device=own.device) % 2).view(own.shape)
+        rows = torch.arange(len(prefix.logits), device=own.device)
+        parts = (rows[-1:], other), (rows[:2].flip(0), own)
+        try:
+            with prefix.varying(layer, parameter) as passes:
+                found = passes(parts)
+        except Exception:
+            return False
+        with prefix.varying(None, parameter) as passes:
+            expected = passes(parts)
+        return all(_alike(*pair) for pair in zip(found, expected, strict=True))
 
     def __contains__(self, layer: nn.Module) -> bool:
         """Return whether a pass can start at a layer."""
@@ -186,14 +234,50 @@ def _steps(calls: dict[fx.Node, Callable[[Values], Any]]) -> list[Step]:
     return [Step(node, call, tuple(used for used, by in last.items() if by is node)) for node, call in calls.items()]
 
 
-def _graph_of(model: nn.Module) -> fx.Graph | None:
+@dataclass(frozen=True)
+class Graph:
+    """A model as a graph.
+
+    Attributes:
+        nodes: In the order of a pass; the images first, the logits last.
+        constants: Tensors that the model's code makes itself, by the name that the nodes call them by.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    constants: dict[str, Tensor]
+
+
+def _graph_of(model: nn.Module) -> Graph | None:
     """Return a model as a graph; None if it cannot be read as one, or takes more than images."""
     try:
-        graph = fx.Tracer().trace(model)
-    # Reading runs the model's own code on stand-ins for tensors, and much of what code can do they do not bear.
+        # A copy: a model may keep what goes through it, and here these are stand-ins for tensors.
+        read = copy.deepcopy(model)
+        nodes = tuple(fx.Tracer().trace(read).nodes)
+    # Reading runs the model's own code on the stand-ins, and much of what code can do they do not bear.
     except Exception:
         return None
-    return graph if [node.op for node in graph.nodes].count("placeholder") == 1 else None
+    inputs = [str(node.target) for node in nodes if node.op == "placeholder"]
+    if len(inputs) != 1 or inputs[0].startswith("*"):
+        return None
+    return Graph(nodes, {name: value for name, value in vars(read).items() if name.startswith("_tensor_constant")})
+
+
+def _mixes_images(model: nn.Module, images: Tensor) -> bool:
+    """Return whether what a model says of an image depends on the others in the batch."""
+    with torch.no_grad():
+        try:
+            return not _alike(model(images[:1].clone()), model(images.clone())[:1])
+        # One that does not take a single image mixes them too.
+        except Exception:
+            return True
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Return whether logits differ by rounding alone, measured by how far those of the classes are apart."""
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return False
+    spread = (expected - expected.mean(dim=-1, keepdim=True)).abs().max()
+    return bool(((found - expected).abs() <= TOLERANCE * spread).all())
 
 
 def _room(value: Tensor, rows: int) -> Tensor:
@@ -217,13 +301,15 @@ class Calls:
 
     Args:
         model: In evaluation mode.
-        nodes: Of its graph.
+        graph: Its graph.
 
     Attributes:
         folded: For each batch norm that can be folded, the node of the convolution before it and what computes both.
     """
 
-    def __init__(self, model: nn.Module, nodes: Sequence[fx.Node]) -> None:
+    def __init__(self, model: nn.Module, graph: Graph) -> None:
+        nodes = graph.nodes
+        self._constants = graph.constants
         self._modules = dict(model.named_modules())
         self._called = {node: self._modules[str(node.target)] for node in nodes if node.op == "call_module"}
         # Where a parameter is used: by the module that holds it, and by name.
@@ -237,6 +323,9 @@ class Calls:
         """Return what computes a node's value from those before it."""
         if node.op == "output":
             return _first_argument(node)
+        if node.op == "get_attr" and node.target in self._constants:
+            constant = self._constants[str(node.target)]
+            return lambda values: constant
         compute = getattr(self._interpreter, node.op)
 
         def call(values: Values) -> Any:
@@ -247,9 +336,12 @@ class Calls:
 
     def only(self, layer: nn.Module) -> fx.Node | None:
         """Return the node that calls a layer; None if its parameters are used anywhere else."""
-        alone = all(self._users[value] == 1 for value in layer.parameters(recurse=False))
+        # A hook before the call may compute a weight from a parameter before the parameter has the value of a look.
+        alone = not layer._forward_pre_hooks and all(self._users[own] == 1 for own in layer.parameters(recurse=False))
         nodes = [node for node, module in self._called.items() if module is layer]
-        return nodes[0] if alone and len(nodes) == 1 and len(nodes[0].all_input_nodes) == 1 else None
+        # Its only argument is a tensor by position: the input that is cut into parts.
+        plain = len(nodes) == 1 and len(nodes[0].args) == 1 and nodes[0].args == tuple(nodes[0].all_input_nodes)
+        return nodes[0] if alone and plain else None
 
     def _folded(self) -> Iterator[tuple[fx.Node, tuple[fx.Node, Callable[[Values], Any]]]]:
         for node, norm in self._called.items():
@@ -261,7 +353,12 @@ class Calls:
                 and isinstance(convolution, nn.Conv1d | nn.Conv2d | nn.Conv3d)
                 and len(before.users) == 1
             ):
-                yield node, (before, _applied(fuse_conv_bn_eval(convolution, norm), before))
+                try:
+                    fused = fuse_conv_bn_eval(convolution, norm)
+                # Of a weight that is computed, say.
+                except Exception:
+                    continue
+                yield node, (before, _applied(fused, before))
 
 
 def _applied(module: nn.Module, node: fx.Node) -> Callable[[Values], Any]:
@@ -293,23 +390,24 @@ class ReusedPrefix:
         self._values: Values = {}
         with torch.no_grad():
             batches = images.split(inference_batch(images.device, images.shape))
-            self.logits = torch.cat([model(batch) for batch in batches])
+            # Copies: a model may work in place on its images.
+            self.logits = torch.cat([model(batch.clone()) for batch in batches])
 
     @contextmanager
-    def varying(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
+    def varying(self, layer: nn.Module | None, parameter: nn.Parameter) -> Iterator[Passes]:
         """Give a function that runs images through the model, each part of them with a value of its own of a parameter.
 
         It takes parts and returns the logits (n, K) of each, which are good until the next pass. The parameter is
         restored to the bit.
 
         Args:
-            layer: Whose parameter it is.
+            layer: Whose parameter it is, at which passes start; None for passes from the image on.
             parameter: It.
         """
         kept = parameter.data.clone()
         try:
             with torch.no_grad():
-                if self._affordable and layer in self._suffixes:
+                if layer is not None and self._affordable and layer in self._suffixes:
                     if layer is not self._layer:
                         self._values = self._suffixes.advance(self._values, self._layer, layer, self._images)
                         self._layer = layer
@@ -332,7 +430,7 @@ class ReusedPrefix:
         """Let the layer compute each part of its input with the part's own value of the parameter."""
         now: Sequence[Part] = ()
         room = torch.empty(0)
-        forward = layer.forward
+        forward, own = layer.forward, vars(layer).get("forward")
 
         def in_parts(inputs: Tensor) -> Tensor:
             # One piece of memory for all passes: fresh memory costs more than the copy.
@@ -359,4 +457,7 @@ class ReusedPrefix:
         try:
             yield passes
         finally:
-            del layer.forward
+            if own is None:
+                del layer.forward
+            else:
+                layer.forward = own
