@@ -52,18 +52,33 @@ def write_features(
         def forward(images: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(images)
             advance(len(images))
-            if not captured:
-                raise PluginError(
-                    f"{type(model).__name__} never calls its classifier {classifier_name(model)!r}\n"
-                    "  Name the layer that gives its outputs in an attribute `classifier_name`"
-                )
-            return captured.pop().float(), logits.float()
+            return _features(model, captured, len(images)), logits.float()
 
         _write_test(file, forward, *test)
         _write_train(file, forward, *train, limited)
 
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _features(model: nn.Module, captured: list[Tensor], images: int) -> Tensor:
+    """Return the features (B, D) of the last forward pass.
+
+    Raises:
+        PluginError: If the classifier was not given one for each image.
+    """
+    width, name = classifier(model).in_features, classifier_name(model)
+    if not captured:
+        problem = f"never calls its classifier {name!r}"
+    elif captured[-1].shape != (images, width):
+        shape = tuple(captured[-1].shape)
+        problem = f"gives its classifier {name!r} {shape} numbers where {images} images have {width} features each"
+    else:
+        return captured.pop().float()
+    raise PluginError(
+        f"{type(model).__name__} {problem}\n"
+        "  Name the layer that is given one feature for each image in an attribute `classifier_name`"
+    )
 
 
 def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: dict[str, Any]) -> None:

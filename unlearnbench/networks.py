@@ -141,27 +141,13 @@ def add_output(model: nn.Module, new_class: int) -> None:
 
 @contextmanager
 def captured_features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the input of the classifier layer, (B, D), of each forward pass within the context.
-
-    Raises:
-        PluginError: In the pass, if the layer is given something else.
-    """
+    """Collect the input of the classifier layer, (B, D), of each forward pass within the context."""
     captured: list[Tensor] = []
-    width = classifier(model).in_features
 
-    def capture(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        given = next(iter([*inputs, *named.values()]))
-        features = given.detach().flatten(1)
-        if features.shape[1] != width:
-            raise PluginError(
-                f"{type(model).__name__}: its classifier {classifier_name(model)!r} is given {tuple(given.shape)}; "
-                f"features are ({len(given)}, {width})\n"
-                "  Name the layer that is given one feature for each image in an attribute `classifier_name`"
-            )
-        # A copy: the network may use the memory again.
-        captured.append(features.clone())
+    def capture(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        captured.append(inputs[0].detach().flatten(1))
 
-    handle = classifier(model).register_forward_pre_hook(capture, with_kwargs=True)
+    handle = classifier(model).register_forward_pre_hook(capture)
     try:
         yield captured
     finally:
