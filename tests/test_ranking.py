@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import make_record
+from helpers import make_record, with_changes
 
 from unlearnbench.ranking import Row, rows_by_problem
 from unlearnbench.record import Record
@@ -146,6 +146,15 @@ def test_without_the_references_of_its_seeds_a_method_has_no_rank(references: li
     rows = ranked(records("m", (0.0, 0.5, 0.9), (0.0, 0.6, 0.92)), references=references)
     assert note(rows, "m") == text
     assert ranks(rows) == [("m", None)]
+
+
+def test_problems_stand_in_the_order_of_their_numbers() -> None:
+    found = []
+    for count in (10, 40, 5):
+        record = make_record("original", 0)
+        changes = {"id": str(count), "slug": f"digits-forget{count}-10pct"}
+        found.append(with_changes(record, problem=record.problem.model_copy(update=changes)))
+    assert [rows[0].problem.id for rows in rows_by_problem(found)] == ["5", "10", "40"]
 
 
 def test_references_alone_are_a_table() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -122,7 +123,7 @@ def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
         if known is None or known.measured.finished_at <= record.measured.finished_at:
             seeds[record.seed] = record
     ordered = sorted(
-        problems.values(), key=lambda methods: next(iter(next(iter(methods.values())).values())).problem.slug
+        problems.values(), key=lambda methods: _natural(next(iter(next(iter(methods.values())).values())).problem.slug)
     )
     found = [_rows(methods) for methods in ordered]
     titles = distinct_titles(rows[0].problem for rows in found)
@@ -295,6 +296,11 @@ def _led(
             (waiting if apart else group).append(other)
         groups.append(group)
     return groups
+
+
+def _natural(slug: str) -> list[str | int]:
+    """Return a key by which 5 forget classes come before 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", slug)]
 
 
 def _mean(row: Row, metric: str) -> float:
