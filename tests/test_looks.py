@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlearnbench.network_count import networks_that_run
 from unlearnbench.testing import small_problem
 from unlearnbench.unlearners import looks, relevance, reuse
 from unlearnbench.unlearners.looks import LiteralLooks, QuickLooks
@@ -273,6 +274,14 @@ def test_passes_that_start_at_a_layer_are_those_of_the_model(name: str) -> None:
             assert torch.allclose(same, whole(parameter, own, every), atol=1e-5)
         assert "forward" not in vars(layer)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_search_runs_one_network() -> None:
+    body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU())
+    model = learned(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10)))
+    with networks_that_run(model) as networks:
+        search(model, small_problem().task(), RelevanceOptions(), QuickLooks)
+    assert networks.number == 1
 
 
 def test_only_what_comes_after_the_layer_is_computed() -> None:

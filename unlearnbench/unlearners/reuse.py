@@ -247,12 +247,22 @@ class Graph:
     constants: dict[str, Tensor]
 
 
+class Reader(fx.Tracer):
+    """Reads a model as a graph without calling its parts as modules: else they would count as a network that runs."""
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Read on in a part's own code."""
+        return super().call_module(m, m.forward, args, kwargs)
+
+
 def _graph_of(model: nn.Module) -> Graph | None:
     """Return a model as a graph; None if it cannot be read as one, or takes more than images."""
     try:
         # A copy: a model may keep what goes through it, and here these are stand-ins for tensors.
         read = copy.deepcopy(model)
-        nodes = tuple(fx.Tracer().trace(read).nodes)
+        nodes = tuple(Reader().trace(read).nodes)
     # Reading runs the model's own code on the stand-ins, and much of what code can do they do not bear.
     except Exception:
         return None
