@@ -199,11 +199,11 @@ def test_networks_that_a_graph_does_not_tell_all_of(kind: type[Unusual], layers:
     model(small_problem().task().images_of(8))
 
 
-def test_a_forward_of_the_layer_s_own_is_given_back() -> None:
+def test_a_forward_of_the_layer_s_own_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     model = learned(Unusual())
     assert isinstance(model.second, nn.Conv2d)
     plain = model.second.forward
-    model.second.forward = lambda values: plain(values) * 2  # type: ignore[method-assign]
+    monkeypatch.setattr(model.second, "forward", lambda values: plain(values) * 2)
     own = model.second.forward
     _, expected = search(model, small_problem().task(), RelevanceOptions(threshold=0.5), LiteralLooks)
     _, found = search(model, small_problem().task(), RelevanceOptions(threshold=0.5), QuickLooks)

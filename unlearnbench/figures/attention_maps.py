@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from unlearnbench.attention import class_activation_maps, entropy, shift
 from unlearnbench.dataset import open_dataset
 from unlearnbench.errors import DatasetError, MetricError, PluginError
+from unlearnbench.experiment import Experiment
 from unlearnbench.features import FeatureFile, open_features
-from unlearnbench.figures.base import Drawing, NotDrawnError, Source, of_seed
+from unlearnbench.figures.base import Drawing, NotDrawnError, Source, each_drawn, of_seed
 from unlearnbench.figures.style import BLUE, COLUMN, PAGE, VERMILION, new_figure, percent_axis
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
@@ -52,18 +54,18 @@ def drawings(source: Source) -> Iterator[Drawing]:
         NotDrawnError: After all others, if the store does not hold the models of a problem, or the data set is not
             here.
     """
-    missing = []
-    for experiment in source.experiments:
-        for rows in experiment.problems:
-            shown = [row for row in rows if any(_metrics(record) for record in row.done)]
-            if shown:
-                yield _bars(f"{experiment.stem(rows)}-attention", experiment.caption(rows), shown)
-                try:
-                    yield from _grid(source, f"{experiment.stem(rows)}-attention-maps", experiment.caption(rows), shown)
-                except NotDrawnError as error:
-                    missing.append(str(error))
-    if missing:
-        raise NotDrawnError("; ".join(dict.fromkeys(missing)))
+    yield from each_drawn(
+        functools.partial(_of_problem, source, experiment, rows)
+        for experiment in source.experiments
+        for rows in experiment.problems
+    )
+
+
+def _of_problem(source: Source, experiment: Experiment, rows: Sequence[Row]) -> Iterator[Drawing]:
+    shown = [row for row in rows if any(_metrics(record) for record in row.done)]
+    if shown:
+        yield _bars(f"{experiment.stem(rows)}-attention", experiment.caption(rows), shown)
+        yield from _grid(source, f"{experiment.stem(rows)}-attention-maps", experiment.caption(rows), shown)
 
 
 def _metrics(record: Record) -> list[MetricRecord]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -99,6 +99,22 @@ class Source:
         """Return whether the store holds a record's file, and not one of the same place that another machine made."""
         path = self.folder / named.path
         return path.is_file() and _hash(path, path.stat().st_mtime_ns) == named.sha256
+
+
+def each_drawn(problems: Iterable[Callable[[], Iterator[Drawing]]]) -> Iterator[Drawing]:
+    """Yield the drawings of each problem; what one lacks does not cost another its own.
+
+    Raises:
+        NotDrawnError: After all others, if one was raised for a problem.
+    """
+    missing: dict[str, None] = {}
+    for draw in problems:
+        try:
+            yield from draw()
+        except NotDrawnError as error:
+            missing[str(error)] = None
+    if missing:
+        raise NotDrawnError("; ".join(missing))
 
 
 @cache

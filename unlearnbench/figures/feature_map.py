@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unlearnbench.experiment import Experiment
 from unlearnbench.features import FeatureFile, open_features
-from unlearnbench.figures.base import Drawing, NotDrawnError, Source, of_seed
+from unlearnbench.figures.base import Drawing, Source, each_drawn, of_seed
 from unlearnbench.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure
 from unlearnbench.ranking import Row
 from unlearnbench.record import Record
@@ -81,23 +83,20 @@ def drawings(source: Source) -> Iterator[Drawing]:
     Raises:
         NotDrawnError: After all others, if the store does not hold the features of a problem.
     """
-    missing = []
-    for experiment in source.experiments:
-        for rows in experiment.problems:
-            chosen = _chosen(rows)
-            original = next((row for row in chosen if row.method.name == "original"), None)
-            if original is None or len(chosen) == 1:
-                continue
-            seed = source.first_seed(chosen, "features")
-            if seed is None:
-                continue
-            name, caption = f"{experiment.stem(rows)}-features", experiment.caption(rows)
-            try:
-                yield _drawing(source, name, caption, chosen, seed)
-            except NotDrawnError as error:
-                missing.append(str(error))
-    if missing:
-        raise NotDrawnError("; ".join(dict.fromkeys(missing)))
+    yield from each_drawn(
+        functools.partial(_of_problem, source, experiment, rows)
+        for experiment in source.experiments
+        for rows in experiment.problems
+    )
+
+
+def _of_problem(source: Source, experiment: Experiment, rows: Sequence[Row]) -> Iterator[Drawing]:
+    chosen = _chosen(rows)
+    if len(chosen) == 1 or not any(row.method.name == "original" for row in chosen):
+        return
+    seed = source.first_seed(chosen, "features")
+    if seed is not None:
+        yield _drawing(source, f"{experiment.stem(rows)}-features", experiment.caption(rows), chosen, seed)
 
 
 def _chosen(rows: Sequence[Row]) -> list[Row]:
