@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from helpers import ERWP, FOLNRC, WD, cli, manifest_text, write_manifest
 
-from unlearnbench import data_card, options, registry, source
+from unlearnbench import data_card, identity, options, registry, signature, syntax
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,11 +22,9 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setattr(options, "_memory_file", lambda: folder / "cache" / "unlearnbench" / "options.json")
         patch.setattr(data_card, "_memory_file", lambda: folder / "cache" / "unlearnbench" / "data-cards.json")
         patch.setenv("UNLEARNBENCH_DATA", str(folder / "data"))
         patch.setenv("COLUMNS", "200")
-        options._memory.cache_clear()
         yield
 
 
@@ -56,7 +54,14 @@ def search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """A new folder on the module search path; what was found before is looked up again."""
     folder = tmp_path / "site"
     folder.mkdir()
-    caches = (registry._found, source.module_file, source._imports, source.source_hash)
+    caches = (
+        registry._found,
+        syntax.module_file,
+        syntax.source_module,
+        identity.source_digest,
+        signature.read_signature,
+        options.plugin_schema,
+    )
     monkeypatch.syspath_prepend(folder)
     for cache in caches:
         cache.cache_clear()

@@ -213,9 +213,9 @@ def make_record(
     finished_at: str = "2026-01-01T10:00:00+00:00",
 ) -> Record:
     """Return a record made up by hand: FAe, FPAe and CAne in `metrics`, None for one that failed."""
-    source = {"distribution": "made-up", "version": "1.0", "source": "0" * 16}
+    source = {"version": 1, "distribution": "made-up", "distribution_version": "1.0", "digest": "0" * 16}
     values: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "cell": f"{method}-{seed}",
         "status": status,
         "reason": reason,
@@ -227,9 +227,11 @@ def make_record(
             "title": f"{problem}: forget 1 of 10 classes",
             "dataset": "digits",
             "dataset_options": {},
+            "dataset_version": 1,
             "dataset_revision": "1",
             "architecture": "digits_net",
             "architecture_options": {},
+            "architecture_version": 1,
             "weights": None,
             "start": None,
             "training": {"epochs": 2, "crop": None, "milestones": []},

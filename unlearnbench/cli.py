@@ -17,6 +17,7 @@ from unlearnbench.errors import StoreError, UnlearnBenchError
 from unlearnbench.plugin_cli import plugin_app
 
 if TYPE_CHECKING:
+    from unlearnbench.environment import Precision
     from unlearnbench.plan import Plan
     from unlearnbench.record import Record
 
@@ -91,7 +92,7 @@ def run(
     try:
         if download:
             _fetch_missing(manifests)
-        plans = [_plan(path, tuple(only or ()), to_run=not dry_run) for path in manifests]
+        plans = [_plan(path, tuple(only or ()), output, device, to_run=not dry_run) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
             return
@@ -135,9 +136,9 @@ def _fetch_missing(manifests: list[Path]) -> None:
             fetch_missing(path, listener, counting.download)
 
 
-def _plan(path: Path, only: tuple[str, ...], *, to_run: bool) -> Plan:
+def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_run: bool) -> Plan:
     from unlearnbench.naming import did_you_mean
-    from unlearnbench.plan import make_plan
+    from unlearnbench.precision import plan_for
     from unlearnbench.resolve import resolve
 
     resolved = resolve(path, to_run=to_run)
@@ -147,7 +148,18 @@ def _plan(path: Path, only: tuple[str, ...], *, to_run: bool) -> Plan:
     for label in only:
         if label not in labels:
             raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
-    return make_plan(resolved, only)
+    return plan_for(resolved, output, _precision(device), only, lambda line: typer.echo(line, err=True))
+
+
+def _precision(device: str) -> Precision:
+    """Return the precision that a device would choose; torch is imported only if it may be a GPU."""
+    from unlearnbench.environment import cpu_precision, may_have_gpu
+
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return cpu_precision()
+    from unlearnbench.executor import device_precision
+
+    return device_precision(device)
 
 
 def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
@@ -330,7 +342,7 @@ def reproduce(
         raise StoreError(f"{output}: cannot be written: {error.strerror or error}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)
     try:
-        plan = plan_of_row(recorded, _plan(manifest, only, to_run=True), manifest)
+        plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)
         records = of_row(recorded, _run_plan(plan, output, device))
     except KeyboardInterrupt:
         _messages().print("interrupted; the same command goes on from here", highlight=False)

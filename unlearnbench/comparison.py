@@ -176,10 +176,10 @@ def _notes(first: Row, second: Row, seeds: Sequence[int]) -> Iterable[str]:
         one, other = (found.get(key) for found in options)
         if one != other:
             yield f"option {key}: {one!r} | {other!r}"
-    for key in ("version", "source"):
+    for key in ("version", "distribution_version", "digest"):
         one, other = (getattr(row.method, key) for row in (first, second))
         if one != other:
-            yield f"method {key}: {one} | {other}"
+            yield f"method {key.replace('_', ' ')}: {one} | {other}"
 
 
 def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Table:

@@ -9,14 +9,15 @@ from typing import Any, Literal
 
 from unlearnbench import __version__
 from unlearnbench.errors import PluginError
+from unlearnbench.identity import TRAINING_PROTOCOL, source_digest
 from unlearnbench.manifest import LabelledChoice, ManifestFile, UnlearnerChoice
 from unlearnbench.naming import did_you_mean
 from unlearnbench.options import resolve_options
-from unlearnbench.registry import Kind, find
+from unlearnbench.registry import Kind, Plugin, find
 from unlearnbench.resolved import Component, Method, Metric
-from unlearnbench.source import source_hash
 from unlearnbench.toml_lines import KeyPath
 
+TRAINING_SOURCE = (("unlearnbench.training", "ReferenceTraining"), ("unlearnbench.loading", "LoadedData"))
 HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
 # Beside them in every record: name and the options that differ from the defaults. All come from features alone.
 STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -71,7 +72,18 @@ def _lookup(
         file.fault((*path, "matrix" if key in matrix else "options", key), message)
     if faults:
         return None
-    return Component(name, options, plugin.distribution, plugin.version, plugin.source)
+    return used(plugin, options)
+
+
+def used(plugin: Plugin, options: dict[str, Any]) -> Component:
+    """Return a plugin as it is used with all its options.
+
+    Raises:
+        PluginError: If only an import can tell its version and it cannot be imported.
+    """
+    return Component(
+        plugin.name, options, plugin.version, plugin.distribution, plugin.distribution_version, plugin.digest
+    )
 
 
 def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -134,12 +146,12 @@ def label_slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", label)
 
 
-def references() -> tuple[Method, Method]:
+def references() -> tuple[Method, ...]:
     """Return the reference methods: Original and FDR (full data retraining)."""
-    source = source_hash("unlearnbench.training")
-    return (
-        Method("original", {}, "unlearnbench", __version__, source, label="original", role="reference"),
-        Method("fdr", {}, "unlearnbench", __version__, source, label="fdr", role="reference"),
+    digest = source_digest(*TRAINING_SOURCE)
+    return tuple(
+        Method(name, {}, TRAINING_PROTOCOL, "unlearnbench", __version__, digest, label=name, role="reference")
+        for name in ("original", "fdr")
     )
 
 
@@ -189,4 +201,4 @@ def metric(name: str, given: dict[str, Any], label: str) -> Metric:
     options, faults = resolve_options(plugin, given)
     if faults:
         raise PluginError("\n".join(faults.values()))
-    return Metric(name, options, plugin.distribution, plugin.version, plugin.source, label)
+    return Metric(**vars(used(plugin, options)), label=label)

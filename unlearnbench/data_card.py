@@ -16,7 +16,6 @@ from unlearnbench.network_count import networks_that_run
 from unlearnbench.options import call_arguments, check_options, schema
 from unlearnbench.randomness import own_random_state
 from unlearnbench.registry import Plugin
-from unlearnbench.source import source_hash
 from unlearnbench.testing import small_problem
 
 
@@ -86,7 +85,7 @@ def data_card(plugin: Plugin) -> DataCard:
     Raises:
         PluginError: If it cannot be imported or one of its options has no type or default.
     """
-    key = content_id(plugin.distribution, plugin.version, plugin.target, plugin.source, source_hash(__name__))
+    key = content_id(plugin.distribution, plugin.distribution_version, plugin.target, plugin.digest)
     file = _memory_file()
     try:
         remembered = json.loads(file.read_text())

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Precision = Literal["float32", "bfloat16"]
 LIBRARIES = ("unlearnbench", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "h5py", "pytorchcv")
 
 
@@ -58,6 +59,24 @@ def processor_name() -> str:
     except OSError:
         match = None
     return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def cpu_precision() -> Precision:
+    """Return in which precision this machine's CPU trains where a recipe leaves it open.
+
+    That is bfloat16 where Linux says that the processor computes in it, else float32.
+    """
+    try:
+        match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        match = None
+    flags = set(match[1].split()) if match else set()
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def may_have_gpu() -> bool:
+    """Return whether a GPU that torch could use may be in this machine."""
+    return sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
 def environment(device: str, precision: str, threads: int) -> dict[str, Any]:

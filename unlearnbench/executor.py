@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from unlearnbench.environment import Precision
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.progress import Display
@@ -16,6 +17,7 @@ from unlearnbench.record import Record, kept_records, write_record
 from unlearnbench.runner import Runner
 from unlearnbench.schedule import Schedule
 from unlearnbench.store import Store
+from unlearnbench.training import resolve_precision
 from unlearnbench.workers import Workers
 
 
@@ -47,6 +49,15 @@ def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
     if jobs > 1 and device.type == "cuda" and device.index is None:
         return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
     return (device,)
+
+
+def device_precision(name: str) -> Precision:
+    """Return what a recipe's `auto` precision stands for on the device of a `--device` value.
+
+    Raises:
+        UnlearnBenchError: As in `choose_devices`.
+    """
+    return resolve_precision("auto", choose_devices(name)[0])
 
 
 def run_plan(

@@ -56,6 +56,7 @@ def _facts(problem: ProblemBoard, line: Line) -> dict[str, Any]:
         "method": row.label,
         "role": row.method.role,
         "distribution": row.method.distribution,
+        "distribution_version": row.method.distribution_version,
         "version": row.method.version,
         "rank": row.rank,
         "pareto": row.pareto,

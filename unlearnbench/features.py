@@ -33,8 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.errors import InvalidFileError, MetricError
+from unlearnbench.identity import FEATURES_FORMAT
 
-FORMAT = 2
+FORMAT = FEATURES_FORMAT
 FEATURE_FILE = "features.h5"
 CHUNK_ROWS = 512
 # Arrays up to this size stay in memory while the file is open.

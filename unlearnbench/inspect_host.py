@@ -19,10 +19,10 @@ from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from unlearnbench.components import HEADLINE
+from unlearnbench.components import HEADLINE, used
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.options import resolve_options
-from unlearnbench.plan import Cell, Plan, make_plan
+from unlearnbench.plan import Cell
 from unlearnbench.record import Record
 from unlearnbench.registry import find, names
 from unlearnbench.resolve import resolve
@@ -119,17 +119,20 @@ def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Recor
     """Run one cell, unless it is done, and return its record."""
     with _ONE_AT_A_TIME:
         # Listing solvers must not wait for torch.
+        from unlearnbench.executor import device_precision
+        from unlearnbench.precision import plan_for
         from unlearnbench.quiet_run import run_quietly
 
         resolved = resolve(Path(sample["manifest"]))
         method = chosen_method(resolved, name, options)
         references = tuple(found for found in resolved.methods if found.role == "reference")
-        plan = make_plan(replace(resolved, methods=(*references, method)))
+        chosen = replace(resolved, methods=(*references, method))
+        plan = plan_for(chosen, Path(sample["output"]), device_precision(sample["device"]))
 
         def wanted(cell: Cell) -> bool:
             return bool(cell.problem.slug == sample["problem"] and cell.seed == sample["seed"])
 
-        plan = Plan(plan.resolved, tuple(cell for cell in plan.cells if wanted(cell)))
+        plan = replace(plan, cells=tuple(cell for cell in plan.cells if wanted(cell)))
         return run_quietly(plan, Path(sample["output"]), sample["device"])[-1]
 
 
@@ -150,9 +153,7 @@ def chosen_method(resolved: Resolved, name: str, options: dict[str, Any]) -> Met
     if faults:
         raise UnlearnBenchError("\n".join(faults.values()))
     label = " ".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
-    return Method(
-        plugin.name, values, plugin.distribution, plugin.version, plugin.source, label=label, role="unlearner"
-    )
+    return Method(**vars(used(plugin, values)), label=label, role="unlearner")
 
 
 def sample_facts(record: Record) -> dict[str, Any]:

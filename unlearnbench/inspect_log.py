@@ -66,7 +66,7 @@ def inspect_log(records: Sequence[Record]) -> EvalLog:
             dataset=EvalDataset(name=first.manifest_name, samples=len(records), sample_ids=ids),
             model="none/none",
             config=EvalConfig(fail_on_error=False),
-            packages={first.method.distribution: first.method.version},
+            packages={first.method.distribution: first.method.distribution_version},
             metadata={"label": first.method.label, "manifest": first.manifest},
         ),
         results=EvalResults(total_samples=len(records), completed_samples=len(done), scores=_scores(done)),

@@ -19,6 +19,7 @@ from unlearnbench.epochs import judge_epochs
 from unlearnbench.errors import InvalidFileError, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.extraction import write_features
 from unlearnbench.features import FEATURE_FILE
+from unlearnbench.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.naming import content_id
@@ -62,7 +63,7 @@ class Maker:
         self._device = device
         self._told = told
         recipe = plan.cells[0].problem.recipe
-        self.recipe = TrainingRecipe(**{**recipe, **_tuples(recipe)})
+        self.recipe = TrainingRecipe(**{**recipe, **_tuples(recipe), "precision": plan.precision})
         self.broken: dict[str, str] = {}
         self.epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
@@ -274,15 +275,13 @@ class Maker:
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
         """Return what keeps a method's shareable results in the store."""
         store, problem = self._store, cell.problem
-        base = [cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed]
+        method = [cell.method.distribution, cell.method.name, cell.method.version, TASK_PROTOCOL]
+        base = [STORE_FORMAT, cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed, method]
 
         def keep(
-            name: str,
-            settings: dict[str, Any],
-            compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
-            source: str,
+            name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
         ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            identity = content_id(*base, name, settings, source)
+            identity = content_id(*base, name, settings)
 
             def build(folder: Path) -> dict[str, Any]:
                 tensors, facts = compute()

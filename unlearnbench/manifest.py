@@ -123,6 +123,15 @@ class TrainingRecipe(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
+def recipe_identity(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a recipe's JSON values determines a result: all fields that are not off.
+
+    A field that is None, false or empty is as good as absent, so that a recipe keeps its identity when later versions
+    know more fields.
+    """
+    return {key: value for key, value in recipe.items() if value is not None and value is not False and value != []}
+
+
 class ProblemChoice(Section):
     """What is forgotten, and which data are left.
 

@@ -87,7 +87,7 @@ def problem_table(board: ProblemBoard) -> str:
 
 def _cells(line: Line, published: bool) -> list[str]:
     row = line.row
-    name = f"{'◆ ' if row.pareto else ''}**{line.name}**<br>{row.method.distribution} {row.method.version}"
+    name = f"{'◆ ' if row.pareto else ''}**{line.name}**<br>{row.method.distribution} {row.method.distribution_version}"
     cells = [line.place, name]
     for short, metric in SHORT.items():
         cells.append(percent(row.mean(metric), row.std(metric)))
@@ -159,7 +159,7 @@ def _methods(board: ProblemBoard) -> str:
         markdown_line(["---", "---", *["---:"] * len(card), "---", "---", "---"]),
     ]
     for line in shown:
-        made = f"{line.row.method.distribution} {line.row.method.version}"
+        made = f"{line.row.method.distribution} {line.row.method.distribution_version}"
         numbers = map(count, line.data_card.values())
         lines.append(
             markdown_line([line.name, made, *numbers, line.search, computed_on(line.row.records), _options(line)])

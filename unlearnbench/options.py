@@ -9,16 +9,17 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import platformdirs
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unlearnbench.errors import PluginError
-from unlearnbench.naming import content_id, did_you_mean
+from unlearnbench.naming import did_you_mean
 from unlearnbench.registry import SINGULAR, Plugin
+from unlearnbench.signature import Argument, read_signature
+
+EMPTY = inspect.Parameter.empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,17 +109,20 @@ def schema(function: Callable[..., Any]) -> tuple[Option, ...]:
     if bundle is not None:
         return tuple(_field_options(bundle))
     hints = typing.get_type_hints(function, include_extras=True)
-    meanings = argument_meanings(function.__doc__)
-    found = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            continue
-        if name not in hints or parameter.default is inspect.Parameter.empty:
-            raise PluginError(
-                f"option {name!r} of {function.__module__}:{function.__qualname__} needs a type and a default"
-            )
-        found.append(Option(name, hints[name], parameter.default, meanings.get(name, "")))
-    return tuple(found)
+    keywords = tuple(
+        Argument(name, hints.get(name, EMPTY), parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    )
+    return _options(keywords, function.__doc__, f"{function.__module__}:{function.__qualname__}")
+
+
+def _options(keywords: tuple[Argument, ...], docstring: str | None, place: str) -> tuple[Option, ...]:
+    meanings = argument_meanings(docstring)
+    for argument in keywords:
+        if argument.annotation is EMPTY or argument.default is EMPTY:
+            raise PluginError(f"option {argument.name!r} of {place} needs a type and a default")
+    return tuple(Option(a.name, a.annotation, a.default, meanings.get(a.name, "")) for a in keywords)
 
 
 def _field_options(bundle: type[Any]) -> typing.Iterator[Option]:
@@ -172,76 +176,71 @@ def call_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> d
     return typed if bundle is None else {"options": bundle(**typed)}
 
 
-def _memory_file() -> Path:
-    return platformdirs.user_cache_path("unlearnbench") / "options.json"
-
-
-@functools.cache
-def _memory() -> dict[str, Any]:
-    try:
-        remembered = json.loads(_memory_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    return remembered if isinstance(remembered, dict) else {}
-
-
-def _remember(key: str, value: Any) -> None:
-    """Keep a checked set of options; a cache folder that cannot be written costs only time."""
-    _memory()[key] = value
-    file = _memory_file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{id(value)}.tmp")
-        temporary.write_text(json.dumps(_memory()))
-        temporary.replace(file)
-    except OSError:
-        return
-
-
 def resolve_options(plugin: Plugin, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Check options of a plugin; see `check_options`.
-
-    Reading a schema imports the plugin and with it torch, which takes seconds. Values that passed once for
-    the same source are remembered in the user's cache folder, so that a finished benchmark answers at once.
 
     Raises:
         PluginError: If the plugin cannot be imported or one of its options has no type or default.
     """
-    key = content_id(plugin.kind, plugin.target, plugin.distribution, plugin.version, plugin.source, given)
-    if key in _memory():
-        return dict(_memory()[key]), {}
-    values, faults = check_options(plugin.name, plugin_schema(plugin), given)
-    if not faults:
-        _remember(key, values)
-    return values, faults
+    return check_options(plugin.name, plugin_schema(plugin), given)
 
 
-def check_positional(function: Callable[..., Any]) -> None:
+def check_positional(positional: Sequence[str]) -> None:
     """Check that an unlearner is called with a model and a task.
 
+    Args:
+        positional: The names of its positional arguments.
+
     Raises:
-        ValueError: If it takes more or fewer positional arguments, or cannot be called.
+        ValueError: If there are more or fewer.
     """
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) != 2:
         raise ValueError(f"takes {len(positional)} positional arguments, not 2 (model, task)")
 
 
+def positional_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's positional arguments.
+
+    Raises:
+        ValueError: If it cannot be called.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+@functools.cache
 def plugin_schema(plugin: Plugin) -> tuple[Option, ...]:
-    """Return the options of an installed plugin.
+    """Return the options of an installed plugin, from its source text if that says all, else by importing it.
 
     Raises:
         PluginError: If it cannot be imported or one of its options has no type or default.
     """
     try:
-        function = plugin.load()
+        read = read_signature(plugin.module, plugin.attribute, EMPTY)
+        if read is None:
+            function = plugin.load()
+            if plugin.kind == "unlearners":
+                check_positional(positional_arguments(function))
+            return schema(function)
         if plugin.kind == "unlearners":
-            check_positional(function)
-        return schema(function)
+            check_positional(read.positional)
+        bundle = next((a.annotation for a in read.keywords if a.name == "options"), None)
+        if dataclasses.is_dataclass(bundle) and isinstance(bundle, type):
+            return tuple(_field_options(bundle))
+        return _options(read.keywords, read.docstring, plugin.target)
     except PluginError:
         raise
     except (TypeError, NameError, ValueError) as error:
         raise PluginError(
             f"{SINGULAR[plugin.kind]} {plugin.name!r} of {plugin.distribution} has no readable signature: {error}"
         ) from error
+
+
+def plugin_docstring(plugin: Plugin) -> str:
+    """Return an installed plugin's docstring, "" if it has none.
+
+    Raises:
+        PluginError: If its source text does not say and it cannot be imported.
+    """
+    read = read_signature(plugin.module, plugin.attribute, EMPTY)
+    return read.docstring if read is not None else inspect.cleandoc(plugin.load().__doc__ or "")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import textwrap
 from typing import Any
 
 from unlearnbench.errors import PluginError
 from unlearnbench.naming import did_you_mean
-from unlearnbench.options import Option, plugin_schema
+from unlearnbench.options import Option, plugin_docstring, plugin_schema
 from unlearnbench.registry import KINDS, SINGULAR, Plugin, find, names
 
 
@@ -32,16 +31,22 @@ def plugin_json(plugin: Plugin) -> dict[str, Any]:
         {"name": o.name, "type": o.type_name, "default": o.default, "meaning": o.meaning, "group": o.group}
         for o in plugin_schema(plugin)
     ]
-    described = inspect.cleandoc(plugin.load().__doc__ or "")
-    return {**vars(plugin), "source": plugin.source, "description": described, "options": options}
+    described = plugin_docstring(plugin)
+    return {
+        **vars(plugin),
+        "version": plugin.version,
+        "digest": plugin.digest,
+        "description": described,
+        "options": options,
+    }
 
 
 def plugin_page(plugin: Plugin) -> str:
     """Return the page of a plugin: heading, docstring without its arguments, options."""
-    text = inspect.cleandoc(plugin.load().__doc__ or "no description")
+    text = plugin_docstring(plugin) or "no description"
     # The arguments that are options stand in the table below.
     text = re.sub(r"^Args:\n(?:[ \t]+.*\n?|\n(?=[ \t]))+\n?", "", text, flags=re.M).strip()
-    heading = f"{plugin.name} ({SINGULAR[plugin.kind]}, {plugin.distribution} {plugin.version})"
+    heading = f"{plugin.name} ({SINGULAR[plugin.kind]}, {plugin.distribution} {plugin.distribution_version})"
     return "\n".join([heading, "=" * len(heading), "", text, "", *_option_lines(plugin_schema(plugin))])
 
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unlearnbench.components import HEADLINE, label_slug
+from unlearnbench.environment import Precision, cpu_precision
+from unlearnbench.identity import FEATURES_FORMAT, METRICS_PROTOCOL, STORE_FORMAT, TASK_PROTOCOL, TRAINING_PROTOCOL
+from unlearnbench.manifest import recipe_identity
 from unlearnbench.naming import content_id
 from unlearnbench.resolved import Method, Metric, Problem, Resolved
-from unlearnbench.source import source_hash
 from unlearnbench.weights import Weights
 
-# Raised when what lies in the store changes its form, so that older entries are made anew.
-STORE_FORMAT = 1
+# How many processes one training runs on.
+WORLD_SIZE = 1
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ class Plan:
     Attributes:
         resolved: The manifest, resolved.
         cells: In the order of running: by problem, by seed, references first.
+        precision: In which training computes.
     """
 
     resolved: Resolved
     cells: tuple[Cell, ...]
+    precision: Precision
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -93,27 +97,32 @@ class Plan:
         return self.resolved.metrics
 
 
-def make_plan(resolved: Resolved, only: tuple[str, ...] = ()) -> Plan:
+def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precision | None = None) -> Plan:
     """Return the plan of a resolved manifest.
 
     Args:
         resolved: The manifest.
         only: Labels of the unlearners to run, all if empty. References always run.
+        precision: What a recipe's `auto` stands for where it is run; None for this machine's CPU.
     """
+    told = resolved.manifest.training.precision
+    chosen = (precision or cpu_precision()) if told == "auto" else told
     cells = []
     for problem in resolved.problems:
         for seed in resolved.manifest.seeds:
-            original = _reference(problem, "original", seed)
-            retrained = _reference(problem, "retrained", seed)
+            original = _reference(problem, "original", seed, chosen)
+            retrained = _reference(problem, "retrained", seed, chosen)
             cells += [
-                _cell(resolved, problem, method, seed, original, retrained)
+                _cell(resolved, problem, method, seed, original, retrained, chosen)
                 for method in resolved.methods
                 if not only or method.role == "reference" or method.label in only
             ]
-    return Plan(resolved, tuple(cells))
+    return Plan(resolved, tuple(cells), chosen)
 
 
-def _reference(problem: Problem, role: Literal["original", "retrained"], seed: int) -> ReferenceModel:
+def _reference(
+    problem: Problem, role: Literal["original", "retrained"], seed: int, precision: Precision
+) -> ReferenceModel:
     every = tuple(range(len(problem.info.class_names)))
     if role == "original" and problem.weights is not None:
         return _given_original(problem, problem.weights, seed, every)
@@ -121,12 +130,13 @@ def _reference(problem: Problem, role: Literal["original", "retrained"], seed: i
     identity = content_id(
         STORE_FORMAT,
         role,
-        [problem.dataset.name, problem.dataset.options, problem.info.revision],
-        [*vars(problem.architecture).values(), problem.start and problem.start.identity],
-        problem.recipe,
+        [problem.dataset.identity, problem.info.revision],
+        [problem.architecture.identity, problem.start and problem.start.identity],
+        {**recipe_identity(problem.recipe), "precision": precision},
         classes,
         seed,
-        source_hash("unlearnbench.training"),
+        TRAINING_PROTOCOL,
+        WORLD_SIZE,
     )
     passes = int(problem.recipe["epochs"]) * sum(problem.info.train_counts[label] for label in classes)
     return ReferenceModel(identity, role, seed, classes, passes)
@@ -137,10 +147,10 @@ def _given_original(problem: Problem, weights: Weights, seed: int, classes: tupl
     identity = content_id(
         STORE_FORMAT,
         "given",
-        list(vars(problem.architecture).values()),
+        problem.architecture.identity,
         weights.identity,
         [len(classes), problem.info.shape, problem.recipe["crop"]],
-        source_hash("unlearnbench.checkpoints"),
+        TRAINING_PROTOCOL,
     )
     return ReferenceModel(identity, "original", seed, classes, 0, weights)
 
@@ -152,6 +162,7 @@ def _cell(
     seed: int,
     original: ReferenceModel,
     retrained: ReferenceModel,
+    precision: Precision,
 ) -> Cell:
     passes: int | None
     if method.role == "reference":
@@ -164,8 +175,9 @@ def _cell(
             problem.forget_classes,
             problem.limited_counts,
             seed,
-            [method.name, method.options, method.distribution, method.version, method.source],
-            source_hash("unlearnbench.task"),
+            [precision, recipe_identity(problem.recipe)],
+            method.identity,
+            TASK_PROTOCOL,
             *_epochs_identity(resolved),
         )
         passes = method_passes(method, problem)
@@ -175,10 +187,10 @@ def _cell(
         problem.id,
         seed,
         resolved.manifest.feature_dtype,
-        source_hash("unlearnbench.extraction"),
+        FEATURES_FORMAT,
     )
-    metrics = [list(vars(metric).values()) for metric in resolved.metrics]
-    record_id = content_id(features_id, metrics, method.label, source_hash("unlearnbench.judging"))
+    metrics = [[metric.label, metric.identity] for metric in resolved.metrics]
+    record_id = content_id(features_id, metrics, method.label, METRICS_PROTOCOL)
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
     return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
 
@@ -187,8 +199,8 @@ def _epochs_identity(resolved: Resolved) -> list[object]:
     """Return what the values after each epoch depend on; they are kept with the model."""
     if not resolved.manifest.evaluate_every:
         return []
-    headline = [list(vars(metric).values()) for metric in resolved.metrics if metric.label in HEADLINE]
-    return [resolved.manifest.evaluate_every, headline, source_hash("unlearnbench.extraction")]
+    headline = [metric.identity for metric in resolved.metrics if metric.label in HEADLINE]
+    return [resolved.manifest.evaluate_every, headline, FEATURES_FORMAT, METRICS_PROTOCOL]
 
 
 def method_passes(method: Method, problem: Problem) -> int | None:

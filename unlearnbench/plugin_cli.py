@@ -73,7 +73,7 @@ def list_plugins(
     width = max((len(plugin.name) for plugin in plugins), default=0)
     for plugin in plugins:
         clash = "  (name taken twice)" if sum(other.name == plugin.name for other in plugins) > 1 else ""
-        typer.echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.version}{clash}")
+        typer.echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.distribution_version}{clash}")
 
 
 @plugin_app.command()

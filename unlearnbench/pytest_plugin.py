@@ -15,8 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from unlearnbench.expectation import Expectation
-    from unlearnbench.plan import Plan
     from unlearnbench.record import Record
+    from unlearnbench.resolved import Resolved
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,19 +72,21 @@ class ManifestTests(pytest.File):
     """A manifest: a test for each expectation. What is not done yet is run before the first."""
 
     @cached_property
-    def plan(self) -> Plan:
-        """The manifest's plan."""
-        from unlearnbench.plan import make_plan
+    def resolved(self) -> Resolved:
+        """The manifest, resolved."""
         from unlearnbench.resolve import resolve
 
-        return make_plan(resolve(self.path))
+        return resolve(self.path)
 
     @cached_property
     def records(self) -> list[Record]:
         """The records of all its cells."""
+        from unlearnbench.executor import device_precision
+        from unlearnbench.precision import plan_for
         from unlearnbench.quiet_run import run_quietly
 
-        return run_quietly(self.plan, Path(self.config.getoption("--unlearnbench-output")))
+        output = Path(self.config.getoption("--unlearnbench-output"))
+        return run_quietly(plan_for(self.resolved, output, device_precision("auto")), output)
 
     def collect(self) -> Iterator[ExpectationTest]:
         """Yield the tests.
@@ -96,7 +98,7 @@ class ManifestTests(pytest.File):
         from unlearnbench.expectation import expectations
 
         try:
-            manifest = self.plan.resolved.manifest
+            manifest = self.resolved.manifest
         except UnlearnBenchError as error:
             raise self.CollectError(str(error)) from error
         for expectation in expectations(manifest):

@@ -20,7 +20,7 @@ from unlearnbench.naming import content_id
 from unlearnbench.plan import Cell, Plan
 from unlearnbench.store import Store, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 Status = Literal["done", "failed", "not_applicable"]
 # How the reason begins for which a metric that compares with Original or FDR has no value while one of them failed.
@@ -46,9 +46,11 @@ class ProblemRecord(Part):
     title: str
     dataset: str
     dataset_options: dict[str, Any]
+    dataset_version: int = Field(ge=1)
     dataset_revision: str
     architecture: str
     architecture_options: dict[str, Any]
+    architecture_version: int = Field(ge=1)
     weights: str | None
     start: str | None
     training: dict[str, Any]
@@ -62,20 +64,21 @@ class ProblemRecord(Part):
 
 
 class MethodRecord(Part):
-    """The method, with all that its result depends on."""
+    """The method: what its result depends on, and as provenance who shipped it and its source's digest."""
 
     label: str
     name: str
     role: Literal["reference", "unlearner"]
-    distribution: str
-    version: str
-    source: str
     options: dict[str, Any]
+    version: int = Field(ge=1)
+    distribution: str
+    distribution_version: str
+    digest: str
 
     @property
     def id(self) -> str:
-        """A hash of all of it, in whatever order the options stand: in a file it is not that of the run."""
-        return content_id(self.model_dump(mode="json"))
+        """A hash of what decides its result, in whatever order the options stand: in a file it is not the run's."""
+        return content_id(self.label, self.name, self.role, self.options, self.version, self.distribution)
 
 
 class Hits(Part):
@@ -111,9 +114,10 @@ class MetricRecord(Part):
     value: float | None
     reason: str | None
     options: dict[str, Any]
+    version: int = Field(ge=1)
     distribution: str
-    version: str
-    source: str
+    distribution_version: str
+    digest: str
     details: dict[str, Any] = {}
     hits: Hits | None = None
 
@@ -153,7 +157,7 @@ class Record(Part):
     networks that it ran, None where no method ran. `hash` is that of everything else in the file.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     cell: str
     status: Status
     reason: str | None
@@ -193,9 +197,11 @@ def problem_record(cell: Cell) -> ProblemRecord:
         title=problem.title,
         dataset=problem.dataset.name,
         dataset_options=problem.dataset.options,
+        dataset_version=problem.dataset.version,
         dataset_revision=problem.info.revision,
         architecture=problem.architecture.name,
         architecture_options=problem.architecture.options,
+        architecture_version=problem.architecture.version,
         weights=problem.weights.label if problem.weights else None,
         start=problem.start.label if problem.start else None,
         training=problem.recipe,

@@ -8,9 +8,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+from unlearnbench.declaration import VERSION
 from unlearnbench.errors import PluginError
+from unlearnbench.identity import declared_version, source_digest
 from unlearnbench.naming import did_you_mean
-from unlearnbench.source import source_hash
 
 Kind = Literal["unlearners", "datasets", "architectures", "metrics"]
 KINDS: tuple[Kind, ...] = ("unlearners", "datasets", "architectures", "metrics")
@@ -31,14 +32,14 @@ class Plugin:
         name: The name that manifests use.
         target: `module:attribute`.
         distribution: The installed distribution that declares it.
-        version: That distribution's version.
+        distribution_version: That distribution's version.
     """
 
     kind: Kind
     name: str
     target: str
     distribution: str
-    version: str
+    distribution_version: str
 
     @property
     def module(self) -> str:
@@ -46,9 +47,24 @@ class Plugin:
         return self.target.partition(":")[0]
 
     @property
-    def source(self) -> str:
-        """Hash of the plugin's source and all it imports from its own package."""
-        return source_hash(self.module)
+    def attribute(self) -> str:
+        """Its name in the module."""
+        return self.target.partition(":")[2]
+
+    @property
+    def version(self) -> int:
+        """The version of its results that it declares, 1 if it declares none.
+
+        Raises:
+            PluginError: If only an import can tell and it cannot be imported.
+        """
+        declared = declared_version(self.module, self.attribute)
+        return declared if declared is not None else int(getattr(self.load(), VERSION, 1))
+
+    @property
+    def digest(self) -> str:
+        """Digest of the syntax of its source and of all that this uses of its own package."""
+        return source_digest((self.module, self.attribute))
 
     def load(self) -> Any:
         """Import the plugin and return its object.
@@ -56,15 +72,14 @@ class Plugin:
         Raises:
             PluginError: If it cannot be imported or the attribute is missing.
         """
-        attribute = self.target.partition(":")[2]
         try:
             found: Any = import_module(self.module)
-            for part in attribute.split("."):
+            for part in self.attribute.split("."):
                 found = getattr(found, part)
         # A plugin's module is foreign code and may raise anything when it is imported.
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"{SINGULAR[self.kind]} {self.name!r} of {self.distribution} {self.version} cannot be "
+                f"{SINGULAR[self.kind]} {self.name!r} of {self.distribution} {self.distribution_version} cannot be "
                 f"loaded from {self.target}: {type(error).__name__}: {error}"
             ) from error
         return found
@@ -103,7 +118,7 @@ def find(kind: Kind, name: str) -> Plugin:
     if not plugins:
         raise PluginError(f"no {SINGULAR[kind]} {name!r} is installed{did_you_mean(name, names(kind))}")
     if len(plugins) > 1:
-        claims = " and ".join(sorted(f"{plugin.distribution} {plugin.version}" for plugin in plugins))
+        claims = " and ".join(sorted(f"{plugin.distribution} {plugin.distribution_version}" for plugin in plugins))
         raise PluginError(
             f"{SINGULAR[kind]} {name!r} is claimed by {claims}\n  Uninstall one of them, or rename its entry point"
         )

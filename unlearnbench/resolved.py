@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from unlearnbench.dataset import Dataset, DatasetInfo
-from unlearnbench.manifest import Manifest
+from unlearnbench.manifest import Manifest, recipe_identity
 from unlearnbench.naming import content_id
 from unlearnbench.weights import Weights
 
@@ -16,21 +16,28 @@ Role = Literal["reference", "unlearner"]
 
 @dataclass(frozen=True)
 class Component:
-    """A plugin as it is used: everything about it that determines a result.
+    """A plugin as it is used.
 
     Attributes:
         name: The plugin's name.
         options: All its options, as JSON values.
+        version: The version of its results that it declares.
         distribution: Who ships it.
-        version: That distribution's version.
-        source: Hash of its source.
+        distribution_version: That distribution's version; provenance, which decides nothing.
+        digest: Digest of the syntax of its source; provenance too.
     """
 
     name: str
     options: dict[str, Any]
+    version: int
     distribution: str
-    version: str
-    source: str
+    distribution_version: str
+    digest: str
+
+    @property
+    def identity(self) -> list[Any]:
+        """All of it that determines a result, as JSON values."""
+        return [self.distribution, self.name, self.options, self.version]
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,10 @@ class Problem:
     def id(self) -> str:
         """Names the problem everywhere: results of one id can be compared."""
         return content_id(
-            [self.dataset.name, self.dataset.options, self.info.revision],
-            [self.architecture.name, self.architecture.options],
+            [self.dataset.identity, self.info.revision],
+            self.architecture.identity,
             [weights and weights.identity for weights in (self.weights, self.start)],
-            self.recipe,
+            recipe_identity(self.recipe),
             self.forget_classes,
             self.limited_counts,
         )

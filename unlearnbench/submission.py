@@ -109,12 +109,11 @@ def _write_manifests(entries: Sequence[Entry], folder: Path) -> list[str]:
 
 def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]) -> Submission:
     records = {f"records/{entry.place}": entry.record for entry in entries}
+    unlearners = [record.method for record in records.values() if record.method.role == "unlearner"]
     methods = {
-        record.method.label: f"{record.method.name} of {record.method.distribution} {record.method.version}"
-        for record in records.values()
-        if record.method.role == "unlearner"
+        found.label: f"{found.name} of {found.distribution} {found.distribution_version}" for found in unlearners
     }
-    installs = sorted({f"{r.method.distribution}=={r.method.version}" for r in records.values()})
+    installs = sorted({f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()})
     environments = {json.dumps(record.environment, sort_keys=True): record.environment for record in records.values()}
     return Submission(
         methods=methods,

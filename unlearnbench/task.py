@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.pipeline import Batches
-from unlearnbench.source import source_hash
 from unlearnbench.split import derived_seed
 from unlearnbench.training import autocast, resolve_precision
 
@@ -28,9 +27,8 @@ class Keeper(Protocol):
         name: str,
         settings: dict[str, Any],
         compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
-        source: str,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what `compute` returns, or did in an earlier call with the same name, settings and source hash.
+        """Return what `compute` returns, or did in an earlier call of the same method with the same name and settings.
 
         The facts get an `id` that names them among the kept results.
         """
@@ -241,7 +239,7 @@ class UnlearningTask:
             return counted()
         before = self._reads.clone()
         started = monotonic()
-        tensors, facts = self._keep(name, settings, counted, source_hash(compute.__module__))
+        tensors, facts = self._keep(name, settings, counted)
         self.details.setdefault("kept", {})[name] = facts["id"]
         self.shared_seconds += max(0.0, facts["seconds"] - (monotonic() - started))
         reads = facts["image_reads"]

@@ -22,7 +22,7 @@ from unlearnbench.inference import in_batches
 from unlearnbench.loading import LoadedData
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.networks import classifier, output_classes
-from unlearnbench.options import call_arguments, check_options, check_positional, schema
+from unlearnbench.options import call_arguments, check_options, check_positional, positional_arguments, schema
 from unlearnbench.pipeline import Batches
 from unlearnbench.randomness import own_random_state
 from unlearnbench.split import limited_count
@@ -206,7 +206,7 @@ def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) ->
 def _signature_fault(function: Unlearner) -> str:
     try:
         schema(function)
-        check_positional(function)
+        check_positional(positional_arguments(function))
     except (PluginError, TypeError, NameError, ValueError) as error:
         return str(error)
     return ""

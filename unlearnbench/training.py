@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnbench.checkpoints import load_weights
+from unlearnbench.environment import Precision, cpu_precision
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.manifest import TrainingRecipe
 from unlearnbench.networks import build_network
@@ -116,16 +117,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return "bfloat16" or "float32" for a recipe's precision on a device."""
+def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """Return what a recipe's precision, `auto` among them, stands for on a device."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    if device.type == "cpu":
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
-    return "float32"
+    return cpu_precision() if device.type == "cpu" else "float32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from unlearnbench.components import HEADLINE
 from unlearnbench.declaration import RANGES, Range, Search
 from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.executor import device_precision
 from unlearnbench.held_out import without_test_images
 from unlearnbench.manifest import read_manifest
 from unlearnbench.manifest_text import toml_value
 from unlearnbench.options import resolve_options
-from unlearnbench.plan import make_plan
+from unlearnbench.precision import plan_for
 from unlearnbench.quiet_run import run_quietly
 from unlearnbench.ranking import CANE_GATE, Row, rows_by_problem
 from unlearnbench.record import Record
@@ -213,7 +214,9 @@ def _run(problem: Resolved, method: Method, options: dict[str, Any], number: int
     label = f"{method.label} {number}"
     references = tuple(reference for reference in problem.methods if reference.role == "reference")
     tried = replace(method, options=values, label=label)
-    records = run_quietly(make_plan(replace(problem, methods=(*references, tried))), budget.output, budget.device)
+    trial = replace(problem, methods=(*references, tried))
+    plan = plan_for(trial, budget.output, device_precision(budget.device))
+    records = run_quietly(plan, budget.output, budget.device)
     return score(records, label)
 
 

@@ -54,7 +54,7 @@ def _provenance(line: Line) -> list[tuple[str, str]]:
     texts = ("; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries))
     method = line.row.method
     facts = [
-        ("method", f"{method.name}, of {method.distribution} {method.version}, source {method.source}"),
+        ("method", f"{method.name}, version {method.version}, of {method.distribution} {method.distribution_version}"),
         ("computed on", computed_on(records)),
         ("commit", ", ".join(commits)),
         ("libraries", " / ".join(text for text in texts if text)),
