@@ -11,9 +11,11 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-from helpers import ERWP, FOLNRC, WD, cli, manifest_text, write_manifest
+from support.commands import cli
+from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
 
-from unlearnbench import data_card, identity, options, registry, signature, syntax
+from unlearnbench.registry import entry_points, identity, options, signature, syntax
+from unlearnbench.unlearners import data_card
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,7 +57,7 @@ def search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     folder = tmp_path / "site"
     folder.mkdir()
     caches = (
-        registry._found,
+        entry_points._found,
         syntax.module_file,
         syntax.source_module,
         identity.source_digest,

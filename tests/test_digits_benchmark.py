@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from support.paths import REPOSITORY
 
-from unlearnbench.cli import app
-from unlearnbench.ranking import Row, rows_by_problem
-from unlearnbench.record_set import load_records
+from unlearnbench.frontends.cli import app
+from unlearnbench.results.load import load_records
+from unlearnbench.results.ranking import Row, rows_by_problem
 from unlearnbench.store import file_hash
 
-MANIFEST = Path(__file__).parent.parent / "manifests" / "digits.toml"
+MANIFEST = REPOSITORY / "manifests" / "digits.toml"
 
 FAE, FPAE, CANE = "forget_accuracy", "forget_prototype_accuracy", "retain_accuracy"
 

@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.paths import REPOSITORY
 from torch import nn
 
-from unlearnbench.cli import app
-from unlearnbench.plan import make_plan
-from unlearnbench.ranking import rows_by_problem
-from unlearnbench.record_set import load_records
-from unlearnbench.resolve import resolve
-from unlearnbench.table import cells
-from unlearnbench.task import UnlearningTask
-from unlearnbench.testing import check_unlearner
+from unlearnbench.experiment.plan import make_plan
+from unlearnbench.experiment.resolve import resolve
+from unlearnbench.frontends.cli import app
+from unlearnbench.results.load import load_records
+from unlearnbench.results.ranking import rows_by_problem
+from unlearnbench.results.tables import cells
+from unlearnbench.unlearners.contract import check_unlearner
+from unlearnbench.unlearners.task import UnlearningTask
 
-ROOT = Path(__file__).parent.parent
+ROOT = REPOSITORY
 README = (ROOT / "README.md").read_text()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import python, start
+from support.commands import python, start
 
 from unlearnbench.errors import StoreError
 from unlearnbench.store import CHECKPOINT, ENTRY, Store, write_json

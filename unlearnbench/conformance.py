@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unlearnbench.naming import did_you_mean
-from unlearnbench.registry import find, names
-from unlearnbench.testing import check_unlearner
+from unlearnbench.errors import did_you_mean
+from unlearnbench.registry.entry_points import find, names
+from unlearnbench.unlearners.contract import check_unlearner
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

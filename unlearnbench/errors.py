@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from unlearnbench.terms import SHORT
 
 
 class UnlearnBenchError(Exception):
@@ -95,3 +98,27 @@ def _lists_once(messages: Iterable[str]) -> Iterator[str]:
             message = f"{message[: found.start()]}{question}{message[found.end() :]}"
         shown |= {found[2]} if found else set()
         yield message
+
+
+# The names of ImageNet's classes would fill the screen.
+SHOWN_NAMES = 40
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a line that names the nearest valid name, if there is one, and the valid names."""
+    valid = sorted(names)
+    nearest = _nearest(name.casefold(), valid)
+    question = f"Did you mean {nearest!r}? " if nearest else ""
+    shown = ", ".join(valid[:SHOWN_NAMES]) if valid else "none"
+    rest = f", ... ({len(valid)} in all)" if len(valid) > SHOWN_NAMES else ""
+    return f"\n  {question}Valid: {shown}{rest}"
+
+
+def _nearest(name: str, valid: list[str]) -> str | None:
+    """Return the valid name that a casefolded one is most like, in whatever case it stands."""
+    meant = {short.casefold(): metric for short, metric in SHORT.items()}.get(name)
+    if meant in valid:
+        return meant
+    folded = {known.casefold(): known for known in reversed(valid)}
+    found = difflib.get_close_matches(name, folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None

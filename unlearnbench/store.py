@@ -162,3 +162,9 @@ class Store:
 def _stamp(file: Path) -> dict[str, Any]:
     found = file.stat()
     return {"sha256": file_hash(file), "size": found.st_size, "modified": found.st_mtime_ns}
+
+
+def content_id(*parts: Any) -> str:
+    """Return 16 hexadecimal digits that depend on every JSON value in `parts` and on nothing else."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from rich.table import Table
 from tests.benchmarks import evaluation_speed, input_speed, relevance_speed, training_speed
 from tests.benchmarks.problem import device
 from tests.benchmarks.ratio import REPEATS, Ratio
-from unlearnbench.environment import processor_name
+from unlearnbench.machine import processor_name
 
 BENCHMARKS: dict[str, Callable[[], Ratio]] = {
     "bare": training_speed.bare,

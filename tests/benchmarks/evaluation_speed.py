@@ -10,10 +10,9 @@ import torch
 
 from tests.benchmarks.problem import data, device, network, wait
 from tests.benchmarks.ratio import Ratio, measure
-from unlearnbench.environment import peak_memory, reset_peak_memory
-from unlearnbench.extraction import write_features
-from unlearnbench.inference import inference_batch
-from unlearnbench.pipeline import Augmentation, Batches
+from unlearnbench.machine import peak_memory, reset_peak_memory
+from unlearnbench.metrics.feature_writer import write_features
+from unlearnbench.models.batches import Augmentation, Batches, inference_batch
 
 IMAGES = 10_000
 ATTRIBUTES = {

@@ -8,11 +8,11 @@ import sys
 import torch
 from torch import nn
 
-from unlearnbench.dataset import open_dataset
+from unlearnbench.datasets.dataset import open_dataset
 from unlearnbench.errors import DatasetError
-from unlearnbench.loading import LoadedData
-from unlearnbench.manifest import TrainingRecipe
-from unlearnbench.training import Network
+from unlearnbench.models.build import Network
+from unlearnbench.models.device_data import LoadedData
+from unlearnbench.models.recipe import TrainingRecipe
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=64, learning_rate=0.1, padding=4, horizontal_flip=True, weight_decay=1e-4)
 NETWORK = Network("resnet20", {}, 100, (3, 32, 32))

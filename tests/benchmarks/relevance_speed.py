@@ -10,10 +10,10 @@ from torch import nn
 
 from tests.benchmarks.problem import RECIPE, data, network
 from tests.benchmarks.ratio import Ratio, measure
-from unlearnbench.task import UnlearningTask
-from unlearnbench.training import ReferenceTraining
-from unlearnbench.unlearners.looks import LiteralLooks, Looks, QuickLooks
-from unlearnbench.unlearners.relevance import RelevanceOptions, search
+from unlearnbench.models.training import ReferenceTraining
+from unlearnbench.unlearners.builtin.relevance import RelevanceOptions, search
+from unlearnbench.unlearners.builtin.relevance_search import LiteralLooks, Looks, QuickLooks
+from unlearnbench.unlearners.task import UnlearningTask
 
 FORGET = tuple(range(80, 100))
 

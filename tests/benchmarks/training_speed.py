@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from tests.benchmarks.problem import RECIPE, data, device, network, wait
 from tests.benchmarks.ratio import Ratio, measure
-from unlearnbench.training import ReferenceTraining, autocast, recipe_optimizer, resolve_precision
+from unlearnbench.models.training import ReferenceTraining, autocast, recipe_optimizer, resolve_precision
 
 IMAGES = 64 * 60
 

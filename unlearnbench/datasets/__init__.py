@@ -1,1 +1,1 @@
-"""Data sets as readers of numpy arrays."""
+"""Data sets: reading, splitting, storing, adding and fetching them."""

@@ -1,1 +1,1 @@
-"""Numbers computed from stored features."""
+"""The feature file and every number that is computed from it."""

@@ -1,1 +1,1 @@
-"""The unlearners of the paper."""
+"""Unlearning: the task that a method is given, and the contract that it keeps."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
-from unlearnbench.declaration import Range, declare
-from unlearnbench.task import UnlearningTask
+from unlearnbench.registry.declare import Range, declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 
 # What the defaults do not show on the conformance check's small problem, the check options do. The ranges are what

@@ -4,9 +4,9 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from unlearnbench.manifest import TrainingRecipe
-from unlearnbench.pipeline import Augmentation, Batches
-from unlearnbench.task import UnlearningTask
+from unlearnbench.models.batches import Augmentation, Batches
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.unlearners.task import UnlearningTask
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 

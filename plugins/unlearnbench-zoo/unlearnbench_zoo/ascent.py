@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.declaration import Range, declare
-from unlearnbench.task import UnlearningTask
+from unlearnbench.registry.declare import Range, declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Momentum, Positive, endless, forward
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from unlearnbench.declaration import Range, declare
-from unlearnbench.task import UnlearningTask
+from unlearnbench.registry.declare import Range, declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Positive, Share, divergence, forward
 

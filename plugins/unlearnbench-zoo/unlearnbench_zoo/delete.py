@@ -6,8 +6,8 @@ import copy
 
 import torch
 from torch import nn
-from unlearnbench.declaration import declare
-from unlearnbench.task import UnlearningTask
+from unlearnbench.registry.declare import declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Momentum, Positive, divergence, forward
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.declaration import Range, Search
-from unlearnbench.task import Kind, UnlearningTask
-from unlearnbench.training import check_finite
+from unlearnbench.models.training import check_finite
+from unlearnbench.registry.declare import Range, Search
+from unlearnbench.unlearners.task import Kind, UnlearningTask
 
 Epochs = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]

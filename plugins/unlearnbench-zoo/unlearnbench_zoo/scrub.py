@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.declaration import Range, declare
-from unlearnbench.task import UnlearningTask
-from unlearnbench.training import set_learning_rate
+from unlearnbench.models.training import set_learning_rate
+from unlearnbench.registry.declare import Range, declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, divergence, forward
 

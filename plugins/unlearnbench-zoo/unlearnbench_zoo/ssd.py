@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from unlearnbench.declaration import Range, declare
-from unlearnbench.task import UnlearningTask
+from unlearnbench.registry.declare import Range, declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import Positive
 

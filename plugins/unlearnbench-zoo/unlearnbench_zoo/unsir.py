@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unlearnbench.declaration import Range, declare
-from unlearnbench.task import UnlearningTask
+from unlearnbench.registry.declare import Range, declare
+from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
 

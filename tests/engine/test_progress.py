@@ -1,0 +1,77 @@
+"""What a run with several workers shows."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from unlearnbench.engine import progress
+from unlearnbench.engine.progress import Display
+
+
+def test_a_plain_line_names_what_every_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    text = io.StringIO()
+    with Display(Console(file=text), cells=4, passes=1000, lanes=3) as display:
+        first, second, _ = display.lanes
+        with first.stage("training original model, seed 0", 400), second.stage("wd, seed 1", None):
+            second.advance(7)
+            first.advance(100)
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "training original model, seed 0: 0 %; wd, seed 1: 7 images, too early to say how long in all"
+    assert re.fullmatch(
+        r"training original model, seed 0: 25 %; wd, seed 1: 7 images, about \d+:\d\d left in all", lines[1]
+    )
+
+
+def test_nothing_is_said_soon_after_something_was_said() -> None:
+    text = io.StringIO()
+    with Display(Console(file=text), cells=2, passes=100) as display:
+        display.cell_done("wd, seed 0: done")
+        with display.lanes[0].stage("wd, seed 1", 100):
+            display.lanes[0].advance(100)
+    assert text.getvalue() == "[1/2] wd, seed 0: done\n"
+
+
+def test_the_bar_of_a_worker_keeps_its_place() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120, color_system=None)
+    display = Display(console, cells=4, passes=1000, lanes=2)
+    first, second = display.lanes
+    first.begin("training original model", 400)
+    second.begin("training retrained model", 400)
+    first.advance(400)
+    first.end()
+    first.begin("features of original", 100)
+    console.print(display.bars.get_renderable())
+    assert re.findall(r"^(all cells|\w+ \w+ \w+)", shown.getvalue(), re.M) == [
+        "all cells",
+        "features of original",
+        "training retrained model",
+    ]
+
+
+def test_a_stage_cut_short_counts_as_done_and_only_once() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    display = Display(console, cells=1, passes=400)
+    lane = display.lanes[0]
+    lane.begin("training", 400)
+    lane.advance(100)
+    lane.end()
+    lane.end()
+    assert [task.completed for task in display.bars.tasks] == [400]
+
+
+def test_a_stage_that_reads_more_than_was_expected_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    text = io.StringIO()
+    with Display(Console(file=text), cells=2, passes=1000) as display, display.lanes[0].stage("erwp, seed 0", 100):
+        display.lanes[0].advance(100)
+        display.lanes[0].advance(1500)
+    first, second, *_ = text.getvalue().splitlines()
+    assert re.fullmatch(r"erwp, seed 0: 100 %, about \d+:\d\d left in all", first)
+    assert re.fullmatch(r"erwp, seed 0: 1,600 images, 100 expected, at least \d+:\d\d left in all", second)

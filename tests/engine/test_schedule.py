@@ -1,0 +1,86 @@
+"""Which cells of a plan run at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
+
+from unlearnbench.engine.pool import Schedule, Task
+from unlearnbench.experiment.plan import Plan, make_plan
+from unlearnbench.experiment.resolve import resolve
+
+SECOND_ERWP = ERWP.replace('name = "erwp"', 'name = "erwp"\nlabel = "erwp-longer"').replace("epochs = 2", "epochs = 3")
+
+
+def plan_of(folder: Path, *unlearners: str, head: str = "seeds = [0]", problem: str | None = None) -> Plan:
+    text = manifest_text(*unlearners, head=head, **({"problem": problem} if problem else {}))
+    return make_plan(resolve(write_manifest(folder, text)))
+
+
+def take_all(schedule: Schedule) -> list[Task]:
+    taken = []
+    while task := schedule.take():
+        taken.append(task)
+    return taken
+
+
+def names(tasks: list[Task]) -> list[str]:
+    return [
+        f"{'' if task.makes_record else 'make '}{task.cell.method.label} {task.cell.seed}"
+        for task in sorted(tasks, key=lambda task: task.cell.seed)
+    ]
+
+
+def test_reference_models_of_all_seeds_can_be_made_at_once(tmp_path: Path) -> None:
+    schedule = Schedule(plan_of(tmp_path, head="seeds = [0, 1]").cells, ())
+    assert names(take_all(schedule)) == ["make original 0", "make fdr 0", "make original 1", "make fdr 1"]
+    assert not schedule.over
+
+
+def test_what_reads_both_references_waits_for_both_of_its_seed(tmp_path: Path) -> None:
+    schedule = Schedule(plan_of(tmp_path, WD, FOLNRC, head="seeds = [0, 1]").cells, ())
+    original, retrained, other, _ = take_all(schedule)
+    schedule.end(original, recorded=False)
+    assert take_all(schedule) == []
+    schedule.end(other, recorded=False)
+    assert take_all(schedule) == []
+    schedule.end(retrained, recorded=False)
+    assert sorted(names(take_all(schedule))) == ["fdr 0", "folnrc 0", "original 0", "wd 0"]
+
+
+def test_a_reference_that_failed_holds_nobody_up(tmp_path: Path) -> None:
+    schedule = Schedule(plan_of(tmp_path).cells, ())
+    original, retrained = take_all(schedule)
+    schedule.end(original, recorded=True)
+    schedule.end(retrained, recorded=False)
+    tasks = take_all(schedule)
+    assert names(tasks) == ["fdr 0", "wd 0"]
+    for task in tasks:
+        schedule.end(task, recorded=True)
+    assert schedule.over
+
+
+def test_finished_cells_are_neither_handed_out_nor_waited_for(tmp_path: Path) -> None:
+    cells = plan_of(tmp_path, WD, FOLNRC).cells
+    schedule = Schedule(cells, {cell.id for cell in cells if cell.method.label != "folnrc"})
+    assert names(take_all(schedule)) == ["folnrc 0"]
+    assert Schedule(cells, {cell.id for cell in cells}).over
+
+
+def test_a_model_that_two_problems_share_is_made_once(tmp_path: Path) -> None:
+    problem = "[problem]\nlimited_share = 0.1\nmatrix.forget_last = [1, 2]"
+    schedule = Schedule(plan_of(tmp_path, problem=problem).cells, ())
+    first, *others = take_all(schedule)
+    assert names([first, *others]) == ["make original 0", "make fdr 0", "make fdr 0"]
+    schedule.end(first, recorded=False)
+    (second,) = take_all(schedule)
+    assert second.cell.model_id == first.cell.model_id
+    assert second.cell.problem.id != first.cell.problem.id
+
+
+def test_methods_that_may_share_a_search_run_one_after_another_where_others_can_run(tmp_path: Path) -> None:
+    schedule = Schedule(plan_of(tmp_path, ERWP, SECOND_ERWP, WD).cells, ())
+    for task in take_all(schedule):
+        schedule.end(task, recorded=True)
+    assert names(take_all(schedule)) == ["erwp 0", "wd 0", "erwp-longer 0"]

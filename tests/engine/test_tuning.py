@@ -1,0 +1,173 @@
+"""Equal budgets: the same number of trials for every method, on seeds and images that the final run does not judge."""
+
+import importlib.util
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.commands import cli
+from support.manifests import FOLNRC, WD, manifest_text, write_manifest
+from support.records import make_record, record_files
+
+from unlearnbench.datasets.dataset import Dataset, open_dataset
+from unlearnbench.datasets.held_out import without_test_images
+from unlearnbench.engine.tuning import FAILED, score, suggested
+from unlearnbench.registry.declare import RANGES, Range
+from unlearnbench.registry.entry_points import find, names
+from unlearnbench.registry.options import schema
+from unlearnbench.results.record import read_record
+
+# What folmrcsc lets tune search.
+DECLARED = getattr(find("unlearners", "folmrcsc").load(), RANGES)
+
+needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
+
+
+def records(method: tuple[float, float, float], **more: Any) -> list[Any]:
+    return [
+        make_record("original", 0, metrics=(0.95, 0.9, 0.98)),
+        make_record("fdr", 0, metrics=(0.0, 0.4, 0.99)),
+        make_record("mine", 0, metrics=None if more else method, **more),
+    ]
+
+
+def test_the_score_follows_the_ranking_rule() -> None:
+    assert score(records((0.1, 0.5, 0.97)), "mine") == pytest.approx(0.1 + 0.1 / 1000)
+    assert score(records((0.1, 0.3, 0.96)), "mine") == pytest.approx(0.1 + 0.1 / 1000)
+    assert score(records((0.0, 0.4, 0.9)), "mine") == pytest.approx(2.08)
+    assert score(records((0.0, 0.4, 0.9), status="failed", reason="diverged"), "mine") == FAILED
+
+
+def test_the_held_out_images_are_training_images_and_the_test_part_is_never_read() -> None:
+    digits = open_dataset("digits")
+
+    def never() -> Any:
+        raise AssertionError("the test part was read")
+
+    moved = without_test_images(Dataset(digits.info, digits.train, never), 5)
+    train, test, whole = moved.train(), moved.test(), digits.train()
+    assert sorted([*train.ids, *test.ids]) == sorted(whole.ids)
+    assert tuple(np.bincount(train.labels)) == moved.info.train_counts
+    assert tuple(np.bincount(test.labels)) == moved.info.test_counts == tuple(n // 5 for n in digits.info.train_counts)
+    assert moved.info.revision != digits.info.revision
+    chosen = np.flatnonzero(whole.ids == test.ids[3])
+    assert np.array_equal(test.images.read(np.array([3])), whole.images.read(chosen))
+    assert len(test.images) == len(test.labels)
+    assert test.images.shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("name", names("unlearners"))
+def test_ranges_fit_the_options(name: str) -> None:
+    function = find("unlearners", name).load()
+    options = {option.name: option for option in schema(function)}
+    for key, search in getattr(function, RANGES, {}).items():
+        values = (search.lowest, search.highest) if isinstance(search, Range) else search
+        for value in values:
+            options[key].check(value)
+
+
+class FirstValues:
+    """A trial that suggests the lower end, or the first choice."""
+
+    def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any:
+        return choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
+        return low
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        return low * 1.23456
+
+
+def test_a_trial_gets_a_value_of_each_range() -> None:
+    ranges = {"epochs": Range(2, 8), "rate": Range(1e-3, 1.0, log=True), "mode": ("a", "b")}
+    found = suggested(FirstValues(), ranges)
+    assert found == {"epochs": 2, "rate": 0.001235, "mode": "a"}
+
+
+@needs_optuna
+def test_every_method_gets_the_same_number_of_trials_and_the_record_says_so(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path, manifest_text(WD, FOLNRC, '[[unlearners]]\nname = "folmrcsc"', head="seeds = [1000]")
+    )
+    done = cli("tune", path, "--trials", "2", "--seeds", "1", "-o", tmp_path / "runs", "--device", "cpu")
+    assert done.code == 0, done.err
+    tuned = tmp_path / "small-tuned.toml"
+    assert done.out == f"{tuned}\n"
+    meaning, *lines = done.err.splitlines()
+    assert meaning.endswith("lower is better")
+    assert [line.partition(": score")[0] for line in lines if not line.endswith("is the best")] == [
+        "wd: declares no ranges; its options stay",
+        "folnrc: trial 1 of 2",
+        "folnrc: trial 2 of 2",
+        "folmrcsc: trial 1 of 2",
+        "folmrcsc: trial 2 of 2",
+    ]
+    scores = [float(line.partition(": score ")[2].split()[0]) for line in lines[1:3]]
+    assert f"folnrc: trial {1 + scores.index(min(scores))} is the best" in lines
+    budget = {"trials": 2, "seeds": [1001], "held_out_share": 0.2, "not_searched": ["wd"]}
+    assert tomllib.loads(tuned.read_text())["tuning"] == budget
+    tried = [read_record(file) for file in record_files(tmp_path / "runs" / "trials").values()]
+    assert {record.seed for record in tried} == {1001}
+    assert cli("table", tmp_path / "runs").code != 0, "trials are no results"
+    assert {record.problem.test_images for record in tried} == {267}
+    assert cli("run", tuned, "-o", tmp_path / "runs", "--only", "wd", "--device", "cpu").code == 0
+    record = read_record(record_files(tmp_path / "runs")["wd/seed-1000.json"])
+    assert record.manifest["tuning"] == budget
+
+
+@needs_optuna
+def test_what_an_entry_keeps_is_not_searched(tmp_path: Path) -> None:
+    kept = f'[[unlearners]]\nname = "folmrcsc"\nlabel = "all kept"\nkeep = {list(DECLARED)}\noptions = {{ epochs = 1 }}'
+    once = '[[unlearners]]\nname = "folmrcsc"\nkeep = ["epochs"]\noptions = { epochs = 1 }'
+    path = write_manifest(tmp_path, manifest_text(kept, once))
+    done = cli("tune", path, "--trials", "3", "--seeds", "1", "-o", tmp_path / "runs", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[1].startswith("all kept: keeps all that could be searched; its options stay")
+    tuned = tomllib.loads((tmp_path / "small-tuned.toml").read_text())
+    assert tuned["tuning"]["not_searched"] == ["all kept"]
+    assert [entry["keep"] for entry in tuned["unlearners"]] == [list(DECLARED), ["epochs"]]
+    tried = [read_record(file) for file in record_files(tmp_path / "runs" / "trials").values()]
+    options = [record.method.options for record in tried if record.method.name == "folmrcsc"]
+    assert {option["epochs"] for option in options} == {1}
+    assert len({option["learning_rate"] for option in options}) == 3
+
+
+def test_an_option_to_keep_must_be_one(tmp_path: Path) -> None:
+    done = cli("validate", write_manifest(tmp_path, manifest_text('[[unlearners]]\nname = "wd"\nkeep = ["alfa"]')))
+    assert done.code == 1
+    assert "unlearners.0.keep: wd has no option 'alfa'\n  Valid: " in done.err
+
+
+@pytest.mark.parametrize("target", ["small.toml", "nowhere/tuned.toml"])
+def test_where_the_tuned_manifest_cannot_go_is_said_before_the_first_trial(tmp_path: Path, target: str) -> None:
+    path = write_manifest(tmp_path, manifest_text())
+    before = path.read_bytes()
+    done = cli("tune", path, "--to", tmp_path / target, "-o", tmp_path / "runs")
+    assert done.code == 2
+    assert f"{tmp_path / target}: " in done.err
+    assert (path.read_bytes(), (tmp_path / "runs").exists()) == (before, False)
+
+
+@needs_optuna
+def test_a_matrix_is_not_searched(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, manifest_text('[[unlearners]]\nname = "folnrc"\nmatrix = { epochs = [1, 2] }'))
+    done = cli("tune", path)
+    assert done.code == 2
+    assert done.err == f"{path}: folnrc has a matrix; tune searches one setting for each entry\n"
+
+
+def test_without_optuna_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    done = cli("tune", write_manifest(tmp_path, manifest_text()))
+    assert (done.code, done.err) == (2, "tune needs optuna\n  pip install 'unlearnbench[tune]'\n")
+
+
+def test_a_seed_of_the_search_is_no_seed_of_the_manifest(tmp_path: Path) -> None:
+    text = f"{manifest_text()}[tuning]\ntrials = 3\nseeds = [5, 0]\nheld_out_share = 0.2\n"
+    path = write_manifest(tmp_path, text)
+    done = cli("validate", path)
+    assert done.err == f"{path}:20: tuning.seeds: 0 is a seed of the manifest; options are searched on other seeds\n"

@@ -1,0 +1,275 @@
+"""The form of a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from support.manifests import DATASET, PROBLEM, TRAINING, WD, manifest_text, write_manifest
+
+from unlearnbench.errors import InvalidFileError, ManifestError
+from unlearnbench.experiment.manifest import Manifest
+from unlearnbench.experiment.reader import read_manifest
+
+TRAINING_KEYS = (
+    "batch_size, crop, epochs, factor, horizontal_flip, learning_rate, mean, milestones, momentum, padding, precision, "
+    "schedule, std, weight_decay"
+)
+NO_MILESTONES = 'missing; schedule = "steps" lowers the rate after these epochs (schedule = "constant" keeps it)'
+NAME_RULE = "is not a name: a letter or digit, then letters, digits and"
+
+
+def read(folder: Path, text: str) -> Manifest:
+    return read_manifest(write_manifest(folder, text, "m.toml")).manifest()
+
+
+def faults(folder: Path, text: str) -> str:
+    """Return the whole message about a faulty manifest, its folder left out."""
+    with pytest.raises(ManifestError) as caught:
+        read(folder, text)
+    assert caught.value.exit_code == 1
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_what_a_manifest_leaves_out_has_its_default(tmp_path: Path) -> None:
+    manifest = read(tmp_path, manifest_text())
+    assert manifest.name == "m"
+    assert manifest.description == ""
+    assert manifest.training.milestones == ()
+    assert (manifest.training.momentum, manifest.training.weight_decay, manifest.training.factor) == (0.9, 0.0, 0.1)
+    assert (manifest.training.crop, manifest.training.horizontal_flip) == (None, False)
+    assert manifest.training.precision == "auto"
+    assert manifest.metrics == ()
+    assert manifest.unlearners[0].label is None
+
+
+def test_arrays_and_whole_numbers_fit_tuples_and_fractions(tmp_path: Path) -> None:
+    training = TRAINING.replace("0.1", "1").replace("one_cycle", "steps") + "\nmilestones = [1, 2]"
+    manifest = read(tmp_path, manifest_text(head="seeds = [3, 1]", training=training))
+    assert manifest.seeds == (3, 1)
+    assert manifest.training.milestones == (1, 2)
+    assert manifest.training.learning_rate == 1.0
+
+
+def test_a_manifest_cannot_be_changed(tmp_path: Path) -> None:
+    manifest = read(tmp_path, manifest_text())
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.training.epochs = 5
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("seeds = [0", "m.toml:2: not valid TOML at column 1: unclosed array"),
+        ("seeds = \n", "m.toml:1: not valid TOML at column 9: invalid value\n  A value is missing there"),
+        (
+            "name = digits  # ours\nseeds = [0]",
+            'm.toml:1: not valid TOML at column 8: invalid value\n  Text stands in quotes: "digits"',
+        ),
+        (
+            "seeds = [0]\nname = C:\\data",
+            "m.toml:2: not valid TOML at column 8: invalid value\n  Text stands in quotes: 'C:\\data'",
+        ),
+        ("seeds = True", "m.toml:1: not valid TOML at column 9: invalid value\n  Write true"),
+        ("seeds = .5", "m.toml:1: not valid TOML at column 9: invalid value"),
+        (
+            "seeds = [0]  # the first\nseeds = [1]",
+            "m.toml:2: not valid TOML at column 12: cannot overwrite a value\n"
+            "  seeds stands in line 1 already; keep one",
+        ),
+        (
+            "[tuning]\ntrials = 3\n[tuning]",
+            "m.toml:3: not valid TOML at column 8: cannot declare ('tuning',) twice\n"
+            "  [tuning] stands in line 1 already; keep one",
+        ),
+        (
+            '[unlearners]\nname = "wd"\n[unlearners]\nname = "folnrc"',
+            "m.toml:3: not valid TOML at column 12: cannot declare ('unlearners',) twice\n"
+            "  Each entry begins with [[unlearners]]",
+        ),
+        (
+            'device = "cuda"\nseeds = [0]',
+            "m.toml:1: device: stands on the command line\n  unlearnbench run MANIFEST --device ...",
+        ),
+        (
+            "seeds = [0]\ndescripton = 1",
+            "m.toml:2: descripton: unknown key\n  Did you mean 'description'? Valid: architecture, dataset, "
+            "description, evaluate_every, expect, feature_dtype, metrics, name, problem, requires, seeds, training, "
+            "tuning, unlearners",
+        ),
+        ("", "m.toml:1: seeds: missing"),
+        ("seeds = []", "m.toml:1: seeds: [] is empty; it needs at least one value"),
+        ("seeds = 3", "m.toml:1: seeds: 3 is not an array\n  Write seeds = [3]"),
+        ('seeds = ["a"]', 'm.toml:1: seeds.0: "a" is not a whole number'),
+        ("seeds = [0.5]", "m.toml:1: seeds.0: 0.5 is not a whole number"),
+        ("seeds = [true]", "m.toml:1: seeds.0: true is not a whole number"),
+        ("seeds = [0, -1]", "m.toml:1: seeds.1: -1 should be greater than or equal to 0"),
+        (
+            "seeds = [9223372036854775808]",
+            "m.toml:1: seeds.0: 9223372036854775808 should be less than 9223372036854775808",
+        ),
+        ("seeds = [1, 0, 1]", "m.toml:1: seeds: 1 stands there 2 times; every seed is run once"),
+        ('seeds = [0]\nname = "a/b"', f"m.toml:2: name: \"a/b\" {NAME_RULE} '._-' are allowed"),
+        ("seeds = [0]\ndescription = 3", "m.toml:2: description: 3 is not a string"),
+    ],
+)
+def test_a_fault_at_the_top_is_named(tmp_path: Path, head: str, message: str) -> None:
+    assert faults(tmp_path, manifest_text(head=head)) == message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (DATASET, 'dataset = "digits"', 'm.toml:2: dataset: "digits" is not a table'),
+        (DATASET, "[dataset]", "m.toml:2: dataset.name: missing"),
+        (
+            DATASET,
+            '[dataset]\nname = "digits"\noption = {}',
+            "m.toml:4: dataset.option: unknown key\n  Did you mean 'options'? Valid: name, options\n"
+            "  Options of the plugin stand in options = { option = ... }",
+        ),
+        ("epochs = 2", "epochs = 0", "m.toml:11: training.epochs: 0 should be greater than 0"),
+        ("epochs = 2", 'epochs = "2"', 'm.toml:11: training.epochs: "2" is not a whole number'),
+        ("epochs = 2", "epochs = true", "m.toml:11: training.epochs: true is not a whole number"),
+        ("epochs = 2\n", "", "m.toml:10: training.epochs: missing"),
+        (
+            "epochs = 2",
+            "epochs = 2\nmilestones = [1, 0]",
+            "m.toml:12: training.milestones.1: 0 should be greater than 0",
+        ),
+        (
+            "epochs = 2",
+            "epochs = 2\nmilestone = [1]",
+            f"m.toml:12: training.milestone: unknown key\n  Did you mean 'milestones'? Valid: {TRAINING_KEYS}",
+        ),
+        ("rate = 0.1", "rate = 0", "m.toml:13: training.learning_rate: 0 should be greater than 0"),
+        ("rate = 0.1", "rate = inf", "m.toml:13: training.learning_rate: Infinity is not a finite number"),
+        ("rate = 0.1", "rate = nan", "m.toml:13: training.learning_rate: NaN is not a finite number"),
+        ("rate = 0.1", "rate = [0.1]", "m.toml:13: training.learning_rate: [0.1] is not a number"),
+        ("rate = 0.1", "rate = 0.1\nmomentum = 1", "m.toml:14: training.momentum: 1 should be less than 1"),
+        ("padding = 1", "padding = -1", "m.toml:15: training.padding: -1 should be greater than or equal to 0"),
+        ("padding = 1", 'horizontal_flip = "no"', 'm.toml:15: training.horizontal_flip: "no" is not true or false'),
+        (
+            "one_cycle",
+            "cosine",
+            "m.toml:14: training.schedule: \"cosine\" should be 'steps', 'one_cycle' or 'constant'",
+        ),
+        (
+            "limited_share = 0.1",
+            'limited_share = "a tenth"',
+            'm.toml:9: problem.limited_share: "a tenth" is not a number',
+        ),
+        (
+            "limited_share = 0.1",
+            "limited_shares = 0.1",
+            "m.toml:9: problem.limited_shares: unknown key\n  Did you mean 'limited_share'? Valid: forget_classes, "
+            "forget_last, limited_images_per_class, limited_share, matrix",
+        ),
+        (
+            '["8", "9"]',
+            "[8, 8.5]",
+            "m.toml:8: problem.forget_classes.1: 8.5 is not a whole number and 8.5 is not a string",
+        ),
+        (
+            "limited_share = 0.1",
+            "matrix = { limited_share = 0.1 }",
+            "m.toml:9: problem.matrix.limited_share: 0.1 is not an array\n  Write limited_share = [0.1]",
+        ),
+        (
+            "limited_share = 0.1",
+            "matrix = { limited_share = [] }",
+            "m.toml:9: problem.matrix.limited_share: [] is empty; it needs at least one value",
+        ),
+        (
+            WD,
+            '[unlearners]\nname = "wd"',
+            'm.toml:16: unlearners: {"name": "wd"} is not an array\n  Each entry begins with [[unlearners]]',
+        ),
+        (
+            WD,
+            '[[unlearners]]\nname = "wd"\nlabels = "a"',
+            "m.toml:18: unlearners.0.labels: unknown key\n  Did you mean 'label'? Valid: keep, label, matrix, name, "
+            "options\n  Options of the plugin stand in options = { labels = ... }",
+        ),
+        (
+            WD,
+            '[[metrics]]\nname = "speed_up"\nshots = 3',
+            "m.toml:18: metrics.0.shots: unknown key\n  Valid: label, matrix, name, options\n"
+            "  Options of the plugin stand in options = { shots = ... }",
+        ),
+        ('schedule = "one_cycle"\n', "", f"m.toml:10: training.milestones: {NO_MILESTONES}"),
+        ('schedule = "one_cycle"\n', 'schedule = "steps"\n', f"m.toml:10: training.milestones: {NO_MILESTONES}"),
+        (
+            "padding = 1",
+            "milestones = [1]",
+            'm.toml:15: training.milestones: schedule = "one_cycle" has none; remove it',
+        ),
+        (
+            'schedule = "one_cycle"',
+            'schedule = "constant"\nfactor = 0.5',
+            'm.toml:15: training.factor: schedule = "constant" has none; remove it',
+        ),
+        (
+            WD,
+            '[[unlearners]]\nname = "wd"\nlabel = ""',
+            f"m.toml:18: unlearners.0.label: \"\" {NAME_RULE} '._=+, -' are allowed",
+        ),
+    ],
+)
+def test_a_fault_in_a_table_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = manifest_text()
+    assert text.count(old) == 1
+    assert faults(tmp_path, text.replace(old, new)) == message
+
+
+def test_a_recipe_out_of_a_record_says_its_defaults_too(tmp_path: Path) -> None:
+    manifest = read(tmp_path, manifest_text(training=f"{TRAINING}\nmilestones = []\nfactor = 0.1"))
+    assert manifest.training.schedule == "one_cycle"
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    text = manifest_text(
+        head="seeds = []",
+        problem=PROBLEM.replace("0.1", '"x"'),
+        training=TRAINING.replace("epochs = 2", "epochs = 0").replace("0.1", "-1"),
+    )
+    assert faults(tmp_path, text).splitlines() == [
+        "m.toml:1: seeds: [] is empty; it needs at least one value",
+        'm.toml:9: problem.limited_share: "x" is not a number',
+        "m.toml:11: training.epochs: 0 should be greater than 0",
+        "m.toml:13: training.learning_rate: -1 should be greater than 0",
+    ]
+
+
+def test_an_empty_file_lacks_every_section(tmp_path: Path) -> None:
+    keys = ("architecture", "dataset", "problem", "seeds", "training")
+    assert faults(tmp_path, "") == "\n".join(f"m.toml:1: {key}: missing" for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a.b.toml", "a.b"), ("my file (2).toml", "my-file-2-"), ("_x.toml", "x"), ("ä.toml", "manifest")],
+)
+def test_a_manifest_without_a_name_has_its_file_s(tmp_path: Path, file: str, name: str) -> None:
+    assert read_manifest(write_manifest(tmp_path, manifest_text(), file)).manifest().name == name
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        read_manifest(tmp_path / "none.toml")
+    assert str(caught.value) == f"{tmp_path}/none.toml: cannot be read: No such file or directory"
+
+
+def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        read_manifest(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_bytes(b"# caf\xe9\n")
+    with pytest.raises(InvalidFileError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"{path}: not UTF-8 text (byte 5)"

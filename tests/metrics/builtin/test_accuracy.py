@@ -1,0 +1,114 @@
+"""FAe and CAne."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
+from support.feature_files import write_features_file
+
+from unlearnbench.errors import MetricError
+from unlearnbench.metrics.builtin.accuracy import accuracy, forget_accuracy, retain_accuracy
+from unlearnbench.metrics.features import open_features
+
+
+@pytest.mark.parametrize("outputs", [[0, 1, 2, 3, 4, 5], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5, 6]])
+def test_accuracy_is_that_of_scikit_learn(outputs: list[int]) -> None:
+    random = np.random.default_rng(0)
+    classes = np.array(outputs)
+    logits = random.normal(size=(500, len(outputs))).astype(np.float32)
+    labels = random.integers(6, size=500)
+    expected = accuracy_score(labels, classes[logits.argmax(axis=1)])
+    assert accuracy(logits, labels, classes) == pytest.approx(expected, abs=1e-12)
+    assert 0 < expected < 1
+
+
+def test_accuracy_counted_by_hand() -> None:
+    logits = np.array([[3, 1, 2], [0, 5, 4], [1, 1, 9], [7, 8, 6]], dtype=np.float32)
+    assert accuracy(logits, np.array([0, 2, 2, 1]), np.arange(3)) == 0.75
+    # The outputs stand for the classes 0, 4 and 7: rows 0 and 3 are right.
+    assert accuracy(logits, np.array([0, 7, 2, 4]), np.array([0, 4, 7])) == 0.5
+
+
+def test_of_equal_logits_the_lowest_class_counts() -> None:
+    logits = np.array([[1, 1, 1], [0, 2, 2]], dtype=np.float32)
+    assert accuracy(logits, np.array([0, 1]), np.arange(3)) == 1.0
+    assert accuracy(logits, np.array([1, 2]), np.arange(3)) == 0.0
+
+
+def test_an_infinite_logit_is_the_largest() -> None:
+    logits = np.array([[0, np.inf], [-np.inf, 0]], dtype=np.float32)
+    assert accuracy(logits, np.array([1, 1]), np.arange(2)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "outputs"),
+    [((0, 3), 0, 3), ((2, 3), 3, 3), ((2, 3), 2, 4), ((2,), 2, 2)],
+)
+def test_arrays_that_do_not_fit_are_refused(logits: tuple[int, ...], labels: int, outputs: int) -> None:
+    with pytest.raises(MetricError) as caught:
+        accuracy(np.zeros(logits, np.float32), np.zeros(labels, np.int64), np.arange(outputs))
+    assert str(caught.value) == (
+        f"accuracy: logits {logits}, labels ({labels},) and outputs ({outputs},) do not fit (N, O), (N,) and (O,) "
+        "with N > 0"
+    )
+
+
+def test_logits_that_are_no_number_are_refused() -> None:
+    logits = np.array([[np.nan, np.nan], [0, 1], [np.nan, 3]], dtype=np.float32)
+    with pytest.raises(MetricError) as caught:
+        accuracy(logits, np.array([0, 1, 1]), np.arange(2))
+    assert str(caught.value) == "accuracy: 2 images have logits that are no number"
+
+
+def test_forget_and_retain_classes_are_judged_apart(tmp_path: Path) -> None:
+    # Of class 2, which is forgotten, 1 of 2 images is right; of the classes 0 and 1, 2 of 3.
+    path = write_features_file(
+        tmp_path / "features.h5",
+        labels=[0, 2, 1, 2, 1],
+        logits=[[5, 0, 0], [0, 0, 5], [0, 5, 0], [0, 5, 0], [0, 0, 5]],
+        forget_classes=[2],
+        num_classes=3,
+    )
+    with open_features(path) as features:
+        assert forget_accuracy(features) == 0.5
+        assert retain_accuracy(features) == pytest.approx(2 / 3)
+
+
+def test_a_class_without_an_output_is_never_recognised(tmp_path: Path) -> None:
+    path = write_features_file(
+        tmp_path / "features.h5",
+        labels=[0, 1, 2, 2],
+        logits=[[5, 0], [0, 5], [5, 0], [0, 5]],
+        forget_classes=[2],
+        num_classes=3,
+    )
+    with open_features(path) as features:
+        assert forget_accuracy(features) == 0.0
+        assert retain_accuracy(features) == 1.0
+
+
+def test_an_output_for_a_new_class_takes_part(tmp_path: Path) -> None:
+    path = write_features_file(
+        tmp_path / "features.h5",
+        labels=[0, 1, 2],
+        logits=[[5, 0, 0, 9], [0, 5, 0, 1], [0, 0, 5, 9]],
+        forget_classes=[2],
+        num_classes=3,
+    )
+    with open_features(path) as features:
+        assert forget_accuracy(features) == 0.0
+        assert retain_accuracy(features) == 0.5
+
+
+def test_a_class_without_a_test_image_is_an_error(tmp_path: Path) -> None:
+    path = write_features_file(
+        tmp_path / "features.h5", labels=[0, 1], logits=[[5, 0, 0], [0, 5, 0]], forget_classes=[2], num_classes=3
+    )
+    with open_features(path) as features:
+        with pytest.raises(MetricError) as caught:
+            forget_accuracy(features)
+        assert str(caught.value) == "no test image of classes [2]"
+        assert retain_accuracy(features) == 1.0

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import entropy as scipy_entropy
+from sklearn.metrics import confusion_matrix
+from support.feature_files import feature_file, one_hot
+
+from unlearnbench.errors import MetricError
+from unlearnbench.metrics.builtin.predictions import (
+    class_probabilities,
+    entropy,
+    prediction_counts,
+    prediction_entropy,
+    prediction_matrix,
+)
+from unlearnbench.metrics.features import FeatureFile
+
+
+def predicting(predicted: list[int], labels: list[int], forget: list[int], width: int) -> FeatureFile:
+    return feature_file(
+        np.zeros((len(labels), 2)), labels, forget=forget, num_classes=width, logits=one_hot(predicted, width),
+        limited=(np.zeros((width, 2)), range(width)), full=(np.zeros((width, 2)), range(width)),
+    )  # fmt: skip
+
+
+def test_counts_are_scikit_learns_confusion_matrix() -> None:
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.choice([2, 5, 6], 200), generator.integers(0, 8, 200)
+
+    reference = confusion_matrix(labels, predicted, labels=range(8))[[2, 5, 6]]
+    assert (prediction_counts(predicted, labels, np.array([2, 5, 6]), np.arange(8)) == reference).all()
+
+
+def test_the_matrix_by_hand() -> None:
+    found = prediction_matrix(predicting([0, 0, 1, 1, 3, 3], [2, 2, 2, 2, 3, 3], [2, 3], 4))
+
+    # Class 2 goes half to 0 and half to 1: log 2 / log 4 = 1/2; class 3 stays whole: 0.
+    assert found == pytest.approx(0.25)
+    assert found.details["destinations"] == {"2": {"0": 0.5, "1": 0.5}, "3": {"3": 1.0}}
+
+
+def test_only_the_most_frequent_destinations_are_listed() -> None:
+    found = prediction_matrix(predicting([0, 1, 1, 2, 2, 2], [3] * 6, [3], 4), top=2)
+
+    assert found.details["destinations"] == {"3": {"2": 0.5, "1": pytest.approx(1 / 3)}}
+
+
+def test_ties_go_to_the_first_output() -> None:
+    file = feature_file(np.zeros((1, 2)), [1], forget=[1], num_classes=2, logits=[[7.0, 7.0]],
+                        limited=(np.zeros((2, 2)), [0, 1]))  # fmt: skip
+
+    assert prediction_matrix(file).details["destinations"] == {"1": {"0": 1.0}}
+
+
+def test_a_forget_class_without_images_is_named() -> None:
+    with pytest.raises(MetricError, match=r"no test image of classes \[3\]"):
+        prediction_matrix(predicting([0], [2], [2, 3], 4))
+
+
+def test_a_single_output_has_no_matrix_and_no_entropy() -> None:
+    file = feature_file(
+        np.zeros((1, 2)), [1], forget=[1], num_classes=2, outputs=[0], logits=[[7.0]],
+        limited=(np.zeros((2, 2)), [0, 1]), limited_logits=[[1.0], [1.0]], weight=np.ones((1, 2)),
+    )  # fmt: skip
+
+    for metric in (prediction_matrix, prediction_entropy):
+        with pytest.raises(MetricError, match="single output"):
+            metric(file)
+
+
+def test_logits_that_are_no_numbers_are_named() -> None:
+    file = feature_file(np.zeros((2, 2)), [1, 1], forget=[1], num_classes=2, logits=[[np.nan, 1.0], [0.0, 1.0]],
+                        limited=(np.zeros((2, 2)), [0, 1]))  # fmt: skip
+
+    for metric in (prediction_matrix, prediction_entropy):
+        with pytest.raises(MetricError, match="1 of 2 rows of logits are not finite"):
+            metric(file)
+
+
+def test_entropy_is_scipys() -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(6), size=40)
+
+    assert entropy(rows) == pytest.approx(scipy_entropy(rows, axis=1))
+    assert entropy(np.array([[1.0, 0.0]])).tolist() == [0.0]
+
+
+def test_prediction_entropy_is_one_if_nothing_is_known_and_zero_if_all_is_sure() -> None:
+    for logits, expected in (
+        ([[0.0, 0.0, 0.0]], 1.0),
+        ([[0.0, 1e3, 0.0]], 0.0),
+        ([[0.0, 0.0, -1e3]], np.log(2) / np.log(3)),
+    ):
+        file = feature_file(np.zeros((1, 2)), [2], forget=[2], num_classes=3, logits=logits,
+                            limited=(np.zeros((3, 2)), range(3)))  # fmt: skip
+        assert prediction_entropy(file) == pytest.approx(expected)
+
+
+def test_probabilities_by_class_put_zero_where_there_is_no_output() -> None:
+    found = class_probabilities(np.array([[0.0, np.log(3.0)]]), np.array([0, 2]), np.array([0, 1, 2]))
+
+    assert found == pytest.approx(np.array([[0.25, 0.0, 0.75]]))

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from unlearnbench.errors import InvalidFileError
+from unlearnbench.models.build import Network
+from unlearnbench.models.checkpoints import load_weights, misfits, read_state
+from unlearnbench.models.weights import Weights
+
+
+def network(outputs: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, outputs))
+
+
+def weights(path: Path) -> Weights:
+    return Weights("mine", "id", path)
+
+
+def whole(message: str) -> str:
+    return f"^{re.escape(message)}$"
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("form", ["safetensors", "state_dict", "wrapped", "data parallel", "old torch"])
+def test_a_checkpoint_of_any_usual_form_fills_the_network(tmp_path: Path, form: str) -> None:
+    trained, model = network(), network()
+    state = trained.state_dict()
+    path = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
+    if form == "safetensors":
+        save_file(dict(state), path)
+    elif form == "wrapped":
+        torch.save({"epoch": 3, "state_dict": state, "best": 0.5}, path)
+    elif form == "data parallel":
+        torch.save({f"module.{key}": value for key, value in state.items()}, path)
+    else:
+        torch.save({k: v for k, v in state.items() if form != "old torch" or "tracked" not in k}, path)
+    load_weights(model, weights(path), new_classifier=False)
+    assert same(model, trained)
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named_at_once(tmp_path: Path) -> None:
+    state = network().state_dict()
+    state["9.weight"] = torch.zeros(1)
+    del state["1.bias"]
+    state["0.weight"] = torch.zeros(2, 3, 3, 3)
+    torch.save(state, tmp_path / "x.pth")
+    expected = (
+        f"{tmp_path}/x.pth: does not fit Sequential\n  missing: 1.bias\n  unexpected: 9.weight\n"
+        "  another shape: 0.weight is (2, 3, 3, 3), not (2, 1, 3, 3)"
+    )
+    with pytest.raises(InvalidFileError, match=whole(expected)):
+        load_weights(network(), weights(tmp_path / "x.pth"), new_classifier=False)
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    expected = {f"layer{number}": torch.zeros(1) for number in range(8)}
+    assert misfits(expected, {}) == ["missing: layer0, layer1, layer2, layer3, layer4 and 3 more"]
+
+
+def test_a_classifier_of_other_classes_is_replaced_in_a_start_and_refused_in_an_original(tmp_path: Path) -> None:
+    trained, model = network(outputs=7), network(outputs=3)
+    fresh = model[3].weight.clone()
+    torch.save(trained.state_dict(), tmp_path / "x.pth")
+    load_weights(model, weights(tmp_path / "x.pth"), new_classifier=True)
+    assert torch.equal(model[0].weight, trained[0].weight)
+    assert torch.equal(model[3].weight, fresh)
+    expected = (
+        f"{tmp_path}/x.pth: does not fit Sequential\n"
+        "  another shape: 3.weight is (7, 8), not (3, 8), 3.bias is (7,), not (3,)"
+    )
+    with pytest.raises(InvalidFileError, match=whole(expected)):
+        load_weights(model, weights(tmp_path / "x.pth"), new_classifier=False)
+
+
+def test_a_start_with_the_same_classes_keeps_its_classifier(tmp_path: Path) -> None:
+    trained, model = network(), network()
+    torch.save(trained.state_dict(), tmp_path / "x.pth")
+    load_weights(model, weights(tmp_path / "x.pth"), new_classifier=True)
+    assert same(model, trained)
+
+
+def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
+    torch.save(network(), tmp_path / "x.pth")
+    expected = (
+        f"{tmp_path}/x.pth: holds more than tensors, which could run code\n"
+        "  Save only the weights: torch.save(model.state_dict(), path), or safetensors"
+    )
+    with pytest.raises(InvalidFileError, match=whole(expected)):
+        read_state(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(("name", "content"), [("x.pth", b"hello"), ("x.safetensors", b"hello"), ("x.pth", b"")])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    expected = f"{tmp_path / name}: neither a safetensors file nor one that torch.save wrote"
+    with pytest.raises(InvalidFileError, match=whole(expected)):
+        read_state(tmp_path / name)
+
+
+def test_a_checkpoint_without_a_table_of_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(
+        InvalidFileError, match=whole(f"{tmp_path}/x.pth: not a state_dict: it holds no table of tensors")
+    ):
+        read_state(tmp_path / "x.pth")
+
+
+def test_a_published_checkpoint_with_another_hash_is_refused(tmp_path: Path) -> None:
+    torch.save(network().state_dict(), tmp_path / "x.pth")
+    published = Weights("mine", "id", tmp_path / "x.pth", "sha256", "0123")
+    with pytest.raises(
+        InvalidFileError, match=r"x\.pth: damaged: sha256 [0-9a-f]{64}, not 0123\n  Remove it and fetch"
+    ):
+        load_weights(network(), published, new_classifier=False)
+
+
+def test_a_network_starts_from_weights_with_a_classifier_of_its_seed(tmp_path: Path) -> None:
+    shape = (1, 8, 8)
+    trained = Network("digits_net", {"width": 4}, 5, shape).build(3, "original")
+    torch.save(trained.state_dict(), tmp_path / "x.pth")
+    start = Network("digits_net", {"width": 4}, 10, shape, weights(tmp_path / "x.pth"))
+    first, second = start.build(0, "original"), start.build(1, "original")
+    assert torch.equal(first.get_parameter("0.weight"), trained.get_parameter("0.weight"))
+    assert torch.equal(second.get_parameter("0.weight"), trained.get_parameter("0.weight"))
+    assert not torch.equal(first.get_parameter("13.weight"), second.get_parameter("13.weight"))

@@ -1,0 +1,201 @@
+"""The training of reference models."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unlearnbench.errors import TrainingFailedError
+from unlearnbench.models import training
+from unlearnbench.models.batches import Augmentation, Batches
+from unlearnbench.models.build import Network, input_shape
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.training import ReferenceTraining, check_finite, learning_rate, resolve_precision
+
+NETWORK = Network("digits_net", {"width": 4}, 10, (1, 8, 8))
+RECIPE = TrainingRecipe(epochs=4, batch_size=16, learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4)
+
+
+def recipe(**settings: object) -> TrainingRecipe:
+    return TrainingRecipe.model_validate({"epochs": 10, "batch_size": 16, "learning_rate": 0.1, **settings})
+
+
+def data(count: int = 40) -> Batches:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 1, 8, 8), generator=generator).to(torch.uint8)
+    return Batches(images, torch.arange(count) % 10, (0.5,), (0.3,), Augmentation(padding=1))
+
+
+def train(checkpoint: Path, settings: TrainingRecipe = RECIPE, seed: int = 0) -> tuple[nn.Module, ReferenceTraining]:
+    batches = data()
+    job = ReferenceTraining(NETWORK.build(seed, "original"), batches, torch.arange(40), settings, seed, "original")
+    job.train(checkpoint)
+    return job.model, job
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_steps_lower_the_rate_as_torch_does() -> None:
+    settings = recipe(milestones=(3, 5, 9), factor=0.2)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5, 9], gamma=0.2)
+    for epoch in range(10):
+        for step in range(7):
+            rate = learning_rate(settings, epoch * 7 + step, 7)
+            assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 0.1), (29, 0.1), (30, 0.02), (31, 0.02), (59, 0.02), (60, 0.004), (99, 0.004)],
+)
+def test_the_rate_is_lowered_after_a_milestone_epoch(step: int, rate: float) -> None:
+    assert learning_rate(recipe(milestones=(3, 6), factor=0.2), step, 10) == pytest.approx(rate)
+
+
+def test_a_constant_rate_stays() -> None:
+    assert {learning_rate(recipe(schedule="constant"), step, 10) for step in range(100)} == {0.1}
+
+
+def test_one_cycle_rises_linearly_and_falls_by_a_cosine() -> None:
+    # 101 steps: the position of step s is s / 100; the peak is at 30.
+    settings = recipe(epochs=1, schedule="one_cycle")
+    rates = [learning_rate(settings, step, 101) for step in range(101)]
+    assert rates[0] == pytest.approx(0.004)
+    assert rates[15] == pytest.approx((0.004 + 0.1) / 2)
+    assert rates[30] == pytest.approx(0.1)
+    assert rates[65] == pytest.approx((0.1 + 1e-5) / 2)
+    assert rates[100] == pytest.approx(1e-5)
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+
+
+def test_a_one_cycle_of_one_step_has_a_rate() -> None:
+    assert learning_rate(recipe(epochs=1, schedule="one_cycle"), 0, 1) == pytest.approx(0.004)
+
+
+def test_a_training_repeats_bit_for_bit(tmp_path: Path) -> None:
+    first, _ = train(tmp_path / "a")
+    torch.rand(3)
+    second, _ = train(tmp_path / "b")
+    assert same(weights(first), weights(second))
+    other, _ = train(tmp_path / "c", seed=1)
+    assert not same(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("epochs_before", [1, 3])
+def test_a_training_taken_up_again_ends_in_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs_before: int
+) -> None:
+    whole, _ = train(tmp_path / "never")
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    checkpoint = tmp_path / "checkpoint.pt"
+    original = ReferenceTraining._train_epoch
+
+    def interrupted(job: ReferenceTraining) -> None:
+        if job.epoch == epochs_before:
+            raise KeyboardInterrupt
+        original(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReferenceTraining, "_train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(checkpoint)
+    read: list[int] = []
+    job = ReferenceTraining(
+        NETWORK.build(5, "original"), data(), torch.arange(40), RECIPE, 0, "original", advance=read.append
+    )
+    job.train(checkpoint)
+    assert same(weights(whole), weights(job.model))
+    assert read[0] == epochs_before * 40
+    assert sum(read) == 4 * 40
+
+
+def test_a_checkpoint_is_written_only_now_and_then(tmp_path: Path) -> None:
+    train(tmp_path / "checkpoint.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path: Path, content: bytes) -> None:
+    whole, _ = train(tmp_path / "never")
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(content)
+    said: list[str] = []
+    job = ReferenceTraining(
+        NETWORK.build(0, "original"), data(), torch.arange(40), RECIPE, 0, "original", say=said.append
+    )
+    job.train(checkpoint)
+    assert said == [f"{checkpoint} is damaged; the training starts anew"]
+    assert same(weights(whole), weights(job.model))
+
+
+def test_a_truncated_checkpoint_is_named_and_not_used(tmp_path: Path) -> None:
+    whole, job = train(tmp_path / "never")
+    checkpoint = tmp_path / "checkpoint.pt"
+    job.save(checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    said: list[str] = []
+    again = ReferenceTraining(
+        NETWORK.build(0, "original"), data(), torch.arange(40), RECIPE, 0, "original", say=said.append
+    )
+    again.train(checkpoint)
+    assert said == [f"{checkpoint} is damaged; the training starts anew"]
+    assert same(weights(whole), weights(again.model))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailedError) as caught:
+        train(tmp_path / "checkpoint.pt", recipe(learning_rate=1e30))
+    assert str(caught.value) == "the loss is not finite (nan) in epoch 1 of the original model"
+
+
+@pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])
+def test_only_finite_losses_pass(loss: float) -> None:
+    check_finite(1e38, "step 1")
+    with pytest.raises(TrainingFailedError) as caught:
+        check_finite(loss, "step 2")
+    assert str(caught.value) == f"the loss is not finite ({loss}) in step 2"
+
+
+def test_original_and_retrained_start_from_weights_of_their_own() -> None:
+    starts = [weights(NETWORK.build(seed, role)) for seed in (0, 1) for role in ("original", "retrained")]
+    kernels = [start["0.weight"] for start in starts]
+    assert all(not torch.equal(kernels[i], kernels[j]) for i in range(4) for j in range(i))
+    assert same(starts[0], weights(NETWORK.build(0, "original")))
+
+
+def test_a_fresh_network_leaves_torch_s_random_state_alone() -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    NETWORK.build(0, "original")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_trained_network_is_in_evaluation_mode(tmp_path: Path) -> None:
+    model, _ = train(tmp_path / "checkpoint.pt")
+    assert not any(module.training for module in model.modules())
+
+
+def test_the_network_sees_the_crop() -> None:
+    assert input_shape((3, 40, 60), recipe()) == (3, 40, 60)
+    assert input_shape((3, 40, 60), recipe(crop=32)) == (3, 32, 32)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_named_precision_is_taken(precision: str) -> None:
+    assert resolve_precision(precision, torch.device("cpu")) == precision
+    assert resolve_precision("auto", torch.device("cpu")) in {"float32", "bfloat16"}
+    assert resolve_precision("auto", torch.device("meta")) == "float32"

@@ -1,0 +1,265 @@
+"""The leaderboard: its pages, its records, and the one in this repository."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from support.commands import cli
+from support.paths import REPOSITORY
+from support.records import make_record, small_board, with_changes, write_records
+
+from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.results.leaderboard.build import build_leaderboard
+from unlearnbench.results.leaderboard.markdown import LEGEND
+from unlearnbench.results.load import read_entries
+
+COMMITTED = REPOSITORY / "leaderboard"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def built(folder: Path, *problems: str) -> Path:
+    """Build the pages of some problems and return their folder."""
+    records = [record for problem in problems or ("problem",) for record in small_board(problem)]
+    build_leaderboard([write_records(folder / "runs", records)], folder / "board")
+    return folder / "board"
+
+
+def table_lines(page: str) -> list[list[str]]:
+    """Return the cells of the page's first table, without its head."""
+    lines = page.split("\n\n")[2].split("\n")
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_there_is_an_overview_a_web_page_and_a_page_for_each_problem(tmp_path: Path) -> None:
+    runs = write_records(tmp_path / "runs", [*small_board("b"), *small_board("a")])
+    written = build_leaderboard([runs], tmp_path / "board")
+    assert written == [tmp_path / "board" / name for name in ("README.md", "index.html", "a.md", "b.md")]
+    overview = (tmp_path / "board" / "README.md").read_text()
+    assert re.findall(r"^### \[(.*)\]\((.*)\)$", overview, re.M) == [
+        ("a: forget 1 of 10 classes", "a.md"),
+        ("b: forget 1 of 10 classes", "b.md"),
+    ]
+    assert overview.startswith("# Leaderboard\n\nGenerated from run records by `unlearnbench leaderboard build`")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_same_records_in_any_folders_give_the_same_bytes(tmp_path: Path, seed: int) -> None:
+    every = [*small_board("a"), *small_board("b")]
+    build_leaderboard([write_records(tmp_path / "runs", every)], tmp_path / "first")
+    random.Random(seed).shuffle(every)
+    folders = [write_records(tmp_path / "one", every[::2]), write_records(tmp_path / "two", every[1::2])]
+    build_leaderboard(folders, tmp_path / "second")
+    assert files(tmp_path / "first") == files(tmp_path / "second")
+
+
+def test_the_committed_leaderboard_is_what_its_records_give(tmp_path: Path) -> None:
+    shutil.copytree(COMMITTED, tmp_path / "board")
+    for page in [*(tmp_path / "board").glob("*.md"), tmp_path / "board" / "index.html"]:
+        page.unlink()
+    shutil.rmtree(tmp_path / "board" / "manifests")
+    build_leaderboard([tmp_path / "board"], tmp_path / "board")
+    assert files(tmp_path / "board") == files(COMMITTED)
+
+
+def test_every_link_of_the_committed_pages_leads_to_a_file() -> None:
+    for page in COMMITTED.glob("*.md"):
+        targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
+        assert targets
+        assert [target for target in targets if not (COMMITTED / target).is_file()] == []
+    links = re.findall(r'href="([^"#][^"]*)"', (COMMITTED / "index.html").read_text())
+    assert [link for link in links if not link.startswith("https:") and not (COMMITTED / link).is_file()] == []
+
+
+def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_path: Path) -> None:
+    lines = table_lines((built(tmp_path) / "problem.md").read_text())
+    assert [(cells[0], cells[1]) for cells in lines] == [
+        ("", "**Original**<br>made-up 1.0"),
+        ("", "**FDR**<br>made-up 1.0"),
+        ("1", "◆ **good**<br>made-up 1.0"),
+        ("2", "**weak**<br>made-up 1.0"),
+        ("", "**below the line**"),
+        ("", "**lossy**<br>made-up 1.0"),
+        ("", "**absent**<br>made-up 1.0"),
+        ("", "**broken**<br>made-up 1.0"),
+    ]
+
+
+def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None:
+    board = built(tmp_path)
+    (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
+    # Gaps to FDR 0.05 and 0.04; the same images read as FDR.
+    assert good[2:8] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
+    assert good[8] == " ".join(f"[{seed}](records/small/problem/good/seed-{seed}.json)" for seed in (0, 1))
+    assert good[9] == "[small](manifests/small.toml)"
+    assert (board / "records/small/problem/good/seed-0.json").is_file()
+    assert (board / "manifests/small.toml").is_file()
+
+
+def test_failed_and_skipped_cells_are_shown_with_their_reason(tmp_path: Path) -> None:
+    text = (built(tmp_path) / "problem.md").read_text()
+    assert "- lossy: CAne is 39.00 points below Original, more than 2\n" in text
+    assert "- broken: failed with seed 0, 1: ValueError: no &lt;b>way\n" in text
+    assert "- absent: not applicable with seed 0, 1: needs batch norm\n" in text
+    assert "[0 failed](records/small/problem/broken/seed-0.json)" in text
+    assert "[1 not applicable](records/small/problem/absent/seed-1.json)" in text
+
+
+def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
+    text = (built(tmp_path) / "problem.md").read_text()
+    assert "- Gate: CAne of at least 88.00 (Original's, less 2 points), seed by seed paired\n" in text
+    assert "- Forget classes: nine\n" in text
+    assert "- Limited data: 10 % of each class; 140 images in all\n" in text
+    assert "- Images: 1,352 for training, 445 for testing\n" in text
+    assert "- Training of the references: epochs = 2\n" in text
+    assert "- Computed on: a machine\n" in text
+    assert LEGEND.strip() in text
+
+
+def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
+    text = (built(tmp_path) / "problem.md").read_text()
+    card = "forget images read | retain images read | test images read | networks run"
+    assert f"| method | from | {card} | searched | computed on | options |\n" in text
+    assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | - | a machine | epochs = 3, mode = a\|b |" in text
+
+
+def test_which_machine_made_which_seed_is_told(tmp_path: Path) -> None:
+    places = ({"device": "old CPU", "precision": "float32"}, {"device": "GPU", "precision": "bfloat16"})
+    records = [
+        with_changes(record, environment=places[1 if record.method.label == "good" and record.seed else 0])
+        for record in small_board()
+    ]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    text = (tmp_path / "board" / "problem.md").read_text()
+    assert "| 2 | - | old CPU, float32 (seed 0); GPU, bfloat16 (seed 1) | epochs = 3" in text
+    assert "| 2 | - | old CPU, float32 | rate = 0.1 |" in text
+    assert "- Computed on: old CPU, float32 (seed 0, 1); GPU, bfloat16 (seed 1)\n" in text
+    assert "old CPU, float32 (seed 0); GPU, bfloat16 (seed 1)" in (tmp_path / "board" / "index.html").read_text()
+
+
+def test_the_budget_of_searched_options_is_told_and_not_for_methods_that_were_not_searched(tmp_path: Path) -> None:
+    budget = {"trials": 20, "seeds": [1000, 1001], "held_out_share": 0.2, "not_searched": ["weak"]}
+    records = [with_changes(record, manifest={"tuning": budget}) for record in small_board()]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    text = (tmp_path / "board" / "problem.md").read_text()
+    assert "| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | 20 trials on 2 seeds |" in text
+    assert "| weak | made-up 1.0 | 100 | 1,000 | 0 | 2 | - |" in text
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert page.count("<h3>Options, searched with 20 trials on 2 seeds</h3>") == text.count("20 trials on 2 seeds")
+
+
+def test_problems_without_published_figures_have_no_such_column(tmp_path: Path) -> None:
+    assert "reported" not in (built(tmp_path) / "problem.md").read_text()
+
+
+def test_published_figures_stand_beside_the_measured_ones(tmp_path: Path) -> None:
+    changes = {
+        "dataset": "cub200",
+        "architecture": "resnet50",
+        "num_classes": 200,
+        "forget_classes": tuple(range(180, 200)),
+        "limited": "3 images",
+    }
+    records = [*small_board(), *(make_record("wd", seed) for seed in (0, 1))]
+    records = [with_changes(record, problem=record.problem.model_copy(update=changes)) for record in records]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    text = (tmp_path / "board" / "problem.md").read_text()
+    assert "| FAe *measured* | FAe *reported* | FPAe *measured* | FPAe *reported* | gap to FDR | CAne *meas" in text
+    (wd,) = [cells for cells in table_lines(text) if "wd" in cells[1]]
+    assert wd[2:8] == ["0.00 ± 0.00", "0.00", "50.00 ± 0.00", "84.69", "-1.00", "90.00 ± 0.00"]
+    assert "means of 5 runs: Singh, Mazumder, Karim" in text
+    assert "84.69" in (tmp_path / "board" / "index.html").read_text()
+
+
+def test_methods_are_ranked_over_all_problems(tmp_path: Path) -> None:
+    text = (built(tmp_path, "a", "b") / "README.md").read_text()
+    assert "| method | mean rank | 95 % interval | ranked on | [1](a.md) | [2](b.md) |" in text
+    assert "| good | 1.00 | 1.00 to 1.00 | 2 of 2 | 1 | 1 |" in text
+    assert "| lossy | 3.00 | 3.00 to 3.00 | 0 of 2 | below | below |" in text
+    assert "1. a: forget 1 of 10 classes\n2. b: forget 1 of 10 classes\n" in text
+
+
+def test_one_problem_gives_no_interval(tmp_path: Path) -> None:
+    assert "| good | 1.00 | - | 1 of 1 | 1 |" in (built(tmp_path) / "README.md").read_text()
+
+
+def test_another_order_is_told_on_the_page(tmp_path: Path) -> None:
+    runs = write_records(tmp_path / "runs", small_board())
+    done = cli("leaderboard", "build", runs, "-o", tmp_path / "board", "--rank-by", "prototype-gap")
+    assert done.code == 0, done.err
+    assert "Ranked by |FPAe - FDR's|, then FAe, each" in (tmp_path / "board" / "problem.md").read_text()
+
+
+def test_building_again_leaves_other_files_alone(tmp_path: Path) -> None:
+    board = built(tmp_path)
+    (board / "notes.txt").write_text("mine")
+    before = files(board)
+    build_leaderboard([board], board)
+    assert files(board) == before
+
+
+def test_pages_of_problems_that_are_gone_are_removed(tmp_path: Path) -> None:
+    board = built(tmp_path, "a", "b")
+    (board / "mine.md").write_text("# Mine\n")
+    (board / "manifests" / "mine.toml").write_text("# mine\n")
+    (board / "manifests" / "small.toml").rename(board / "manifests" / "old.toml")
+    shutil.rmtree(board / "records" / "small" / "b")
+    build_leaderboard([board], board)
+    names = sorted(name for name in files(board) if not name.startswith("records/"))
+    assert names == ["README.md", "a.md", "index.html", "manifests/mine.toml", "manifests/small.toml", "mine.md"]
+
+
+def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Path) -> None:
+    board = built(tmp_path, "a", "b")
+    runs = write_records(tmp_path / "other", small_board("a"))
+    with pytest.raises(InvalidFileError) as caught:
+        build_leaderboard([runs], board)
+    assert str(caught.value) == (
+        f"{board}/records: 14 of its records are not among those given, {board}/records/small/b/absent/seed-0.json "
+        f"for one\n  To keep them: unlearnbench leaderboard build {runs} {board} -o {board}\n"
+        f"  To start anew, remove {board}/records first"
+    )
+
+
+def test_two_records_for_one_place_are_named(tmp_path: Path) -> None:
+    runs = write_records(tmp_path / "runs", small_board())
+    others = [make_record("good", seed, options={"epochs": 4}) for seed in (0, 1)]
+    more = write_records(tmp_path / "more", others)
+    with pytest.raises(InvalidFileError) as caught:
+        build_leaderboard([runs, more], tmp_path / "board")
+    place = "records/small/problem/good/seed-0.json"
+    assert str(caught.value) == (
+        f"{more}/{place}: {runs}/{place} would be copied to the same {place}\n"
+        "  Give one of the two manifests another name, or one of the methods another label"
+    )
+
+
+def test_submissions_are_part_of_the_leaderboard_and_stay_where_they_are(tmp_path: Path) -> None:
+    board = built(tmp_path)
+    write_records(board / "submissions" / "me", [make_record("mine", seed) for seed in (0, 1)])
+    build_leaderboard([board], board)
+    text = (board / "problem.md").read_text()
+    assert "[0](submissions/me/records/small/problem/mine/seed-0.json)" in text
+    assert len(read_entries([board])) == 16
+
+
+def test_two_manifests_of_one_name_get_a_file_each(tmp_path: Path) -> None:
+    records = small_board()
+    records[4:6] = [with_changes(record, manifest={"description": "another"}) for record in records[4:6]]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    names = sorted(path.name for path in (tmp_path / "board" / "manifests").iterdir())
+    assert [re.sub(r"[0-9a-f]{6}", "*", name) for name in names] == ["small-*.toml", "small-*.toml"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    runs = write_records(tmp_path / "runs", small_board())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as caught:
+        build_leaderboard([runs], tmp_path / "file" / "board")
+    assert str(caught.value) == f"{tmp_path}/file/board: cannot be written: Not a directory"

@@ -1,0 +1,216 @@
+"""The leaderboard's web page: its text here, and in headless Chromium what a click and a key do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.records import make_record, small_board, write_records
+
+from unlearnbench.results.leaderboard.build import build_leaderboard
+
+VOID = {"meta", "input", "br", "line", "rect", "circle", "path"}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A leaderboard of two problems; one method's name wants to be markup."""
+    folder = tmp_path_factory.mktemp("page")
+    odd = [
+        make_record("<i>odd</i>", seed, metrics=(0.0, 0.6, 0.9), options={"text": '"><script>alert(1)</script>'})
+        for seed in (0, 1)
+    ]
+    runs = write_records(folder / "runs", [*small_board("problem"), *small_board("second")])
+    # Its label is no file name.
+    for record in odd:
+        path = folder / "runs" / "records" / "small" / "problem" / "odd" / f"seed-{record.seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record.model_dump_json())
+    build_leaderboard([runs], folder / "board")
+    return folder / "board" / "index.html"
+
+
+class Tags(HTMLParser):
+    """Checks that tags are closed in order; notes what a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.fetched += [str(value) for name, value in attrs if name in {"src", "data", "srcset"} or tag == "link"]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [str(value) for name, value in attrs if name == "src"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(page: Path) -> None:
+    text = page.read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert tags.fetched == []
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|<link", text)
+
+
+def test_names_and_options_are_text_and_not_markup(page: Path) -> None:
+    text = page.read_text()
+    assert "<i>odd" not in text
+    assert "&lt;i&gt;odd&lt;/i&gt;" in text
+    assert text.count("<script>") == 1
+
+
+def test_ids_are_unique(page: Path) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids))
+
+
+@pytest.fixture(scope="module")
+def browser(page: Path) -> Iterator[Any]:
+    """Headless Chromium with the page open; its log must stay empty."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install .[test-browser]")
+    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("Chromium or chromedriver is missing: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield window
+    window.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The page as it is when it was just opened on a wide screen."""
+    resize(browser, 1280, 900)
+    browser.get(page.as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def resize(browser: Any, width: int, height: int) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def find(browser: Any, selector: str) -> list[Any]:
+    return [found for found in browser.find_elements("css selector", selector) if found.is_displayed()]
+
+
+def methods(browser: Any) -> list[str]:
+    return [button.text for button in find(browser, "button.method")]
+
+
+ORDER = ["Original", "FDR", "good", "<i>odd</i>", "weak", "lossy", "absent", "broken"]
+
+
+def test_one_problem_is_shown_and_another_can_be_chosen(opened: Any) -> None:
+    assert [heading.text for heading in find(opened, "section.problem h2")] == ["problem: forget 1 of 10 classes"]
+    assert methods(opened) == ORDER
+    find(opened, "#problem-choice")[0].send_keys("2")
+    assert [heading.text for heading in find(opened, "section.problem h2")] == ["second: forget 1 of 10 classes"]
+    assert "odd" not in " ".join(methods(opened))
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_round(opened: Any) -> None:
+    (heading,) = [found for found in find(opened, "table.board > thead button") if found.text == "FAe"]
+    heading.click()
+    # Equal values keep their order, missing ones stay last.
+    by_value = ["FDR", "good", "<i>odd</i>", "lossy", "weak", "Original", "absent", "broken"]
+    assert methods(opened) == by_value
+    heading.click()
+    assert methods(opened) == ["Original", "weak", "FDR", "good", "<i>odd</i>", "lossy", "absent", "broken"]
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+    find(opened, "table.board > thead button")[0].click()
+    assert methods(opened) == ORDER
+
+
+def test_the_filter_finds_methods_and_options(opened: Any) -> None:
+    (search,) = find(opened, "input.filter")
+    search.send_keys("epochs=3")
+    assert methods(opened) == ["good"]
+    assert find(opened, ".count")[0].text == "1 of 8 rows"
+    assert len(opened.find_elements("css selector", "section:not([hidden]) g.mark.faded")) == 2 * 5
+    search.send_keys(" nothing")
+    assert methods(opened) == []
+    assert find(opened, ".empty")[0].text == "No method fits the filter."
+
+
+def test_the_pareto_set_and_the_ranked_methods_can_be_shown_alone(opened: Any) -> None:
+    (ranked,), (pareto,) = find(opened, "input.only-ranked"), find(opened, "input.only-pareto")
+    ranked.click()
+    assert methods(opened) == ["good", "<i>odd</i>", "weak"]
+    pareto.click()
+    assert methods(opened) == ["good"]
+
+
+def test_a_click_on_a_method_shows_its_options_seeds_and_provenance(opened: Any) -> None:
+    (button,) = [found for found in find(opened, "button.method") if found.text == "good"]
+    assert (button.get_attribute("aria-expanded"), find(opened, "tr.details")) == ("false", [])
+    button.click()
+    (details,) = find(opened, "tr.details")
+    assert button.get_attribute("aria-expanded") == "true"
+    for text in ("epochs 3", "mode a|b", "made-up 1.0", "a machine", "0.00 55.00 90.00", "0.00 56.00 90.00"):
+        assert text in details.text.replace("\n", " ")
+    links = [link.get_attribute("href").partition("/board/")[2] for link in details.find_elements("tag name", "a")]
+    assert links == ["manifests/small.toml", *(f"records/small/problem/good/seed-{seed}.json" for seed in (0, 1))]
+    button.click()
+    assert find(opened, "tr.details") == []
+
+
+def test_a_method_without_a_rank_says_why(opened: Any) -> None:
+    (button,) = [found for found in find(opened, "button.method") if found.text == "broken"]
+    button.click()
+    (details,) = find(opened, "tr.details")
+    assert "Below the line: failed with seed 0, 1: ValueError: no <b>way" in details.text
+
+
+def test_the_plots_mark_references_means_and_seeds(opened: Any) -> None:
+    plots = find(opened, "figure")
+    assert [plot.text.split("\n")[0] for plot in plots] == ["CAne against FAe", "CAne against FPAe"]
+    for plot in plots:
+        marks = plot.find_elements("css selector", "g.mark")
+        assert len(marks) == 6
+        assert [len(mark.find_elements("css selector", "circle.seed")) for mark in marks] == [2] * 6
+        assert "Original" in plot.text
+        assert "FDR" in plot.text
+    label = plots[1].find_elements("css selector", "g.mark")[2].get_attribute("aria-label")
+    assert label == "good: FPAe 55.50 %, CAne 90.00 %"
+
+
+def test_the_keyboard_opens_a_method_from_its_mark(opened: Any) -> None:
+    mark = opened.find_element("css selector", "section:not([hidden]) g.mark[data-row=p1m2]")
+    opened.execute_script("arguments[0].focus()", mark)
+    assert "lit" in opened.find_element("id", "p1m2").get_attribute("class")
+    opened.switch_to.active_element.send_keys("\n")
+    assert opened.find_element("id", "p1m2-details").is_displayed()
+    assert opened.switch_to.active_element.text == "good"
+    opened.switch_to.active_element.send_keys(" ")
+    assert not opened.find_element("id", "p1m2-details").is_displayed()
+
+
+@pytest.mark.parametrize("width", [360, 600, 900])
+def test_a_narrow_screen_needs_no_sideways_scrolling(opened: Any, width: int) -> None:
+    resize(opened, width, 800)
+    for button in find(opened, "button.method")[2:4]:
+        button.click()
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    if width == 360:
+        shown = [found.text for found in find(opened, "table.board > thead button")]
+        assert shown == ["rank", "method", "FAe", "FPAe", "gap", "CAne"]
+        wrapper = opened.find_element("css selector", "section:not([hidden]) .scroll")
+        assert opened.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", wrapper) <= 0

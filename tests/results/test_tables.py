@@ -1,0 +1,170 @@
+"""Tables of ranked rows."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from support.plugins import built_in
+from support.records import make_record
+
+from unlearnbench.results.ranking import Row, rows_by_problem
+from unlearnbench.results.tables import (
+    DISPENSABLE,
+    HEADER,
+    cells,
+    fitting_table,
+    gap_to_retrained,
+    markdown_line,
+    percent,
+    print_tables,
+)
+from unlearnbench.terms import SHARES
+
+RECORDS = [
+    *(make_record("original", seed, metrics=(0.9, 0.8, 0.9)) for seed in (0, 1)),
+    *(make_record("fdr", seed, metrics=(0.0, 0.5 + seed / 10, 0.91)) for seed in (0, 1)),
+    make_record("good", 0, metrics=(0.0, 0.5, 0.9)),
+    make_record("good", 1, metrics=(0.01, 0.62, 0.9)),
+    make_record("half", 0, metrics=(0.0, 0.5, 0.9)),
+    make_record("half", 1, status="failed", reason="the loss | blew up", metrics=None),
+    make_record("none", 0, status="not_applicable", reason="needs batch norm", metrics=None),
+    make_record("bad", 0, metrics=(0.0, 0.5, 0.5)),
+]
+
+
+def rows() -> list[Row]:
+    (found,) = rows_by_problem(RECORDS)
+    return found
+
+
+def row(label: str) -> Row:
+    return next(found for found in rows() if found.label == label)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [
+        (0.12345, 0.006789, "12.35 ± 0.68"),
+        (0.5, None, "50.00"),
+        (1.0, 0.0, "100.00 ± 0.00"),
+        (None, None, "-"),
+    ],
+)
+def test_fractions_are_printed_in_percent(mean: float | None, std: float | None, text: str) -> None:
+    assert percent(mean, std) == text
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("original", ("", "Original", "90.00 ± 0.00", "80.00 ± 0.00", "+25.00", "90.00 ± 0.00", "1,100", "1.50", "2")),
+        ("fdr", ("", "FDR", "0.00 ± 0.00", "55.00 ± 7.07", "-", "91.00 ± 0.00", "1,100", "1.50", "2")),
+        ("good", ("1", "good", "0.50 ± 0.71", "56.00 ± 8.49", "+1.00", "90.00 ± 0.00", "1,100", "1.50", "2")),
+        ("half", ("", "half", "0.00", "50.00", "+0.00", "90.00", "1,100", "1.50", "1 of 2")),
+        ("none", ("", "none", "-", "-", "-", "-", "-", "-", "0 of 1")),
+        ("bad", ("", "bad", "0.00", "50.00", "+0.00", "50.00", "1,100", "1.50", "1")),
+    ],
+)
+def test_the_cells_of_a_row(label: str, expected: tuple[str, ...]) -> None:
+    assert len(HEADER) == len(expected)
+    found = rows()
+    assert [cells(row, found) for row in found if row.label == label] == [expected]
+
+
+def test_without_fdr_there_is_no_gap() -> None:
+    others = [found for found in rows() if found.label != "fdr"]
+    assert gap_to_retrained(row("good"), others) == "-"
+
+
+def test_a_bar_or_a_line_break_in_a_cell_does_not_break_the_markdown() -> None:
+    assert markdown_line(("a|b", "c\n  d")) == r"| a\|b | c d |"
+
+
+def test_the_terminal_shows_the_table_and_why_methods_have_no_rank() -> None:
+    out = io.StringIO()
+    print_tables([rows()], Console(file=out, width=200))
+    text = out.getvalue()
+    assert text.startswith("problem: forget 1 of 10 classes")
+    assert text.splitlines()[-3:] == [
+        "half: failed with seed 1: the loss | blew up",
+        "bad: CAne is 40.00 points below Original, more than 2",
+        "none: not applicable with seed 0: needs batch norm",
+    ]
+
+
+def test_a_long_reason_stays_in_one_line() -> None:
+    reason = "word " * 100 + "end"
+    (found,) = rows_by_problem([make_record("m", 0, status="failed", reason=reason, metrics=None)])
+    out = io.StringIO()
+    print_tables([found], Console(file=out, width=80))
+    assert out.getvalue().splitlines()[-1] == f"m: failed with seed 0: {reason}"
+
+
+def test_json_holds_fractions_by_seed() -> None:
+    assert row("good").as_json() == {
+        "problem": "problem",
+        "method": "good",
+        "role": "unlearner",
+        "rank": 1,
+        "note": "",
+        "pareto": True,
+        "seeds": [0, 1],
+        "failed_seeds": [],
+        "forget_accuracy": {
+            "mean": 0.005,
+            "std": pytest.approx(0.005 * 2**0.5),
+            # t for one degree of freedom is 12.7062.
+            "interval": pytest.approx((0.005 - 12.7062 * 0.005, 0.005 + 12.7062 * 0.005), abs=1e-6),
+            "values": {0: 0.0, 1: 0.01},
+        },
+        "forget_prototype_accuracy": {
+            "mean": 0.56,
+            "std": pytest.approx(0.06 * 2**0.5),
+            "interval": pytest.approx((0.56 - 12.7062 * 0.06, 0.56 + 12.7062 * 0.06), abs=1e-5),
+            "values": {0: 0.5, 1: 0.62},
+        },
+        "retain_accuracy": {"mean": 0.9, "std": 0.0, "interval": (0.9, 0.9), "values": {0: 0.9, 1: 0.9}},
+    }
+
+
+def test_json_of_a_method_that_failed_names_its_seeds() -> None:
+    half = row("half").as_json()
+    assert (half["rank"], half["seeds"], half["failed_seeds"]) == (None, [0, 1], [1])
+    assert half["forget_accuracy"] == {"mean": 0.0, "std": None, "interval": None, "values": {0: 0.0}}
+    none = row("none").as_json()
+    assert (none["rank"], none["failed_seeds"], none["note"]) == (
+        None,
+        [],
+        "not applicable with seed 0: needs batch norm",
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "missing"),
+    [(200, set()), (90, {"images read", "seconds"}), (40, set(DISPENSABLE))],
+)
+def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int, missing: set[str]) -> None:
+    console = Console(width=width, file=io.StringIO())
+    table = fitting_table(rows(), console)
+    shown = {str(column.header) for column in table.columns}
+    assert set(HEADER) - shown == missing
+    console.print(table)
+    printed = console.file.getvalue()
+    assert ("…" in printed) == (width == 40)
+
+
+def test_it_is_decided_of_each_metric_whether_it_is_a_share() -> None:
+    assert set(built_in("metrics")) - SHARES == {
+        "attention_entropy",
+        "attention_shift",
+        "js_divergence",
+        "linear_cka",
+        "normalised_gap",
+        "prediction_entropy",
+        "prediction_matrix",
+        "relearn_cost",
+        "speed_up",
+    }
+    assert set(built_in("metrics")) >= SHARES

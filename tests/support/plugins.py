@@ -1,0 +1,35 @@
+"""Installed plugins: made-up distributions, and those that the package brings along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlearnbench.registry.entry_points import Kind, installed
+
+
+def fake_distribution(
+    folder: Path, name: str, entries: dict[str, dict[str, str]], modules: dict[str, str] | None = None
+) -> Path:
+    """Lay an installed distribution into a folder of the module search path.
+
+    Args:
+        folder: The folder, made if missing.
+        name: The distribution; its version is 1.0.
+        entries: For each kind of plugin the targets by name.
+        modules: Source texts by module name.
+    """
+    information = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = []
+    for kind, targets in entries.items():
+        lines += [f"[unlearnbench.{kind}]", *(f"{key} = {target}" for key, target in targets.items())]
+    (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module, text in (modules or {}).items():
+        (folder / f"{module}.py").write_text(text)
+    return folder
+
+
+def built_in(kind: Kind) -> list[str]:
+    """Return the names of the plugins that our own distribution brings along; others have tests of their own."""
+    return [plugin.name for plugin in installed(kind) if plugin.distribution == "unlearnbench"]

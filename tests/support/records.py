@@ -1,0 +1,144 @@
+"""Records made up by hand, and those of a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.results.record import Record, content_hash, with_hash, write_record
+
+
+def record_files(output: Path) -> dict[str, Path]:
+    """Return the record files of an output folder by `method/seed-N.json`."""
+    return {"/".join(path.parts[-2:]): path for path in sorted((output / "records").rglob("*.json"))}
+
+
+def comparable_records(output: Path) -> dict[str, dict[str, Any]]:
+    """Return all records of an output folder without times, memory, the hash over them, and the commit at the time."""
+    records = {}
+    for name, path in record_files(output).items():
+        values = json.loads(path.read_text())
+        del values["environment"]["commit"]
+        records[name] = {key: value for key, value in values.items() if key not in {"measured", "hash"}}
+    return records
+
+
+HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+
+
+def make_record(
+    method: str,
+    seed: int,
+    *,
+    metrics: Sequence[float | None] | None = (0.0, 0.5, 0.9),
+    status: str = "done",
+    reason: str | None = None,
+    options: dict[str, Any] | None = None,
+    problem: str = "problem",
+    finished_at: str = "2026-01-01T10:00:00+00:00",
+) -> Record:
+    """Return a record made up by hand: FAe, FPAe and CAne in `metrics`, None for one that failed."""
+    source = {"version": 1, "distribution": "made-up", "distribution_version": "1.0", "digest": "0" * 16}
+    values: dict[str, Any] = {
+        "schema_version": 2,
+        "cell": f"{method}-{seed}",
+        "status": status,
+        "reason": reason,
+        "manifest_name": "small",
+        "manifest": {},
+        "problem": {
+            "id": problem,
+            "slug": problem,
+            "title": f"{problem}: forget 1 of 10 classes",
+            "dataset": "digits",
+            "dataset_options": {},
+            "dataset_version": 1,
+            "dataset_revision": "1",
+            "architecture": "digits_net",
+            "architecture_options": {},
+            "architecture_version": 1,
+            "weights": None,
+            "start": None,
+            "training": {"epochs": 2, "crop": None, "milestones": []},
+            "num_classes": 10,
+            "forget_classes": [9],
+            "forget_class_names": ["nine"],
+            "limited": "10 %",
+            "limited_counts": [14] * 10,
+            "train_images": 1352,
+            "test_images": 445,
+        },
+        "method": {
+            "label": method,
+            "name": method,
+            "role": "reference" if method in {"original", "fdr"} else "unlearner",
+            "options": options or {},
+            **source,
+        },
+        "seed": seed,
+        "metrics": {
+            name: {
+                "name": name,
+                "status": "failed" if value is None else "done",
+                "value": value,
+                "reason": "no image" if value is None else None,
+                "options": {},
+                **source,
+            }
+            for name, value in zip(HEADLINE, metrics or (), strict=metrics is not None)
+        },
+        "details": {},
+        "image_reads": {"forget": 100, "retain": 1000},
+        "networks": 2,
+        "files": {},
+        "environment": {"device": "a machine"},
+        "measured": {
+            "finished_at": finished_at,
+            "seconds": {"unlearn": 1.5, "features": 9.0},
+            "peak_memory_bytes": None,
+        },
+        "hash": "",
+    }
+    record = Record.model_validate_json(json.dumps(values))
+    return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
+
+
+def with_changes(record: Record, **changes: Any) -> Record:
+    """Return a record with other fields and the hash that goes with them."""
+    return with_hash(record.model_copy(update=changes))
+
+
+def write_records(folder: Path, records: Iterable[Record]) -> Path:
+    """Lay records into a folder as a run does, and return the folder."""
+    for record in records:
+        place = f"{record.manifest_name}/{record.problem.slug}/{record.method.label.replace(' ', '-')}"
+        write_record(record, folder / "records" / place / f"seed-{record.seed}.json")
+    return folder
+
+
+def small_board(problem: str = "problem") -> list[Record]:
+    """Return records of a leaderboard: references, two ranked methods, one that lost CAne, one failed, one skipped."""
+    values = {
+        "original": ((0.9, 0.8, 0.90), (0.92, 0.82, 0.90)),
+        "fdr": ((0.0, 0.5, 0.91), (0.0, 0.52, 0.91)),
+        "good": ((0.0, 0.55, 0.90), (0.0, 0.56, 0.90)),
+        "weak": ((0.5, 0.7, 0.90), (0.52, 0.7, 0.90)),
+        "lossy": ((0.0, 0.3, 0.50), (0.0, 0.3, 0.52)),
+    }
+    options = {"good": {"epochs": 3, "mode": "a|b"}, "weak": {"rate": 0.1}}
+    made = [
+        make_record(method, seed, metrics=metrics, options=options.get(method), problem=problem)
+        for method, by_seed in values.items()
+        for seed, metrics in enumerate(by_seed)
+    ]
+    made += [
+        make_record("broken", seed, status="failed", reason="ValueError: no\n  <b>way", metrics=None, problem=problem)
+        for seed in (0, 1)
+    ]
+    made += [
+        make_record("absent", seed, status="not_applicable", reason="needs batch norm", metrics=None, problem=problem)
+        for seed in (0, 1)
+    ]
+    return made

@@ -1,0 +1,29 @@
+"""The nearest valid name."""
+
+from __future__ import annotations
+
+import pytest
+
+from unlearnbench.errors import did_you_mean
+
+METRICS = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "nearest"),
+    [
+        ("WD", ("erwp", "wd"), "wd"),
+        ("Erpw", ("erwp", "wd"), "erwp"),
+        ("imagenet1k_v1", ("IMAGENET1K_V1", "pytorchcv"), "IMAGENET1K_V1"),
+        ("FAe", METRICS, "forget_accuracy"),
+        ("FPAe", METRICS, "forget_prototype_accuracy"),
+        ("cane", METRICS, "retain_accuracy"),
+    ],
+)
+def test_the_nearest_name_is_found_in_whatever_case(name: str, names: tuple[str, ...], nearest: str) -> None:
+    assert did_you_mean(name, names) == f"\n  Did you mean {nearest!r}? Valid: {', '.join(sorted(names))}"
+
+
+@pytest.mark.parametrize(("name", "names"), [("salun", ("tslnrc", "wd")), ("FAe", ("erwp", "wd"))])
+def test_what_is_near_to_nothing_is_answered_with_the_valid_names(name: str, names: tuple[str, ...]) -> None:
+    assert did_you_mean(name, names) == f"\n  Valid: {', '.join(names)}"

@@ -1,1 +1,0 @@
-"""Image classifiers that the benchmark brings along."""

@@ -1,0 +1,185 @@
+"""Adding a data set: files that a user has become a prepared folder, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from unlearnbench.datasets.builtin import cifar100, cub200, image_folder, imagenet1k
+from unlearnbench.datasets.class_folders import Found, raise_faults
+from unlearnbench.datasets.dataset import DatasetInfo, data_folder
+from unlearnbench.datasets.download import is_archive, unpacked
+from unlearnbench.datasets.images import image_size
+from unlearnbench.datasets.storage import Advance, image_fault, index, open_prepared, pack
+from unlearnbench.errors import DatasetError, did_you_mean
+
+# Above this an image folder is not packed; its images stay where they are.
+PACK_LIMIT_BYTES = 16 * 2**30
+LARGEST_KEPT_SIDE = 256
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """What a user can say of image folders.
+
+    Attributes:
+        name: The name under which they are added.
+        side: Each image becomes a square of this side; None decides by the images.
+        test_share: Share of each class that becomes the test part if there is none.
+    """
+
+    name: str = "default"
+    side: int | None = None
+    test_share: float = image_folder.TEST_SHARE
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how adding goes.
+
+    Attributes:
+        say: Called with a line.
+        start: Called with the number of images before they are read.
+        advance: Called with a number of images when they were read.
+    """
+
+    say: Callable[[str], None] = lambda message: None
+    start: Callable[[int], None] = lambda images: None
+    advance: Advance = lambda images: None
+
+
+SILENT = Listener()
+ADDABLE = ("cifar100", "cub200", "image_folder", "imagenet1k")
+
+
+def add(
+    name: str, paths: Sequence[Path], options: FolderOptions = FolderOptions(), listener: Listener = SILENT
+) -> DatasetInfo:
+    """Prepare a data set from folders or archives and return its facts.
+
+    It is made under a temporary name and renamed when it is whole; one of the same name is replaced then, and the
+    listener told. What an interrupted call left behind is removed by the next one.
+
+    Args:
+        name: `cifar100`, `cub200`, `imagenet1k` or `image_folder`.
+        paths: Where the images are.
+        options: For `image_folder`.
+        listener: Told how it goes.
+
+    Raises:
+        DatasetError: With all that is wrong with the images, or if the disk is full.
+    """
+    if name not in ADDABLE:
+        raise DatasetError(f"{name!r} cannot be added{did_you_mean(name, ADDABLE)}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", options.name):
+        raise DatasetError(f"--as {options.name}: a name is letters, digits, dots, dashes and underscores")
+    target = data_folder() / name / options.name if name == "image_folder" else data_folder() / name
+    with _scratch(target) as scratch:
+        new = scratch / "new"
+        new.mkdir()
+        try:
+            _prepare(name, [path.resolve() for path in paths], new, scratch, options, listener)
+        except OSError as error:
+            raise DatasetError(f"{name}: cannot be written to {new.parent}: {error.strerror or error}") from error
+        before = _revision(target)
+        if target.exists():
+            target.rename(scratch / "replaced")
+        new.rename(target)
+    info = open_prepared(target).info
+    if before not in (None, info.revision):
+        listener.say(f"{info.name}: replaced revision {before} by {info.revision}")
+    return info
+
+
+def _revision(folder: Path) -> str | None:
+    """Return the revision of what is there, None if nothing that can be opened is."""
+    try:
+        return open_prepared(folder).info.revision
+    except DatasetError:
+        return None
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target`, to one process at a time, and remove it afterwards."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f".{target.name}.lock"))
+        with lock:
+            for left_over in target.parent.glob(f".{target.name}.adding-*"):
+                shutil.rmtree(left_over)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.adding-", dir=target.parent))
+    except OSError as error:
+        raise DatasetError(
+            f"{target.parent}: the data folder cannot be written: {error.strerror or error}\n"
+            "  Set UNLEARNBENCH_DATA to another"
+        ) from error
+    with lock:
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prepare(
+    name: str, paths: Sequence[Path], new: Path, scratch: Path, options: FolderOptions, listener: Listener
+) -> None:
+    if name == "imagenet1k" and any(is_archive(path) for path in paths):
+        raise DatasetError("imagenet1k: its images stay where they are; unpack the archive and add the folder")
+    inside = scratch / "unpacked"
+    inside.mkdir()
+    roots = unpacked(paths, inside, listener.say)
+    found = _found(name, roots, options)
+    listener.start(len(found.train.labels) + len(found.test.labels))
+    side, shape = _size(name, found, options)
+    large = len(found.train.labels) * shape[1] * shape[2] * shape[0] > PACK_LIMIT_BYTES
+    if name != "imagenet1k" and not (name == "image_folder" and large):
+        pack(found, new, options.name if name == "image_folder" else name, side, shape, listener.advance)
+        return
+    if inside in roots:
+        raise DatasetError(f"{name}: too large to be packed; unpack the archive yourself and add the folder")
+    root = Path(os.path.commonpath(roots))
+    index(found, new, options.name if name == "image_folder" else name, shape[1], root, listener.advance)
+
+
+def _found(name: str, roots: Sequence[Path], options: FolderOptions) -> Found:
+    if name == "cifar100":
+        return cifar100.find(roots)
+    if name == "cub200":
+        return cub200.find(roots)
+    if name == "imagenet1k":
+        return imagenet1k.find(roots)
+    return image_folder.find(roots, test_share=options.test_share)
+
+
+def _size(name: str, found: Found, options: FolderOptions) -> tuple[int | None, tuple[int, int, int]]:
+    """Return the side that images are brought to, None if they keep their size, and their shape then."""
+    if name == "cifar100":
+        return None, (3, 32, 32)
+    if name == "image_folder" and options.side is None:
+        common = _common_size(found)
+        if common is not None:
+            return None, (3, *common)
+    side = {"cub200": cub200.SIDE, "imagenet1k": imagenet1k.SIDE}.get(name, options.side or LARGEST_KEPT_SIDE)
+    return side, (3, side, side)
+
+
+def _common_size(found: Found) -> tuple[int, int] | None:
+    """Return height and width if all images share them and they are small, else None; names what is no image."""
+    sizes: set[tuple[int, int]] = set()
+    faults = []
+    for file in (*found.train.images, *found.test.images):
+        try:
+            sizes.add(image_size(Path(file).read_bytes(), Path(file)))
+        except DatasetError as error:
+            faults.append(image_fault(error))
+    raise_faults("image_folder", faults)
+    return sizes.pop() if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_KEPT_SIDE else None

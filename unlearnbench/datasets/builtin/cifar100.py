@@ -1,0 +1,177 @@
+"""CIFAR-100: the official `cifar-100-python` folder, or class folders of the same images."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.class_folders import Found, FoundPart, class_images, merged, paired, raise_faults
+from unlearnbench.datasets.dataset import Dataset
+from unlearnbench.datasets.storage import is_prepared, open_prepared
+from unlearnbench.errors import DatasetError
+
+CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 500, 100
+
+
+def cifar100(folder: Path) -> Dataset:
+    """Return CIFAR-100: 100 classes in alphabetical order, 32x32 colour, 500 training and 100 test images each.
+
+    Args:
+        folder: The data folder; `unlearnbench data fetch cifar100` or `data add cifar100` puts it there.
+
+    Raises:
+        NotHereError: If it was not added.
+        DatasetError: If it is damaged.
+
+    Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), fine labels. Images of a
+    class are in the order of their file names, so that every form of the data set gives the same revision.
+    """
+    if not is_prepared(folder / "cifar100"):
+        message = how_to_get("cifar100", folder / "cifar100")
+        counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
+        raise not_here("cifar100", message, CLASSES, *counts, (3, 32, 32))
+    dataset = open_prepared(folder / "cifar100")
+    # A reduced set has other classes; it has no superclasses.
+    known = SUPERCLASSES if len(dataset.info.class_names) == CLASSES else ()
+    return replace(dataset, info=replace(dataset.info, superclasses=known))
+
+
+def find(
+    roots: Sequence[Path],
+    *,
+    classes: int = CLASSES,
+    train_per_class: int = TRAIN_PER_CLASS,
+    test_per_class: int = TEST_PER_CLASS,
+) -> Found:
+    """Find CIFAR-100 below some folders and check that it is whole.
+
+    Args:
+        roots: Each holds, or holds a folder that holds, the official files or `train` and `test`.
+        classes: How many belong there.
+        train_per_class: Training images of each.
+        test_per_class: Test images of each.
+
+    Raises:
+        DatasetError: With all that is missing or does not belong.
+    """
+    places = [place for root in roots for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))]
+    official = [place for place in places if (place / "meta").is_file() and (place / "train").is_file()]
+    found = _official(official[0]) if official else _folders([p for root in roots for p in _with_parts(root)], roots)
+    faults = [] if len(found.class_names) == classes else [f"{len(found.class_names)} classes where {classes} belong"]
+    for part, what, each in ((found.train, "training", train_per_class), (found.test, "test", test_per_class)):
+        counts = zip(found.class_names, found.counts(part), strict=True)
+        faults += [f"class {name!r} has {n} {what} images where {each} belong" for name, n in counts if n != each]
+    raise_faults("cifar100", faults)
+    return found
+
+
+def _with_parts(root: Path) -> list[Path]:
+    """Return `root` if it holds `train` or `test`, else those of its folders that do.
+
+    Not both: CIFAR-100 has a class that is called "train", so that `root/train` holds a `train` too.
+    """
+    places = [root] if _has_parts(root) else sorted(root.iterdir())
+    return [place for place in places if _has_parts(place)]
+
+
+def _has_parts(place: Path) -> bool:
+    return (place / "train").is_dir() or (place / "test").is_dir()
+
+
+def _folders(places: Sequence[Path], roots: Sequence[Path]) -> Found:
+    if not places:
+        where = ", ".join(str(root) for root in roots)
+        raise DatasetError(
+            f"cifar100: neither the official files meta, train, test nor folders train/CLASS and test/CLASS in {where}"
+        )
+    faults: list[str] = []
+    parts = {
+        part: merged([class_images(place / part, faults) for place in places if (place / part).is_dir()])
+        for part in ("train", "test")
+    }
+    return paired("cifar100", parts["train"], parts["test"], faults)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads pickles that hold arrays, text and numbers; anything else could run code and is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {"_reconstruct", "ndarray", "dtype", "scalar", "encode"}
+        if module.split(".")[0] not in ("numpy", "_codecs") or name not in allowed:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        with warnings.catch_warnings():
+            # The official files name numpy.core, which newer versions of numpy call numpy._core.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    def load(file: BinaryIO) -> dict[str, Any]:
+        content: dict[str, Any] = _ArraysOnly(file, encoding="latin1").load()
+        return {_text(key): value for key, value in content.items()}
+
+    try:
+        with path.open("rb") as file:
+            return load(file)
+    # A damaged pickle may raise nearly anything.
+    except Exception as error:
+        raise DatasetError(f"{path}: not one of CIFAR-100's files: {str(error) or type(error).__name__}") from error
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _official(place: Path) -> Found:
+    names = tuple(_text(name) for name in _unpickled(place / "meta")["fine_label_names"])
+    return Found(names, _official_part(place / "train", len(names)), _official_part(place / "test", len(names)))
+
+
+def _official_part(path: Path, classes: int) -> FoundPart:
+    content = _unpickled(path)
+    try:
+        images = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+        labels = [int(label) for label in content["fine_labels"]]
+        files = [_text(name).rpartition(".")[0] for name in content["filenames"]]
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"{path}: not one of CIFAR-100's files: {error}") from error
+    if not len(images) == len(labels) == len(files) or not all(0 <= label < classes for label in labels):
+        raise DatasetError(f"{path}: images, labels and file names do not belong together")
+    order = sorted(range(len(labels)), key=lambda row: (labels[row], files[row]))
+    return FoundPart(images[order], tuple(labels[row] for row in order), tuple(range(len(order))))
+
+
+# Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), coarse labels in their order.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+
+_GROUP_OF = {name: number for number, names in enumerate(GROUPS.values()) for name in names}
+# By class index: the classes are in alphabetical order.
+SUPERCLASSES = tuple(_GROUP_OF[name] for name in sorted(_GROUP_OF))

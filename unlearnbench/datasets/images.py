@@ -1,0 +1,165 @@
+"""One image file as 8-bit RGB: decoded, converted, brought to a fixed size, or refused by its name."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from unlearnbench.errors import DatasetError
+from unlearnbench.machine import cores
+
+SMALLEST_SIDE = 2
+_DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def image_size(content: bytes, name: Path | str) -> tuple[int, int]:
+    """Return height and width as an image's header gives them; the pixels are not decoded.
+
+    Raises:
+        DatasetError: If the content is no image, or one with a side of a single pixel.
+    """
+    with _opened(content, name) as image:
+        return image.height, image.width
+
+
+def decode(content: bytes, name: Path | str, side: int | None = None) -> NDArray[np.uint8]:
+    """Return an image as RGB, (3, H, W) uint8.
+
+    Grey, palette, CMYK and other colour spaces are converted, 16-bit grey keeps its upper 8 bits, and what
+    is transparent is laid on white. Of several frames the first counts. EXIF rotation is not applied, as
+    torchvision does not.
+
+    Args:
+        content: The file's bytes.
+        name: The file's name, for messages.
+        side: The shorter side is resized to it (bilinear, antialiased) and the square in the centre kept,
+            exactly as torchvision's `Resize` and `CenterCrop` do; None keeps the size.
+
+    Raises:
+        DatasetError: If the content is no whole image, has a side of a single pixel, or values of no fixed range.
+    """
+    with _opened(content, name) as image:
+        try:
+            image.load()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DatasetError(f"{name}: damaged image: {error}") from error
+        rgb = _as_rgb(image, name)
+    if side is not None:
+        rgb = _square(rgb, side)
+    return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
+
+
+def _opened(content: bytes, name: Path | str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise DatasetError(f"{name}: not an image that can be read") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{name}: damaged image: {error}") from error
+    if min(image.size) < SMALLEST_SIDE:
+        raise DatasetError(f"{name}: {image.width}x{image.height} pixels show nothing; remove it or replace it")
+    return image
+
+
+def _as_rgb(image: Image.Image, name: Path | str) -> Image.Image:
+    if image.mode in _DEEP_GREY:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise DatasetError(f"{name}: grey values {values.min()} to {values.max()} do not fit 16 bits")
+        # Pillow's own conversion would cut everything above 255 to white.
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DatasetError(f"{name}: floating-point values have no fixed range; save it with 8 bits per channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    width, height = image.size
+    if min(width, height) != side:
+        longer = int(side * max(width, height) / min(width, height))
+        size = (side, longer) if width <= height else (longer, side)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    # torchvision rounds the offset, halves to even.
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images in files, decoded when asked for by a pool of threads.
+
+    Attributes:
+        name: The data set, for messages.
+        root: Folder of the paths.
+        paths: N paths below it.
+        digests: (N, 16) uint8, the start of each file's SHA-256.
+        side: Height and width of what `read` returns.
+    """
+
+    name: str
+    root: Path
+    paths: Sequence[str]
+    digests: NDArray[np.uint8]
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return 3, self.side, self.side
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.paths)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images at `indices`, shape (B, 3, side, side).
+
+        Raises:
+            DatasetError: If a file is missing or not the one that was added.
+        """
+        images = np.empty((len(indices), *self.shape), dtype=np.uint8)
+        for row, image in enumerate(_threads().map(self._read_one, indices.tolist())):
+            images[row] = image
+        return images
+
+    def _read_one(self, index: int) -> NDArray[np.uint8]:
+        path = self.root / self.paths[index]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(
+                f"{self.name}: {path} cannot be read: {error.strerror or error}\n"
+                f"  Bring it back, or add the data set again: unlearnbench data add"
+            ) from error
+        if _digest(content) != self.digests[index].tobytes():
+            raise DatasetError(
+                f"{self.name}: {path} is not the file that was added\n"
+                "  Bring it back, or add the data set again: unlearnbench data add"
+            )
+        return decode(content, path, self.side)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Return threads that decode; Pillow lets go of the interpreter while it works."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:DIGEST_BYTES]

@@ -1,0 +1,261 @@
+"""Data sets as they lie under the data folder: packed into one array, or an index of files that stay where they are.
+
+A prepared data set is a folder that holds, training images before test images:
+
+    facts.json      format, kind, revision, class names, counts, shape, mean, std, size of each other file
+    labels.npy      (N,) int64
+    ids.npy         (N,) int64, unique in each part
+    images.npy      (N, 3, H, W) uint8, if packed
+    paths.json      N paths relative to `root` of the facts, if indexed
+    digests.npy     (N, 16) uint8, the start of each file's SHA-256, if indexed
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.datasets.class_folders import Found, FoundPart, raise_faults
+from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
+from unlearnbench.datasets.download import is_there
+from unlearnbench.datasets.images import DIGEST_BYTES, FileImages, _digest, _threads, decode, image_size
+from unlearnbench.errors import DatasetError
+from unlearnbench.machine import require_space
+from unlearnbench.store import write_json
+
+FACTS = "facts.json"
+FORMAT = 1
+CHUNK = 512
+# Those of ImageNet's training images, as everyone uses them: for sets too large to be decoded just for this.
+USUAL_MEAN, USUAL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Advance = Callable[[int], None]
+
+
+def image_fault(error: DatasetError) -> str:
+    """Return what is wrong with a file among the images, and what to do with one that is none."""
+    stray = str(error).endswith("not an image that can be read")
+    return f"{error}; remove it or move it out" if stray else str(error)
+
+
+def _chunks(part: FoundPart) -> Iterator[Any]:
+    for start in range(0, len(part.labels), CHUNK):
+        yield part.images[start : start + CHUNK]
+
+
+def pack(
+    found: Found,
+    folder: Path,
+    name: str,
+    side: int | None,
+    shape: tuple[int, int, int],
+    advance: Advance = lambda images: None,
+) -> None:
+    """Write a data set as one array of images of one size.
+
+    Args:
+        found: What was found.
+        folder: An empty folder.
+        name: The data set.
+        side: Each image becomes a square of this side; None keeps its size.
+        shape: Channels, height, width that each image has then.
+        advance: Called with the number of images after each chunk.
+
+    Raises:
+        DatasetError: With each file that is no image, or if the disk is full.
+    """
+    digest, faults = hashlib.sha256(), list[str]()
+    total = len(found.train.labels) + len(found.test.labels)
+    require_space(folder, total * int(np.prod(shape)), name)
+    histogram = np.zeros((3, 256), dtype=np.int64)
+    with (folder / "images.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (total, *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in (found.train, found.test):
+            for chunk in _chunks(part):
+                images = _decoded(chunk, side, shape, faults)
+                advance(len(chunk))
+                if not faults:
+                    # Written in order, not through a memory map: a full disk is then an error, not a signal.
+                    file.write(images.tobytes())
+                    digest.update(images.tobytes())
+                    if part is found.train:
+                        histogram += [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]
+    raise_faults(name, faults)
+    mean, std = _statistics(histogram)
+    facts = {"kind": "packed", "shape": list(shape), "mean": mean, "std": std}
+    _write_facts(found, folder, name, facts, digest)
+
+
+def _decoded(
+    chunk: Sequence[Path] | NDArray[np.uint8], side: int | None, shape: tuple[int, int, int], faults: list[str]
+) -> NDArray[np.uint8]:
+    """Return a chunk's images (B, 3, H, W); what cannot be used goes to `faults`."""
+    if isinstance(chunk, np.ndarray):
+        return chunk  # The reader that made the array has checked it.
+
+    def read(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            image = decode(path.read_bytes(), path, side)
+        except DatasetError as error:
+            return image_fault(error)
+        except OSError as error:
+            return f"{path}: cannot be read: {error.strerror or error}"
+        if image.shape != shape:
+            size, usual = (f"{s[2]}x{s[1]}" for s in (image.shape, shape))
+            return f"{path}: {size} pixels where {usual} belong"
+        return image
+
+    read_images = list(_threads().map(read, chunk))
+    faults.extend(image for image in read_images if isinstance(image, str))
+    whole = [image for image in read_images if not isinstance(image, str)]
+    return np.stack(whole) if whole else np.empty((0, *shape), dtype=np.uint8)
+
+
+def _statistics(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel in [0, 1] from exact counts of its 256 values."""
+    values = np.arange(256) / 255.0
+    weights = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = weights @ values
+    std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
+    # A channel of one single value has no spread to divide by.
+    std = np.where(std > 0, std, 1.0)
+    return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
+
+
+def index(found: Found, folder: Path, name: str, side: int, root: Path, advance: Advance = lambda images: None) -> None:
+    """Write an index of files that stay where they are and are decoded when they are read.
+
+    Every file is read once for its hash and its header checked; its pixels are decoded when it is used.
+
+    Args:
+        found: What was found; files below `root`.
+        folder: An empty folder.
+        name: The data set.
+        side: Each image becomes a square of this side.
+        root: Folder that the paths are written relative to.
+        advance: Called with the number of images after each chunk.
+
+    Raises:
+        DatasetError: With each file that is no image.
+    """
+    digest, faults = hashlib.sha256(), list[str]()
+
+    def read(path: Path) -> bytes | str:
+        try:
+            content = path.read_bytes()
+            image_size(content, path)
+        except DatasetError as error:
+            return image_fault(error)
+        except OSError as error:
+            return f"{path}: cannot be read: {error.strerror or error}"
+        return _digest(content)
+
+    digests: list[bytes] = []
+    for part in (found.train, found.test):
+        for chunk in _chunks(part):
+            for result in _threads().map(read, chunk):
+                if isinstance(result, str):
+                    faults.append(result)
+                else:
+                    digests.append(result)
+            advance(len(chunk))
+    raise_faults(name, faults)
+    digest.update(b"".join(digests))
+    np.save(folder / "digests.npy", np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES))
+    files = [*found.train.images, *found.test.images]
+    write_json(folder / "paths.json", [Path(file).relative_to(root).as_posix() for file in files])
+    facts = {"kind": "indexed", "shape": [3, side, side], "mean": USUAL_MEAN, "std": USUAL_STD, "root": str(root)}
+    _write_facts(found, folder, name, facts, digest)
+
+
+def _write_facts(found: Found, folder: Path, name: str, facts: dict[str, Any], digest: Any) -> None:
+    """Write labels, ids and facts; the facts come last, and a folder without them is not taken for a data set."""
+    labels = np.array([*found.train.labels, *found.test.labels], dtype=np.int64)
+    ids = np.array([*found.train.ids, *found.test.ids], dtype=np.int64)
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "ids.npy", ids)
+    identity = [FORMAT, found.class_names, len(found.train.labels), facts["shape"]]
+    digest.update(json.dumps(identity).encode() + labels.astype("<i8").tobytes() + ids.astype("<i8").tobytes())
+    write_json(
+        folder / FACTS,
+        {
+            **facts,
+            "format": FORMAT,
+            "name": name,
+            "revision": digest.hexdigest()[:16],
+            "class_names": found.class_names,
+            "train_counts": found.counts(found.train),
+            "test_counts": found.counts(found.test),
+            "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != FACTS},
+        },
+    )
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return whether a folder holds a prepared data set.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    return is_there(folder / FACTS)
+
+
+def open_prepared(folder: Path) -> Dataset:
+    """Return a prepared data set; its arrays are read when asked for.
+
+    Raises:
+        DatasetError: If a file is missing or has another size, or it was prepared by another version.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        if facts["format"] != FORMAT:
+            raise DatasetError(f"{folder}: prepared in format {facts['format']}, this version reads {FORMAT}{_AGAIN}")
+        for file, size in facts["files"].items():
+            found = (folder / file).stat().st_size
+            if found != size:
+                raise DatasetError(f"{folder / file}: damaged: {found} bytes, not {size}{_AGAIN}")
+        info = _info(facts)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{error.filename}: missing{_AGAIN}") from error
+    except OSError as error:
+        raise DatasetError(f"{error.filename or folder}: cannot be read: {error.strerror or error}{_AGAIN}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{folder / FACTS}: not readable: {error}{_AGAIN}") from error
+    parts = functools.partial(_part, folder, facts)
+    return Dataset(info, train=lambda: parts(test=False), test=lambda: parts(test=True))
+
+
+_AGAIN = "\n  Add the data set again: unlearnbench data add, or data fetch"
+
+
+def _info(facts: dict[str, Any]) -> DatasetInfo:
+    channels, height, width = facts["shape"]
+    return DatasetInfo(
+        name=facts["name"],
+        revision=facts["revision"],
+        class_names=tuple(facts["class_names"]),
+        train_counts=tuple(facts["train_counts"]),
+        test_counts=tuple(facts["test_counts"]),
+        shape=(channels, height, width),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+    )
+
+
+def _part(folder: Path, facts: dict[str, Any], *, test: bool) -> Part:
+    training = sum(facts["train_counts"])
+    rows = slice(training, None) if test else slice(0, training)
+    labels, ids = np.load(folder / "labels.npy")[rows], np.load(folder / "ids.npy")[rows]
+    if facts["kind"] == "packed":
+        return Part(ArrayImages(np.load(folder / "images.npy", mmap_mode="r")[rows]), labels, ids)
+    paths = json.loads((folder / "paths.json").read_text())[rows]
+    digests = np.load(folder / "digests.npy")[rows]
+    return Part(FileImages(facts["name"], Path(facts["root"]), paths, digests, facts["shape"][1]), labels, ids)

@@ -1,0 +1,1 @@
+"""Running a plan: stages as tasks, workers, progress, resuming and tuning."""

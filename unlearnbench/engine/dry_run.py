@@ -1,0 +1,109 @@
+"""What a run would do: cells, what the store has already, image passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from unlearnbench.engine.recording import finished_records
+from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.store import Store
+
+
+@dataclass
+class Work:
+    """One kind of work in a plan.
+
+    Attributes:
+        what: For example "train original" or a method's label.
+        total: How often it occurs.
+        cached: How many of those are there already.
+        image_passes: Images that the others will read; None if only a run tells.
+    """
+
+    what: str
+    total: int = 0
+    cached: int = 0
+    image_passes: int | None = 0
+
+    def add(self, there: bool, passes: int | None) -> None:
+        """Count one occurrence."""
+        self.total += 1
+        if there:
+            self.cached += 1
+        elif passes is None or self.image_passes is None:
+            self.image_passes = None
+        else:
+            self.image_passes += passes
+
+
+def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
+    """Return the work of a plan, by kind, in the order of running."""
+    works: dict[str, Work] = {}
+    seen: set[str] = set()
+    finished = finished_records(plan, output, store)
+    for cell in plan.cells:
+        # A method that cannot run here has a record and no model; nothing will be made for it.
+        skipped = cell.id in finished and finished[cell.id].status != "done"
+        for reference in (cell.original, cell.retrained):
+            if reference.id not in seen:
+                seen.add(reference.id)
+                does = "train" if reference.weights is None else "load"
+                work = works.setdefault(reference.role, Work(f"{does} {reference.role} model"))
+                work.add(store.has("models", reference.id), reference.image_passes)
+        if not cell.is_reference:
+            work = works.setdefault(f"unlearner {cell.method.label}", Work(f"unlearn with {cell.method.label}"))
+            work.add(skipped or store.has("models", cell.model_id), cell.image_passes)
+            if plan.resolved.manifest.evaluate_every:
+                work = works.setdefault("epochs", Work("judge epochs"))
+                work.add(skipped or store.has("models", cell.model_id), _epoch_passes(plan, cell))
+        if cell.features_id not in seen:
+            seen.add(cell.features_id)
+            images = sum(cell.problem.info.train_counts) + sum(cell.problem.info.test_counts)
+            there = skipped or store.has("features", cell.features_id)
+            works.setdefault("features", Work("extract features")).add(there, images)
+        works.setdefault("record", Work("metrics and record")).add(cell.id in finished, 0)
+    order = [
+        "original",
+        "retrained",
+        *(key for key in works if key.startswith("unlearner")),
+        *(key for key in works if key == "epochs"),
+        "features",
+        "record",
+    ]
+    return [works[key] for key in order]
+
+
+def _epoch_passes(plan: Plan, cell: Cell) -> int | None:
+    """Return how many images judging a method's epochs reads, None if only a run tells how many epochs there are."""
+    if cell.image_passes is None:
+        return None
+    epochs = cell.image_passes // sum(cell.problem.limited_counts)
+    images = sum(cell.problem.info.train_counts) + sum(cell.problem.info.test_counts)
+    return epochs // plan.resolved.manifest.evaluate_every * images
+
+
+def known_passes(works: list[Work]) -> int:
+    """Return the image passes that are known before a run."""
+    return sum(work.image_passes or 0 for work in works)
+
+
+def work_table(works: list[Work]) -> Table:
+    """Return the work as a table for a terminal."""
+    table = Table()
+    for name in ("work", "cells", "cached", "to do", "image passes"):
+        table.add_column(name, justify="left" if name == "work" else "right")
+    for work in works:
+        passes = "as the method needs" if work.image_passes is None else f"{work.image_passes:,}"
+        table.add_row(work.what, str(work.total), str(work.cached), str(work.total - work.cached), passes)
+    table.add_section()
+    table.add_row("known in all", "", "", "", f"{known_passes(works):,}")
+    return table
+
+
+def work_json(works: list[Work]) -> list[dict[str, Any]]:
+    """Return the work for programs."""
+    return [vars(work) for work in works]

@@ -1,0 +1,154 @@
+"""The executor: walks a plan in the order of its dependencies, in this process or in several, and keeps the records."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from unlearnbench.engine.pool import Schedule, Workers
+from unlearnbench.engine.progress import Display
+from unlearnbench.engine.recording import kept_records
+from unlearnbench.engine.runner import Runner
+from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.machine import Precision
+from unlearnbench.models.training import resolve_precision
+from unlearnbench.results.record import Record, write_record
+from unlearnbench.store import Store
+
+
+def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
+    """Return the devices of a `--device` value, for processes to use in turn.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first GPU, else the CPU. Several processes use all GPUs
+            unless the name has a number.
+        jobs: Number of processes.
+
+    Raises:
+        UnlearnBenchError: If it is none of those or torch cannot use it.
+    """
+    if name == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    elif not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
+        raise UnlearnBenchError(f"--device {name}: no such device\n  Valid: auto, cpu, cuda, cuda:N, mps")
+    else:
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        # torch raises RuntimeError, AssertionError or others, by the kind of device and how it was built.
+        except Exception as error:
+            raise UnlearnBenchError(
+                f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}\n"
+                "  Use --device cpu; unlearnbench doctor says which GPU torch finds"
+            ) from error
+    if jobs > 1 and device.type == "cuda" and device.index is None:
+        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    return (device,)
+
+
+def device_precision(name: str) -> Precision:
+    """Return what a recipe's `auto` precision stands for on the device of a `--device` value.
+
+    Raises:
+        UnlearnBenchError: As in `choose_devices`.
+    """
+    return resolve_precision("auto", choose_devices(name)[0])
+
+
+def run_plan(
+    plan: Plan, output: Path, store: Store, devices: Sequence[torch.device], display: Display, jobs: int = 1
+) -> list[Record]:
+    """Run all cells that are not done yet and return the records of all, in the plan's order.
+
+    Args:
+        plan: What to run.
+        output: The output folder.
+        store: Its store.
+        devices: Where to compute: several processes use them in turn, one the first.
+        display: What the user sees, with a lane for each process.
+        jobs: How many cells run at a time: 1 in this process, more in as many others.
+
+    Raises:
+        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        StoreError: If a record cannot be written.
+    """
+    finished = kept_records(plan, output, store)
+    runner = Runner(plan, output, store, devices[0], display.lanes[0], jobs)
+    runner.check_networks()
+    records = {}
+    walk = _one_by_one(runner, finished) if jobs == 1 else _side_by_side(runner, finished, devices, display)
+    # Closed at once, whatever happens here: workers must not go on behind the user's back.
+    with contextlib.closing(walk):
+        for cell, record in walk:
+            records[cell.id] = record
+            if cell.id in finished:
+                # How many were done before was said at the start; why one has no result is told again.
+                display.cell_done(None if record.status == "done" else f"{_outcome(record)} (done before)")
+            else:
+                write_record(record, output / "records" / cell.path)
+                display.cell_done(_outcome(record))
+    return [records[cell.id] for cell in plan.cells]
+
+
+Walk = Generator[tuple[Cell, Record], None, None]
+
+
+def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
+    """Yield every cell with its record, in the plan's order."""
+    for cell in runner.plan.cells:
+        yield cell, finished.get(cell.id) or runner.run_cell(cell)
+
+
+def _side_by_side(
+    runner: Runner, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
+) -> Walk:
+    """Yield every cell with its record as they come: what was done before, then what workers do."""
+    cells = runner.plan.cells
+    yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
+    schedule = Schedule(cells, finished)
+    with Workers(runner, devices, display.lanes) as workers:
+        while not schedule.over:
+            while workers.free and (task := schedule.take()):
+                workers.give(task)
+            for task, record in workers.wait():
+                schedule.end(task, recorded=record is not None)
+                if record is not None:
+                    yield task.cell, record
+
+
+def _outcome(record: Record) -> str:
+    """Return one line on how a cell ended."""
+    name = f"{record.method.label}, seed {record.seed}"
+    if record.status != "done":
+        return f"{name}: {record.status.replace('_', ' ')}: {record.reason}"
+    shown = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
+    values = {short: record.value(metric) for short, metric in shown.items()}
+    parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
+    reasons = [f"{short}: {record.metrics[shown[short]].reason}" for short, value in values.items() if value is None]
+    return "\n  ".join([f"{name}: {', '.join(parts)}", *reasons])
+
+
+def run_quietly(
+    plan: Plan, output: Path, device: str = "auto", say: Callable[[str], None] = lambda message: None
+) -> list[Record]:
+    """Run what is left to do of a plan and return the records of all its cells, in the plan's order.
+
+    Args:
+        plan: What to run.
+        output: The output folder.
+        device: As `--device`.
+        say: Called with a line when the user should know something: a wait, a damaged file.
+    """
+    store = Store(output / "store", say)
+    finished = kept_records(plan, output, store)
+    if len(finished) == len(plan.cells):
+        return [finished[cell.id] for cell in plan.cells]
+    with Display(Console(file=io.StringIO()), len(plan.cells), 1) as display:
+        return run_plan(plan, output, store, choose_devices(device), display)

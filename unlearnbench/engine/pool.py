@@ -1,0 +1,294 @@
+"""Workers as the process that started them sees them: it gives out tasks, listens, and replaces who died."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import connection, resource_tracker
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from unlearnbench.engine.progress import Lane
+from unlearnbench.engine.runner import Runner, thread_count
+from unlearnbench.engine.worker import Post, named_dataset, work
+from unlearnbench.experiment.plan import Cell
+from unlearnbench.results.record import Record
+
+# How often the parent looks whether its workers live, beside what it hears.
+LOOK_SECONDS = 1.0
+# How long a worker may take to end by itself.
+END_SECONDS = 10.0
+
+
+class Workers:
+    """Processes that run cells; a context manager that ends them.
+
+    One is started when it has something to do, and another in its place when it died.
+
+    Args:
+        runner: Runs cells in this process: what it knows, the workers are told.
+        devices: Where they compute, in turn.
+        lanes: What shows each worker's progress; there are as many workers.
+    """
+
+    def __init__(self, runner: Runner, devices: Sequence[torch.device], lanes: Sequence[Lane]) -> None:
+        self._runner = runner
+        self._lanes = lanes
+        self._workers: list[Worker | None] = [None] * len(lanes)
+        resolved = runner.plan.resolved
+        plan = replace(runner.plan, resolved=replace(resolved, dataset=named_dataset(runner.plan)))
+        self._posts = [
+            Post(plan, runner.output, devices[number % len(devices)], len(lanes), Path.cwd())
+            for number in range(len(lanes))
+        ]
+
+    def __enter__(self) -> Workers:
+        """Start nothing yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all workers, at once if something went wrong: what they have in hand is lost, the store is whole."""
+        workers = [worker for worker in self._workers if worker is not None]
+        for worker in workers:
+            worker.dismiss(at_once=kind is not None)
+        for worker in workers:
+            worker.wait_for_end()
+
+    @property
+    def free(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return any(worker is None or worker.task is None for worker in self._workers)
+
+    def give(self, task: Task) -> None:
+        """Let a free worker do a task: one that has done others if there is one."""
+        idle = [number for number, worker in enumerate(self._workers) if worker and worker.task is None]
+        number = idle[0] if idle else self._workers.index(None)
+        worker = self._workers[number]
+        if worker is None or not worker.process.is_alive():
+            worker = self._workers[number] = Worker(self._posts[number], self._lanes[number], self._runner)
+        worker.give(task)
+
+    def wait(self) -> Iterator[tuple[Task, Record | None]]:
+        """Wait until something is heard of the workers and yield the tasks that came to their end meanwhile.
+
+        Each comes with the cell's record, None if it still has to be made.
+        """
+        busy = [worker for worker in self._workers if worker and worker.task]
+        heard = [source for worker in busy for source in (worker.connection, worker.process.sentinel)]
+        connection.wait(heard, LOOK_SECONDS)
+        for worker in busy:
+            task, record = worker.task, worker.news()
+            # One that has died is free too; whoever gives it a task finds that, and starts another.
+            if task and not worker.task:
+                yield task, record
+
+
+class Worker:
+    """A worker as the process that started it sees it.
+
+    Args:
+        post: What it has to know.
+        lane: Shows what it does.
+        runner: Makes the record of a cell that the worker cannot make, and knows which reference models failed.
+
+    Attributes:
+        task: What it does, None if it is free.
+        connection: What it tells comes here.
+        process: The process.
+    """
+
+    def __init__(self, post: Post, lane: Lane, runner: Runner) -> None:
+        self._lane = lane
+        self._runner = runner
+        self.task: Task | None = None
+        context = multiprocessing.get_context("spawn")
+        self.connection, other_end = context.Pipe()
+        self.process = context.Process(target=work, args=(post, other_end))
+        try:
+            with _inherited(thread_count(post.device, post.plan.cells[0].problem.info.shape, post.jobs)):
+                self.process.start()
+        except KeyboardInterrupt:
+            self.process.kill()
+            raise
+        # Only so is the connection at its end when the worker is.
+        other_end.close()
+
+    def give(self, task: Task) -> None:
+        """Let it do a task."""
+        self.task = task
+        # If it has just died, that is found when it is listened to.
+        with contextlib.suppress(OSError):
+            self.connection.send((task.cell.id, task.makes_record, self._runner.broken))
+
+    def news(self) -> Record | None:
+        """Pass on what it told; if its task came to an end it is free then.
+
+        Returns:
+            The record of the task's cell if it has one.
+        """
+        # Asked first: what it told before it died is listened to.
+        lives = self.process.is_alive()
+        while (message := self._message()) is not None:
+            told, *values = message
+            if told == "done":
+                record, broken = values
+                self._runner.broken.update(broken)
+                self._free()
+                made: Record | None = record
+                return made
+            self._pass_on(told, values)
+        if lives or self.task is None:
+            return None
+        cell = self.task.cell
+        self._free()
+        return self._runner.failed(cell, _death(self.process.exitcode or 0))
+
+    def _message(self) -> tuple[Any, ...] | None:
+        """Return what it told next, None if there is nothing, or nothing any more."""
+        try:
+            if self.connection.poll():
+                message: tuple[Any, ...] = self.connection.recv()
+                return message
+        except (EOFError, OSError):
+            # The connection ends a moment before the process does.
+            self.process.join(END_SECONDS)
+        return None
+
+    def _pass_on(self, told: str, values: list[Any]) -> None:
+        if told == "say":
+            # Two workers may find the same damaged file; the store says each thing once.
+            self._runner.store.say(*values)
+        elif told == "begin":
+            self._lane.begin(*values)
+        elif told == "advance":
+            self._lane.advance(*values)
+        elif told == "end":
+            self._lane.end()
+
+    def _free(self) -> None:
+        self._lane.end()
+        self.task = None
+
+    def dismiss(self, *, at_once: bool) -> None:
+        """Let it end."""
+        if at_once:
+            self.process.kill()
+        self.connection.close()
+
+    def wait_for_end(self) -> None:
+        """Return when it has ended."""
+        self.process.join(END_SECONDS)
+        self.process.kill()
+        self.process.join()
+
+
+def _death(code: int) -> str:
+    """Return why a process with an exit code left no record."""
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"
+
+
+@contextlib.contextmanager
+def _inherited(threads: int) -> Iterator[None]:
+    """Let a process that is started meanwhile be deaf to Ctrl-C, and its libraries use some threads at most.
+
+    Ctrl-C goes to all processes of a terminal, at any moment of their start; only the parent is to answer it.
+    """
+    kept = os.environ.get("OMP_NUM_THREADS")
+    # The libraries that metrics compute with read it once, when they are imported.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    blocked = None
+    if hasattr(signal, "pthread_sigmask"):
+        # It lets Ctrl-C through when it starts, so it has to start before.
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if kept is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = kept
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What can be done of a cell at once.
+
+    Attributes:
+        cell: The cell.
+        makes_record: False if only its model and features are made: Original and FDR are each judged by both.
+    """
+
+    cell: Cell
+    makes_record: bool
+
+
+class Schedule:
+    """Hands out the cells of a plan as what they need comes to its end.
+
+    The model of a reference can be made at once. Everything else waits until those of both references of its problem
+    and seed are made or have failed. Two tasks that need the same model made never run at the same time.
+
+    Args:
+        cells: All cells of a plan, in its order.
+        finished: Ids of those that need no work.
+    """
+
+    def __init__(self, cells: Sequence[Cell], finished: Collection[str]) -> None:
+        self._waiting = [Task(cell, not cell.is_reference) for cell in cells if cell.id not in finished]
+        self._running: list[Task] = []
+        # A problem's id is a hash, made anew each time it is asked for.
+        self._group = {task.cell.id: (task.cell.problem.id, task.cell.seed) for task in self._waiting}
+
+    @property
+    def over(self) -> bool:
+        """Whether every cell has come to its end."""
+        return not self._waiting and not self._running
+
+    def take(self) -> Task | None:
+        """Return what can be done now, which counts as running from here; None if there is nothing."""
+        ready = [task for task in self._waiting if self._is_ready(task)]
+        if not ready:
+            return None
+        # min takes the first of equals.
+        task = min(ready, key=self._may_have_to_wait)
+        self._waiting.remove(task)
+        self._running.append(task)
+        return task
+
+    def end(self, task: Task, *, recorded: bool) -> None:
+        """Note that a task has come to its end, and whether its cell has a record, of success or failure."""
+        self._running.remove(task)
+        if not recorded:
+            self._waiting.insert(0, Task(task.cell, makes_record=True))
+
+    def _is_ready(self, task: Task) -> bool:
+        if any(other.cell.model_id == task.cell.model_id for other in self._running):
+            return False
+        group = self._group[task.cell.id]
+        return not task.makes_record or not any(
+            not other.makes_record and self._group[other.cell.id] == group for other in (*self._waiting, *self._running)
+        )
+
+    def _may_have_to_wait(self, task: Task) -> bool:
+        """Return whether the same method runs on the same original: they may share a result, as ERwP's search is."""
+        return any(_sources(other.cell) == _sources(task.cell) for other in self._running)
+
+
+def _sources(cell: Cell) -> tuple[str, str, int]:
+    return cell.method.name, cell.original.id, cell.seed

@@ -1,0 +1,190 @@
+"""Records of finished cells: how one is made, which of a folder still count, and which nothing makes any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.errors import InvalidFileError
+from unlearnbench.experiment.plan import Cell, Plan, make_plan
+from unlearnbench.experiment.resolve import Resolved
+from unlearnbench.machine import Precision
+from unlearnbench.metrics.metric_record import MetricRecord
+from unlearnbench.results.record import (
+    SCHEMA,
+    EpochRecord,
+    FileRecord,
+    Measured,
+    MethodRecord,
+    ProblemRecord,
+    Record,
+    Status,
+    read_record,
+    with_hash,
+    write_record,
+)
+from unlearnbench.store import Store
+
+
+def left_over(plan: Plan, output: Path) -> list[Path]:
+    """Return the records of a plan's manifest that it makes no more: of methods, seeds or problems it had before."""
+    made = {output / "records" / cell.path for cell in make_plan(plan.resolved).cells}
+    return sorted(set((output / "records" / plan.resolved.manifest.name).rglob("*.json")) - made)
+
+
+def problem_record(cell: Cell) -> ProblemRecord:
+    """Return the problem of a cell as it stands in its record."""
+    problem = cell.problem
+    names = problem.info.class_names
+    return ProblemRecord(
+        id=problem.id,
+        slug=problem.slug,
+        title=problem.title,
+        dataset=problem.dataset.name,
+        dataset_options=problem.dataset.options,
+        dataset_version=problem.dataset.version,
+        dataset_revision=problem.info.revision,
+        architecture=problem.architecture.name,
+        architecture_options=problem.architecture.options,
+        architecture_version=problem.architecture.version,
+        weights=problem.weights.label if problem.weights else None,
+        start=problem.start.label if problem.start else None,
+        training=problem.recipe,
+        num_classes=len(names),
+        forget_classes=problem.forget_classes,
+        forget_class_names=tuple(names[label] for label in problem.forget_classes),
+        limited=problem.limited_text,
+        limited_counts=problem.limited_counts,
+        train_images=sum(problem.info.train_counts),
+        test_images=sum(problem.info.test_counts),
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell came to; the fields are those of `Record` and `Measured`, empty where it came to nothing."""
+
+    status: Status
+    reason: str | None = None
+    metrics: dict[str, MetricRecord] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    image_reads: dict[str, int] = field(default_factory=dict)
+    networks: int | None = None
+    epochs: tuple[EpochRecord, ...] = ()
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    speed_up_seconds: float | None = None
+
+
+def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str, Any]) -> Record:
+    """Return the record of a cell that has just ended, with its hash."""
+    measured = Measured(
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=outcome.seconds,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        speed_up_seconds=outcome.speed_up_seconds,
+    )
+    record = Record(
+        schema_version=SCHEMA,
+        cell=cell.id,
+        status=outcome.status,
+        reason=outcome.reason,
+        manifest_name=plan.resolved.manifest.name,
+        manifest=plan.resolved.manifest.model_dump(mode="json"),
+        problem=problem_record(cell),
+        method=MethodRecord(**vars(cell.method)),
+        seed=cell.seed,
+        metrics=outcome.metrics,
+        details=outcome.details,
+        image_reads=outcome.image_reads,
+        files=outcome.files,
+        environment=environment,
+        measured=measured,
+        hash="",
+        epochs=outcome.epochs,
+        networks=outcome.networks,
+    )
+    return with_hash(record)
+
+
+def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
+    """Return the records of a plan's cells that need no work, by cell id.
+
+    A record counts if it is whole, belongs to the cell as planned now, did not fail, was not judged without its
+    references, and the files that it rests on are in the store. What is damaged is named.
+    """
+    found = {}
+    for cell in plan.cells:
+        path = output / "records" / cell.path
+        if not path.is_file():
+            continue
+        try:
+            record = read_record(path)
+        except InvalidFileError as error:
+            # Its other lines say how to mend it, which is done here.
+            fault = str(error).partition("\n")[0]
+            store.say(f"{fault}; it is made again")
+            continue
+        if record.cell != cell.id or record.status == "failed" or record.lacks_references:
+            continue
+        if record.status == "not_applicable" or (
+            store.has("models", cell.model_id) and store.has("features", cell.features_id)
+        ):
+            found[cell.id] = record
+    return found
+
+
+def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
+    """Return what `finished_records` does, each record with the plan's manifest, in its file too.
+
+    The manifest may have got other seeds or methods since a record was made; what its cell depends on is the same.
+
+    Raises:
+        StoreError: If a record cannot be written.
+    """
+    manifest = plan.resolved.manifest.model_dump(mode="json")
+    found = finished_records(plan, output, store)
+    for cell in plan.cells:
+        if cell.id in found and found[cell.id].manifest != manifest:
+            found[cell.id] = with_hash(found[cell.id].model_copy(update={"manifest": manifest}))
+            write_record(found[cell.id], output / "records" / cell.path)
+    return found
+
+
+def plan_for(
+    resolved: Resolved,
+    output: Path,
+    precision: Precision,
+    only: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda message: None,
+) -> Plan:
+    """Return the plan with which a run of a manifest begins in an output folder, or goes on.
+
+    What a recipe's `auto` stands for is part of every model's identity. A folder that was begun on another machine goes
+    on in the precision of its models: nothing that is finished is made again.
+
+    Args:
+        resolved: The manifest.
+        output: The output folder.
+        precision: What `auto` stands for on the device.
+        only: As in `make_plan`.
+        say: Called with a line if the folder's precision is not the device's.
+    """
+    store = Store(output / "store", create=False)
+    other: Precision = "float32" if precision == "bfloat16" else "bfloat16"
+    plan, begun = (make_plan(resolved, only, each) for each in (precision, other))
+    if _trained(plan, store) or not _trained(begun, store):
+        return plan
+    say(
+        f"{resolved.file}: the models in {output} were made in {other}, and the run goes on in it; "
+        f"this machine would choose {precision}, which takes a new output folder"
+    )
+    return begun
+
+
+def _trained(plan: Plan, store: Store) -> int:
+    return sum(store.has("models", cell.original.id) or store.has("models", cell.retrained.id) for cell in plan.cells)

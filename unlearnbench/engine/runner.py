@@ -1,0 +1,217 @@
+"""Runs the cells of a plan: what a cell needs is made or found in the store, then its record."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+import traceback
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearnbench.engine.artifacts import MODEL_FILE, Maker, device_name
+from unlearnbench.engine.progress import Told
+from unlearnbench.engine.recording import Outcome, make_record
+from unlearnbench.errors import NotApplicable, UnlearnBenchError
+from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.machine import cores, environment
+from unlearnbench.metrics.compute import Material, judge
+from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_features
+from unlearnbench.metrics.live_model import LiveModel
+from unlearnbench.metrics.measurement import Costs, References
+from unlearnbench.models.random_state import own_random_state
+from unlearnbench.models.training import resolve_precision
+from unlearnbench.results.record import EpochRecord, FileRecord, Record
+from unlearnbench.seeds import derived_seed
+from unlearnbench.store import Store, file_hash
+
+# Images up to this many values give a CPU's threads nothing to share: they only wait for each other, the more so on a
+# busy machine. One thread is as fast, and makes the result the same whatever the number of cores.
+SMALL_IMAGE = 256
+# What the user allows: OMP_NUM_THREADS, or as many as torch finds right for this machine.
+ALLOWED_THREADS = torch.get_num_threads()
+
+
+def thread_count(device: torch.device, shape: tuple[int, ...], jobs: int) -> int:
+    """Return how many threads a process computes with.
+
+    Args:
+        device: Where it computes.
+        shape: Shape of the stored images.
+        jobs: How many such processes share the cores.
+    """
+    if device.type == "cpu" and math.prod(shape) <= SMALL_IMAGE:
+        return 1
+    return ALLOWED_THREADS if jobs == 1 else max(1, min(ALLOWED_THREADS, cores() // jobs))
+
+
+class Runner:
+    """Runs the cells of a plan.
+
+    Args:
+        plan: What to run.
+        output: The output folder.
+        store: Its store.
+        device: Where to compute.
+        told: Is told how the work goes on.
+        jobs: How many processes the run has; this is one of them.
+    """
+
+    def __init__(self, plan: Plan, output: Path, store: Store, device: torch.device, told: Told, jobs: int = 1) -> None:
+        self.plan = plan
+        self.output = output
+        self.store = store
+        self.device = device
+        self.told = told
+        self.jobs = jobs
+        self._maker = Maker(plan, store, device, told)
+        torch.set_num_threads(thread_count(device, plan.cells[0].problem.info.shape, jobs))
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Why reference models that cannot be made failed, by their names in the store."""
+        return self._maker.broken
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What this run runs on."""
+        precision = resolve_precision(self._maker.recipe.precision, self.device)
+        # Seconds were measured beside the other processes.
+        return {**environment(device_name(self.device), precision, torch.get_num_threads()), "jobs": self.jobs}
+
+    def check_networks(self) -> None:
+        """Build the manifest's networks, and try the weights that it names on them, before anything is trained.
+
+        Raises:
+            InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        """
+        self._maker.check_networks()
+
+    def run_cell(self, cell: Cell) -> Record:
+        """Make everything a cell needs and return its record; a fault ends in a record too."""
+        try:
+            return self._judge(cell, self._maker.features(cell))
+        # Unlearners are foreign code: whatever one raises must not stop the others.
+        except (Exception, SystemExit) as error:
+            return self._fault(cell, error)
+
+    def make(self, cell: Cell) -> Record | None:
+        """Make a cell's model and features; return its record only if that fails."""
+        try:
+            self._maker.features(cell)
+        except (Exception, SystemExit) as error:
+            return self._fault(cell, error)
+        return None
+
+    def _fault(self, cell: Cell, error: Exception | SystemExit) -> Record:
+        """Return the record of a cell that raised an exception."""
+        if isinstance(error, NotApplicable):
+            return self._record(cell, Outcome("not_applicable", str(error)))
+        reason = str(error)
+        if not isinstance(error, UnlearnBenchError):
+            reason = _reason(error)
+            log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("".join(traceback.format_exception(error)))
+            self.told.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
+        return self._record(cell, Outcome("failed", reason, epochs=self._maker.epochs_of_failed.get(cell.id, ())))
+
+    def failed(self, cell: Cell, reason: str) -> Record:
+        """Return the record of a cell that ended without one of its own."""
+        return self._record(cell, Outcome("failed", reason))
+
+    def _record(self, cell: Cell, outcome: Outcome) -> Record:
+        return make_record(self.plan, cell, outcome, self.environment)
+
+    def _judge(self, cell: Cell, folder: Path) -> Record:
+        """Compute the metrics from the features alone."""
+        references = self._references(cell)
+        facts = self.store.facts("models", cell.model_id)
+        evaluation = self.store.facts("features", cell.features_id)
+        started = time.monotonic()
+        with contextlib.ExitStack() as opened, own_random_state(derived_seed(cell.seed, "metrics")):
+            features = opened.enter_context(open_features(folder / FEATURE_FILE))
+            metrics = judge(self.plan.metrics, self._material(cell, features, references, opened))
+        seconds = {**facts["seconds"], **evaluation["seconds"], "metrics": time.monotonic() - started}
+        model = self.store.entry("models", cell.model_id) / MODEL_FILE
+        files = {
+            name: FileRecord(path=file.relative_to(self.output).as_posix(), sha256=file_hash(file))
+            for name, file in {"model": model, "features": folder / FEATURE_FILE}.items()
+        }
+        outcome = Outcome(
+            "done",
+            metrics=metrics,
+            details=facts["details"],
+            image_reads=facts["image_reads"],
+            networks=facts.get("networks"),
+            epochs=tuple(EpochRecord(**epoch) for epoch in facts.get("epochs", ())),
+            files=files,
+            seconds=seconds,
+            peak_memory_bytes=facts["peak_memory_bytes"],
+            speed_up_seconds=self._speed_up(cell, references),
+        )
+        # A model that another machine made stays that machine's, wherever its metrics are computed.
+        return make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
+
+    def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
+        """Return how many times longer the training of FDR took, None where that cannot be said."""
+        if isinstance(references, str):
+            return None
+        own, retrained = (
+            sum(self.store.facts("models", name)["seconds"].get(stage, 0.0) for stage in ("train", "unlearn"))
+            for name in (cell.model_id, cell.retrained.id)
+        )
+        return retrained / own if own > 0 and retrained > 0 else None
+
+    def _references(self, cell: Cell) -> tuple[Path, Path] | str:
+        """Return the folders with Original's and FDR's features of a cell's problem and seed, or why one is missing."""
+        folders = []
+        for name in ("original", "fdr"):
+            reference = self._reference_cells[cell.problem.id, cell.seed, name]
+            try:
+                folders.append(self._maker.features(reference))
+            # Whatever it is, the reference's own cell says so; the metrics without a reference stand.
+            except (Exception, SystemExit) as error:
+                return f"{name} of seed {cell.seed} failed: {_first_line(str(error))}"
+        return folders[0], folders[1]
+
+    @cached_property
+    def _reference_cells(self) -> dict[tuple[str, int, str], Cell]:
+        cells = (cell for cell in self.plan.cells if cell.is_reference)
+        return {(cell.problem.id, cell.seed, cell.method.name): cell for cell in cells}
+
+    def _material(
+        self,
+        cell: Cell,
+        features: FeatureFile,
+        references: tuple[Path, Path] | str,
+        opened: contextlib.ExitStack,
+    ) -> Material:
+        """Return what the metrics of a cell can ask for."""
+        network, problem = self._maker.network(cell), cell.problem
+        model = LiveModel(
+            load=lambda: self._maker.load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
+            limited=lambda: self._maker.data.limited(problem.limited_counts, cell.seed),
+            test=lambda: self._maker.data.test,
+            original=lambda: self._maker.load(network, self._maker.reference_folder(cell, cell.original) / MODEL_FILE),
+        )
+        if isinstance(references, str):
+            return Material(features, references, references, model)
+        original, retrained = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
+        reads = [self.store.facts("models", name)["image_reads"] for name in (cell.model_id, cell.retrained.id)]
+        return Material(features, References(original, retrained), Costs(*reads), model)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a cell failed, for an exception of foreign code."""
+    # Python's own error has no text, torch's is a page on allocators.
+    told = "out of memory: " if isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
+    return f"{told}{type(error).__name__}: {_first_line(str(error))}".removesuffix(": ")
+
+
+def _first_line(text: str) -> str:
+    return re.split(r"\n", text.strip(), maxsplit=1)[0]

@@ -1,0 +1,130 @@
+"""A worker: a process that does tasks of a plan and tells the process that started it how they go on."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Lock, Thread
+from time import monotonic
+from typing import Any
+
+import torch
+
+from unlearnbench.datasets.dataset import Dataset, Part, open_dataset
+from unlearnbench.engine.runner import Runner
+from unlearnbench.experiment.plan import Plan
+from unlearnbench.store import Store
+
+# How often it tells how many images it has read: a message for every batch would cost more than it tells.
+TELL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker has to know.
+
+    Attributes:
+        plan: The plan; its data set is opened anew by each process that reads it.
+        output: The output folder.
+        device: Where to compute.
+        jobs: How many workers there are.
+        working_folder: What relative paths start from.
+    """
+
+    plan: Plan
+    output: Path
+    device: torch.device
+    jobs: int
+    working_folder: Path
+
+
+def named_dataset(plan: Plan) -> Dataset:
+    """Return the plan's data set in a form that can be sent to another process."""
+    component, info = plan.cells[0].problem.dataset, plan.resolved.dataset.info
+    parts = (partial(_part, component.name, component.options, test) for test in (False, True))
+    return Dataset(info, *parts)
+
+
+def _part(name: str, options: dict[str, Any], test: bool) -> Part:
+    dataset = open_dataset(name, options)
+    return dataset.test() if test else dataset.train()
+
+
+def work(post: Post, told: Connection) -> None:
+    """Do the tasks that come in and send back what came of them: the life of a worker."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    os.chdir(post.working_folder)
+    teller = Teller(told)
+    store = Store(post.output / "store", teller.say, create=False)
+    runner = Runner(post.plan, post.output, store, post.device, teller, post.jobs)
+    cells = {cell.id: cell for cell in post.plan.cells}
+    # Ends when the parent closes its end: nothing is left to do.
+    with contextlib.suppress(EOFError):
+        while True:
+            identity, makes_record, broken = told.recv()
+            runner.broken.update(broken)
+            does = runner.run_cell if makes_record else runner.make
+            teller.tell("done", does(cells[identity]), runner.broken)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, in the middle of whatever it does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class Teller:
+    """Tells the parent process how the work goes on.
+
+    Args:
+        told: Where the parent listens.
+    """
+
+    def __init__(self, told: Connection) -> None:
+        self._told = told
+        self._lock = Lock()
+        self._unsaid = 0
+        self._spoke = monotonic()
+
+    def tell(self, *message: Any) -> None:
+        """Send a message."""
+        try:
+            # A method may have threads.
+            with self._lock:
+                self._told.send(message)
+        except OSError:
+            # Nobody listens: an exception here would be taken for the method's failure.
+            os._exit(1)
+
+    def say(self, message: str) -> None:
+        """Send a line for the user."""
+        self.tell("say", message)
+
+    @contextlib.contextmanager
+    def stage(self, what: str, passes: int | None) -> Iterator[None]:
+        """Tell of a stage."""
+        self.tell("begin", what, passes)
+        try:
+            yield
+        finally:
+            self._tell_images()
+            self.tell("end")
+
+    def advance(self, images: int) -> None:
+        """Count images read in the current stage."""
+        self._unsaid += images
+        if monotonic() - self._spoke > TELL_SECONDS:
+            self._tell_images()
+
+    def _tell_images(self) -> None:
+        self._spoke = monotonic()
+        images, self._unsaid = self._unsaid, 0
+        self.tell("advance", images)

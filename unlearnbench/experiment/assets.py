@@ -1,0 +1,147 @@
+"""Fetching what is missing, and looking at what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnbench.datasets.add import ADDABLE, SILENT, Listener, add
+from unlearnbench.datasets.builtin.image_folder import sources
+from unlearnbench.datasets.catalog import DATASET_DOWNLOADS
+from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
+from unlearnbench.datasets.download import Progress, fetch
+from unlearnbench.datasets.storage import is_prepared
+from unlearnbench.errors import DatasetError, PluginError, did_you_mean
+from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
+from unlearnbench.experiment.reader import read_manifest
+from unlearnbench.machine import size_text
+from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights
+from unlearnbench.registry.entry_points import names
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A data set, or weights, and whether this machine has it.
+
+    Attributes:
+        name: As manifests and commands have it.
+        there: Whether it can be used now.
+        classes: K, None if it is not there.
+        train_images: Number of training images.
+        test_images: Number of test images.
+        revision: Of the images and labels.
+        size: Bytes in the data folder, None if it needs none.
+        note: What keeps it from being there, and the command.
+    """
+
+    name: str
+    there: bool
+    classes: int | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    revision: str | None = None
+    size: int | None = None
+    note: str = ""
+
+
+def holdings() -> list[Holding]:
+    """Return all installed data sets, each image folder, and all published weights."""
+    found = []
+    for name in names("datasets"):
+        if name == "image_folder":
+            found += [
+                _dataset_holding(f"image_folder {source}", {"source": source}) for source in sources(data_folder())
+            ]
+        else:
+            found.append(_dataset_holding(name, {}))
+    for (architecture, label), published in WEIGHTS.items():
+        name, path = f"weights {architecture} {label}", cached_weights(published)
+        note = "" if path else f"{size_text(published.size)} to fetch: unlearnbench data fetch {name}"
+        found.append(Holding(name, path is not None, size=path.stat().st_size if path else None, note=note))
+    return found
+
+
+def _dataset_holding(name: str, options: dict[str, str]) -> Holding:
+    folder = data_folder().joinpath(*name.split(" "))
+    try:
+        info = open_dataset(name.partition(" ")[0], options).info
+    except (DatasetError, PluginError) as error:
+        return Holding(name, False, note=_note(name, folder, error))
+    size = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else None
+    train, test = sum(info.train_counts), sum(info.test_counts)
+    return Holding(name, True, len(info.class_names), train, test, info.revision, size)
+
+
+def _note(name: str, folder: Path, error: Exception) -> str:
+    """Return in one line what to do about a data set that cannot be opened."""
+    if is_prepared(folder):
+        return " ".join(str(error).split())
+    if name in DATASET_DOWNLOADS:
+        return f"{size_text(DATASET_DOWNLOADS[name].size or 0)} to fetch: unlearnbench data fetch {name}"
+    return (
+        f"get it yourself, then: unlearnbench data add {name} PATH" if name in ADDABLE else " ".join(str(error).split())
+    )
+
+
+def fetch_dataset(name: str, listener: Listener = SILENT, progress: Progress = lambda done, total: None) -> DatasetInfo:
+    """Download a data set and add it; the archive is removed then.
+
+    Raises:
+        DatasetError: If it cannot be downloaded, or as `fetch` and `add`.
+    """
+    if name not in DATASET_DOWNLOADS:
+        if name == "imagenet1k":
+            raise DatasetError(
+                "imagenet1k may not be passed on\n"
+                "  Get it from image-net.org, then: unlearnbench data add imagenet1k PATH"
+            )
+        raise DatasetError(f"{name!r} cannot be fetched{did_you_mean(name, (*DATASET_DOWNLOADS, 'weights'))}")
+    download = DATASET_DOWNLOADS[name]
+    listener.say(f"fetching {download.url}")
+    archive = fetch(download, data_folder() / "downloads", progress)
+    info = add(name, [archive], listener=listener)
+    archive.unlink()
+    return info
+
+
+def fetch_published(architecture: str, label: str, progress: Progress = lambda done, total: None) -> Path:
+    """Download published weights, unless they are on this machine.
+
+    Raises:
+        DatasetError: If none are published under this name, or as `fetch`.
+    """
+    if (architecture, label) not in WEIGHTS:
+        known = [f"{name} {label}" for name, label in WEIGHTS]
+        raise DatasetError(
+            f"no weights {architecture} {label} are published{did_you_mean(f'{architecture} {label}', known)}"
+        )
+    published = WEIGHTS[(architecture, label)]
+    return cached_weights(published) or fetch_weights(published, progress)
+
+
+def fetch_missing(
+    manifest: Path, listener: Listener = SILENT, progress: Callable[[str], Progress] = lambda what: _silent
+) -> None:
+    """Download what a manifest names and this machine lacks, as far as it can be downloaded.
+
+    Args:
+        manifest: The manifest; what is wrong with it is left to `resolve`.
+        listener: Told how adding goes.
+        progress: Returns who is told how the download of something goes.
+
+    Raises:
+        DatasetError: As `fetch_dataset` and `fetch_published`.
+    """
+    sections = read_manifest(manifest).sections
+    dataset: Choice | None = sections.get("dataset")
+    if dataset and dataset.name in DATASET_DOWNLOADS and not is_prepared(data_folder() / dataset.name):
+        fetch_dataset(dataset.name, listener, progress(dataset.name))
+    architecture: ArchitectureChoice | None = sections.get("architecture")
+    for label in (architecture.weights, architecture.start) if architecture else ():
+        if label is not None and architecture and (architecture.name, label) in WEIGHTS:
+            fetch_published(architecture.name, label, progress(f"{architecture.name} {label}"))
+
+
+def _silent(done: int, total: int | None) -> None:
+    """Tell no one."""

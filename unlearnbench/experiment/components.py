@@ -1,0 +1,131 @@
+"""The plugins that a manifest names, with all their options: methods, metrics, data set, network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+from unlearnbench import __version__
+from unlearnbench.errors import PluginError, did_you_mean
+from unlearnbench.experiment.manifest import LabelledChoice, UnlearnerChoice
+from unlearnbench.experiment.reader import ManifestFile
+from unlearnbench.experiment.toml_positions import KeyPath
+from unlearnbench.metrics.standard import STANDARD, variant_label
+from unlearnbench.registry.component import Component, Method, Metric, label_slug, used
+from unlearnbench.registry.entry_points import Kind, find
+from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
+from unlearnbench.registry.options import resolve_options
+from unlearnbench.terms import HEADLINE
+
+TRAINING_SOURCE = (
+    ("unlearnbench.models.training", "ReferenceTraining"),
+    ("unlearnbench.models.device_data", "LoadedData"),
+)
+
+
+def find_component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
+    """Look up a plugin and complete its options; note faults in `file`."""
+    section: Any = file.raw
+    for part in path:
+        section = section.get(part) if isinstance(section, dict) else section[int(part)]
+        if section is None:
+            return None
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        return None
+    given = section.get("options", {})
+    return _lookup(file, kind, path, section["name"], given if isinstance(given, dict) else {})
+
+
+def _lookup(
+    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
+) -> Component | None:
+    try:
+        plugin = find(kind, name)
+        options, faults = resolve_options(plugin, given)
+    except PluginError as error:
+        file.fault((*path, "name"), str(error))
+        return None
+    for key, message in faults.items():
+        file.fault((*path, "matrix" if key in matrix else "options", key), message)
+    if faults:
+        return None
+    return used(plugin, options)
+
+
+def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield label and options for every combination of a choice's matrix."""
+    label = choice.label or choice.name
+    for values in itertools.product(*choice.matrix.values()):
+        setting = dict(zip(choice.matrix, values, strict=True))
+        yield variant_label(label, setting), {**choice.options, **setting}
+
+
+def _labelled(
+    file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
+) -> Iterator[tuple[str, Component]]:
+    """Yield label and component of every entry of a list; note faults, doubled labels among them."""
+    taken: dict[str, int | None] = dict.fromkeys(reserved)
+    entries = file.raw.get(key)
+    if key not in file.sections and isinstance(entries, list):
+        # One entry is not well formed; the names and options of the others are looked up all the same.
+        for index in range(len(entries)):
+            find_component(file, key, (key, index))
+    for index, choice in enumerate(file.sections.get(key, ())):
+        for name in choice.matrix.keys() & choice.options.keys():
+            file.fault((key, index, "matrix", name), f"{name!r} stands among the options too; keep one")
+        for label, options in _variants(choice):
+            component = _lookup(file, key, (key, index), choice.name, options, choice.matrix)
+            if component is not None and isinstance(choice, UnlearnerChoice):
+                for name in sorted(set(choice.keep) - component.options.keys()):
+                    hint = did_you_mean(name, component.options)
+                    file.fault((key, index, "keep"), f"{choice.name} has no option {name!r}{hint}")
+            slug = label_slug(label)
+            if slug not in taken:
+                taken[slug] = index
+                if component is not None:
+                    yield label, component
+            elif component is not None or choice.label:
+                file.fault((key, index, "label" if choice.label else "name"), _doubled(label, key, taken[slug], index))
+
+
+def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
+    """Return the fault of an entry whose label is taken, by the entry `owner` or by a reference (None)."""
+    if owner == index:
+        return f"two combinations of the matrix have the label {label!r}; remove one"
+    claimed = f"the label {label!r} is taken by {key}.{owner}"
+    reference = f"{label!r} is the name of a reference, which is always there"
+    return f"{reference if owner is None else claimed}\n  Give this entry a label of its own: label = ..."
+
+
+def references() -> tuple[Method, ...]:
+    """Return the reference methods: Original and FDR (full data retraining)."""
+    digest = source_digest(*TRAINING_SOURCE)
+    return tuple(
+        Method(name, {}, TRAINING_PROTOCOL, "unlearnbench", __version__, digest, label=name, role="reference")
+        for name in ("original", "fdr")
+    )
+
+
+def find_methods(file: ManifestFile) -> tuple[Method, ...]:
+    """Return the references and the manifest's unlearners; note faults in `file`."""
+    reserved = references()
+    found = tuple(
+        Method(**vars(component), label=label, role="unlearner")
+        for label, component in _labelled(file, "unlearners", tuple(method.label for method in reserved))
+    )
+    return (*reserved, *found)
+
+
+def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:
+    """Return the headline metrics, the standard ones and the manifest's own; those take the place of equal labels."""
+    named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
+    usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
+    usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}
+    for label, (name, options) in usual.items():
+        if label not in named:
+            component = _lookup(file, "metrics", ("metrics",), name, options)
+            if component is not None:
+                named[label] = Metric(**vars(component), label=label)
+    ordered = [*usual, *(label for label in named if label not in usual)]
+    return tuple(named[label] for label in ordered if label in named)

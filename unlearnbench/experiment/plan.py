@@ -1,0 +1,222 @@
+"""The plan: every model to train and every cell to run, each named by the hash of what determines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unlearnbench.experiment.problem import Problem
+from unlearnbench.experiment.resolve import Resolved
+from unlearnbench.machine import Precision, cpu_precision
+from unlearnbench.models.recipe import recipe_identity
+from unlearnbench.models.weights import Weights
+from unlearnbench.registry.component import Method, Metric, label_slug
+from unlearnbench.registry.identity import (
+    FEATURES_FORMAT,
+    METRICS_PROTOCOL,
+    STORE_FORMAT,
+    TASK_PROTOCOL,
+    TRAINING_PROTOCOL,
+)
+from unlearnbench.store import content_id
+from unlearnbench.terms import HEADLINE
+
+# How many processes one training runs on.
+WORLD_SIZE = 1
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """An original or retrained model.
+
+    Attributes:
+        id: Its name in the store.
+        role: `original` saw all classes, `retrained` the retain classes only.
+        seed: The seed of its weights and batches.
+        classes: The classes it is trained on.
+        image_passes: Training images it reads, over all epochs.
+        weights: The weights that it is, None if it is trained.
+    """
+
+    id: str
+    role: Literal["original", "retrained"]
+    seed: int
+    classes: tuple[int, ...]
+    image_passes: int
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one problem with one seed: what a record is about.
+
+    Attributes:
+        id: Hash of all that determines the record.
+        problem: The problem.
+        method: The method.
+        seed: The seed.
+        original: The original model it starts from.
+        retrained: The retrained model of the same seed.
+        model_id: The judged model's name in the store.
+        features_id: Its features' name in the store.
+        path: Path of the record below `records`.
+        image_passes: Images a run of the method reads, None if only a run tells.
+    """
+
+    id: str
+    problem: Problem
+    method: Method
+    seed: int
+    original: ReferenceModel
+    retrained: ReferenceModel
+    model_id: str
+    features_id: str
+    path: str
+    image_passes: int | None
+
+    @property
+    def reference(self) -> ReferenceModel | None:
+        """The reference model that this cell judges, None if it judges an unlearner's."""
+        return {"original": self.original, "fdr": self.retrained}.get(self.method.name) if self.is_reference else None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the cell judges Original or FDR."""
+        return self.method.role == "reference"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a manifest amounts to.
+
+    Attributes:
+        resolved: The manifest, resolved.
+        cells: In the order of running: by problem, by seed, references first.
+        precision: In which training computes.
+    """
+
+    resolved: Resolved
+    cells: tuple[Cell, ...]
+    precision: Precision
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of every cell."""
+        return self.resolved.metrics
+
+
+def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precision | None = None) -> Plan:
+    """Return the plan of a resolved manifest.
+
+    Args:
+        resolved: The manifest.
+        only: Labels of the unlearners to run, all if empty. References always run.
+        precision: What a recipe's `auto` stands for where it is run; None for this machine's CPU.
+    """
+    told = resolved.manifest.training.precision
+    chosen = (precision or cpu_precision()) if told == "auto" else told
+    cells = []
+    for problem in resolved.problems:
+        for seed in resolved.manifest.seeds:
+            original = _reference(problem, "original", seed, chosen)
+            retrained = _reference(problem, "retrained", seed, chosen)
+            cells += [
+                _cell(resolved, problem, method, seed, original, retrained, chosen)
+                for method in resolved.methods
+                if not only or method.role == "reference" or method.label in only
+            ]
+    return Plan(resolved, tuple(cells), chosen)
+
+
+def _reference(
+    problem: Problem, role: Literal["original", "retrained"], seed: int, precision: Precision
+) -> ReferenceModel:
+    every = tuple(range(len(problem.info.class_names)))
+    if role == "original" and problem.weights is not None:
+        return _given_original(problem, problem.weights, seed, every)
+    classes = every if role == "original" else problem.retain_classes
+    identity = content_id(
+        STORE_FORMAT,
+        role,
+        [problem.dataset.identity, problem.info.revision],
+        [problem.architecture.identity, problem.start and problem.start.identity],
+        {**recipe_identity(problem.recipe), "precision": precision},
+        classes,
+        seed,
+        TRAINING_PROTOCOL,
+        WORLD_SIZE,
+    )
+    passes = int(problem.recipe["epochs"]) * sum(problem.info.train_counts[label] for label in classes)
+    return ReferenceModel(identity, role, seed, classes, passes)
+
+
+def _given_original(problem: Problem, weights: Weights, seed: int, classes: tuple[int, ...]) -> ReferenceModel:
+    """Return an original that nobody trains: neither the seed, nor the recipe, nor the images make it another."""
+    identity = content_id(
+        STORE_FORMAT,
+        "given",
+        problem.architecture.identity,
+        weights.identity,
+        [len(classes), problem.info.shape, problem.recipe["crop"]],
+        TRAINING_PROTOCOL,
+    )
+    return ReferenceModel(identity, "original", seed, classes, 0, weights)
+
+
+def _cell(
+    resolved: Resolved,
+    problem: Problem,
+    method: Method,
+    seed: int,
+    original: ReferenceModel,
+    retrained: ReferenceModel,
+    precision: Precision,
+) -> Cell:
+    passes: int | None
+    if method.role == "reference":
+        reference = original if method.name == "original" else retrained
+        model_id, passes = reference.id, reference.image_passes
+    else:
+        model_id = content_id(
+            STORE_FORMAT,
+            original.id,
+            problem.forget_classes,
+            problem.limited_counts,
+            seed,
+            [precision, recipe_identity(problem.recipe)],
+            method.identity,
+            TASK_PROTOCOL,
+            *_epochs_identity(resolved),
+        )
+        passes = method_passes(method, problem)
+    features_id = content_id(
+        STORE_FORMAT,
+        model_id,
+        problem.id,
+        seed,
+        resolved.manifest.feature_dtype,
+        FEATURES_FORMAT,
+    )
+    metrics = [[metric.label, metric.identity] for metric in resolved.metrics]
+    record_id = content_id(features_id, metrics, method.label, METRICS_PROTOCOL)
+    path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
+    return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
+
+
+def _epochs_identity(resolved: Resolved) -> list[object]:
+    """Return what the values after each epoch depend on; they are kept with the model."""
+    if not resolved.manifest.evaluate_every:
+        return []
+    headline = [metric.identity for metric in resolved.metrics if metric.label in HEADLINE]
+    return [resolved.manifest.evaluate_every, headline, FEATURES_FORMAT, METRICS_PROTOCOL]
+
+
+def method_passes(method: Method, problem: Problem) -> int | None:
+    """Return about how many images a method reads: its epochs, or the recipe's, times the limited data.
+
+    Only a method with an option `epochs` tells before it ran; where that is None the recipe's count.
+    """
+    if "epochs" not in method.options:
+        return None
+    epochs = method.options["epochs"]
+    return int(epochs if epochs is not None else problem.recipe["epochs"]) * sum(problem.limited_counts)

@@ -1,0 +1,185 @@
+"""What is forgotten and what is left: the problem of a manifest, or those of its matrix."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from unlearnbench.datasets.dataset import NOT_HERE, DatasetInfo
+from unlearnbench.datasets.split import limited_count
+from unlearnbench.errors import did_you_mean
+from unlearnbench.experiment.manifest import ProblemChoice
+from unlearnbench.experiment.reader import ManifestFile
+from unlearnbench.experiment.toml_positions import KeyPath
+from unlearnbench.models.recipe import recipe_identity
+from unlearnbench.models.weights import Weights
+from unlearnbench.registry.component import Component
+from unlearnbench.store import content_id
+
+
+def problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
+    """Return the problem of every combination of the problem's matrix."""
+    choice: ProblemChoice | None = file.sections.get("problem")
+    if choice is None:
+        return ()
+    valid = ProblemChoice.model_fields.keys() - {"matrix"}
+    for key in choice.matrix.keys() - valid:
+        file.fault(("problem", "matrix", key), f"unknown key{did_you_mean(key, valid)}")
+    for key in sorted(choice.matrix.keys() & choice.model_fields_set):
+        file.fault(("problem", "matrix", key), f"{key!r} stands in [problem] too; keep one")
+    if choice.matrix.keys() - valid:
+        return ()
+    base = choice.model_dump(exclude={"matrix"})
+    found = []
+    for values in itertools.product(*choice.matrix.values()):
+        setting = dict(zip(choice.matrix, values, strict=True))
+        try:
+            found.append(ProblemChoice.model_validate({**base, **_tuples(setting)}))
+        except ValidationError as error:
+            key = str(error.errors()[0]["loc"][0])
+            file.fault(("problem", "matrix", key), f"{setting[key]!r} is not a value of {key}")
+    return tuple(found)
+
+
+def _tuples(setting: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in setting.items()}
+
+
+def split_sides(
+    file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return forget classes and limited counts, or None with the faults noted."""
+    forget = _forget_classes(file, choice, info)
+    counts = _limited_counts(file, choice, info)
+    return None if forget is None or counts is None else (forget, counts)
+
+
+def _one_of(file: ManifestFile, choice: ProblemChoice, first: str, second: str) -> str | None:
+    """Return which of two keys is set; note a fault unless it is exactly one."""
+    given = [key for key in (first, second) if getattr(choice, key) is not None]
+    if len(given) == 1:
+        return given[0]
+    message = f"both {first} and {second} are given; keep one" if given else f"{first} or {second} is missing"
+    file.fault(_place(file, second) if given else ("problem",), message)
+    return None
+
+
+def _place(file: ManifestFile, key: str) -> KeyPath:
+    """Return where a key of the problem is set: in its table or in its matrix."""
+    return ("problem", key) if getattr(file.sections["problem"], key) is not None else ("problem", "matrix", key)
+
+
+def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
+    key = _one_of(file, choice, "forget_classes", "forget_last")
+    if key is None:
+        return None
+    path = _place(file, key)
+    total = len(info.class_names)
+    if key == "forget_last":
+        last = choice.forget_last or 0
+        if not 0 < last < total:
+            file.fault(path, f"{last} is not possible: {info.name} has {total} classes; 1 to {total - 1} can go")
+            return None
+        return tuple(range(total - last, total))
+    chosen = []
+    for position, given in enumerate(choice.forget_classes or ()):
+        if isinstance(given, str) and info.revision == NOT_HERE:
+            # The names are not known without the data; any class will do to count images.
+            chosen.append(total - 1 - position)
+            continue
+        index = info.class_names.index(given) if given in info.class_names else given
+        if not isinstance(index, int) or not 0 <= index < total:
+            names = did_you_mean(given, info.class_names) if isinstance(given, str) else ""
+            file.fault(path, f"{info.name} has no class {given!r}: its classes are 0 to {total - 1}{names}")
+            return None
+        chosen.append(index)
+    forget = tuple(sorted(set(chosen)))
+    if len(forget) != len(chosen):
+        file.fault(path, "a class is named twice")
+    elif not forget:
+        file.fault(path, f"no class is forgotten; name 1 to {total - 1} of the {total} classes of {info.name}")
+    elif len(forget) == total:
+        file.fault(path, f"all {total} classes of {info.name} are forgotten; at least one must stay")
+    else:
+        return forget
+    return None
+
+
+def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
+    key = _one_of(file, choice, "limited_share", "limited_images_per_class")
+    if key is None:
+        return None
+    path = _place(file, key)
+    share, per_class = choice.limited_share, choice.limited_images_per_class
+    if share is not None and not 0 < share <= 1:
+        file.fault(path, f"{share:g} is not a share of the training images; above 0, at most 1")
+        return None
+    counts = tuple(limited_count(available, share, per_class) for available in info.train_counts)
+    for name, count, available in zip(info.class_names, counts, info.train_counts, strict=True):
+        if not 0 < count <= available:
+            file.fault(path, f"{count} images of class {name!r} cannot be left: 1 to {available} are there")
+            return None
+    return counts
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be forgotten by which network.
+
+    Attributes:
+        dataset: The data set, as it is used.
+        info: Its facts.
+        architecture: The network.
+        weights: Weights that are the original, None if it is trained.
+        start: Weights from which training starts, None for random ones.
+        recipe: The training recipe, as JSON values.
+        forget_classes: Ascending class indices.
+        limited_counts: K numbers of limited images.
+        limited_text: How the manifest says it: "10 %" or "3 images".
+    """
+
+    dataset: Component
+    info: DatasetInfo
+    architecture: Component
+    weights: Weights | None
+    start: Weights | None
+    recipe: dict[str, Any]
+    forget_classes: tuple[int, ...]
+    limited_counts: tuple[int, ...]
+    limited_text: str
+
+    @property
+    def retain_classes(self) -> tuple[int, ...]:
+        """The classes that stay, ascending."""
+        return tuple(k for k in range(len(self.info.class_names)) if k not in self.forget_classes)
+
+    @property
+    def id(self) -> str:
+        """Names the problem everywhere: results of one id can be compared."""
+        return content_id(
+            [self.dataset.identity, self.info.revision],
+            self.architecture.identity,
+            [weights and weights.identity for weights in (self.weights, self.start)],
+            recipe_identity(self.recipe),
+            self.forget_classes,
+            self.limited_counts,
+        )
+
+    @property
+    def slug(self) -> str:
+        """The problem's name in paths."""
+        limited = self.limited_text.replace(" ", "").replace("%", "pct")
+        text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}-{self.id[:6]}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+    @property
+    def title(self) -> str:
+        """The problem in one line."""
+        return (
+            f"{self.dataset.name} / {self.architecture.name}: forget {len(self.forget_classes)} of "
+            f"{len(self.info.class_names)} classes, limited data {self.limited_text} per class"
+        )

@@ -1,0 +1,149 @@
+"""Reading a manifest: its sections checked one by one, so that all faults are told at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli
+from pydantic import TypeAdapter, ValidationError
+
+from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean
+from unlearnbench.experiment.manifest import Manifest
+from unlearnbench.experiment.messages import LISTS, fault_of, toml_hint
+from unlearnbench.experiment.toml_positions import KeyPath, key_lines, line_of
+from unlearnbench.models.recipe import TrainingRecipe
+
+# What a manifest does not say, because the command line does.
+_COMMAND_LINE = {"device": "--device", "jobs": "--jobs", "output": "--output", "only": "--only"}
+
+
+class ManifestFile:
+    """A manifest as it was read: the sections that are well formed, and the faults of the others.
+
+    Attributes:
+        file: The path as the user gave it.
+        sections: Checked values by top-level key; those with a fault are missing.
+        faults: What is wrong so far.
+        missing: What is right, but not on this machine.
+    """
+
+    def __init__(self, file: str, text: str, raw: dict[str, Any]) -> None:
+        self.file = file
+        self.raw = raw
+        self.lines = key_lines(text)
+        self.sections: dict[str, Any] = {}
+        self.faults: list[Fault] = []
+        self.missing: list[Fault] = []
+
+    def fault(self, path: KeyPath, message: str) -> None:
+        """Note a fault at a key, once: the combinations of a matrix share their faults."""
+        self._note(self.faults, path, message)
+
+    def not_here(self, path: KeyPath, message: str) -> None:
+        """Note that what a key names is not on this machine."""
+        self._note(self.missing, path, message)
+
+    def _note(self, notes: list[Fault], path: KeyPath, message: str) -> None:
+        fault = Fault(line_of(path, self.lines), ".".join(str(part) for part in path), message)
+        if fault not in notes:
+            notes.append(fault)
+
+    def raise_faults(self) -> None:
+        """Raise all faults noted so far.
+
+        Raises:
+            ManifestError: If there is any.
+        """
+        if self.faults:
+            raise ManifestError(self.file, self.faults)
+
+    def manifest(self) -> Manifest:
+        """Return the whole manifest.
+
+        Raises:
+            ManifestError: If it has faults.
+        """
+        self.raise_faults()
+        return Manifest(**self.sections)
+
+
+def read_manifest(path: Path) -> ManifestFile:
+    """Read a manifest and check its form, section by section, so that all faults are found at once.
+
+    Raises:
+        InvalidFileError: If the file cannot be read.
+        ManifestError: If it is not TOML.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+        fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, LISTS)}")
+        raise ManifestError(str(path), [fault]) from error
+    raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
+    file = ManifestFile(str(path), text, raw)
+    for key in raw.keys() - Manifest.model_fields.keys():
+        file.fault((key,), _unknown_key(key))
+    for key, field in Manifest.model_fields.items():
+        if key in raw:
+            _check_section(file, key, field.annotation, field.metadata)
+        elif field.is_required():
+            file.fault((key,), "missing")
+    _check_schedule(file)
+    seeds = file.sections.get("seeds", ())
+    for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        file.fault(("seeds",), f"{seed} stands there {seeds.count(seed)} times; every seed is run once")
+    return file
+
+
+def _unknown_key(key: str) -> str:
+    if key in _COMMAND_LINE:
+        return f"stands on the command line\n  unlearnbench run MANIFEST {_COMMAND_LINE[key]} ..."
+    return f"unknown key{did_you_mean(key, Manifest.model_fields)}"
+
+
+def _check_schedule(file: ManifestFile) -> None:
+    """Note what a recipe leaves out of its schedule, or gives to one that has no use for it.
+
+    Only a manifest is held to it, not every recipe: stored ones are read as they were.
+    """
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is None:
+        return
+    if recipe.schedule == "steps":
+        if not recipe.milestones:
+            file.fault(
+                ("training", "milestones"),
+                'missing; schedule = "steps" lowers the rate after these epochs (schedule = "constant" keeps it)',
+            )
+        return
+    for key in ("milestones", "factor"):
+        # A manifest out of a record says all, the defaults too.
+        if getattr(recipe, key) != TrainingRecipe.model_fields[key].default:
+            file.fault(("training", key), f'schedule = "{recipe.schedule}" has none; remove it')
+
+
+def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list[Any]) -> None:
+    """Put one checked section into `file`, or its faults."""
+    adapter = TypeAdapter[Any](Annotated[annotation, *metadata] if metadata else annotation)
+    try:
+        # JSON rules keep types strict and yet let a TOML array be a tuple.
+        file.sections[key] = adapter.validate_json(json.dumps(file.raw[key], default=str), strict=True)
+    except ValidationError as error:
+        messages: dict[KeyPath, list[str]] = {}
+        for detail in error.errors():
+            # An array whose items are wrong counts as empty too; the items' faults say it better.
+            if detail["type"] != "too_short" or not detail["input"]:
+                path, message = fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
+                messages.setdefault(path, []).append(message)
+        for path, found in messages.items():
+            file.fault(path, " and ".join(dict.fromkeys(found)))

@@ -1,0 +1,234 @@
+"""From a manifest to what it means here: every name looked up, every fault noted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from unlearnbench.datasets.dataset import Dataset, DatasetInfo, open_dataset
+from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
+from unlearnbench.experiment.components import find_component, find_methods, find_metrics
+from unlearnbench.experiment.manifest import ArchitectureChoice, Manifest, ProblemChoice, Tuning
+from unlearnbench.experiment.problem import Problem, problem_choices, split_sides
+from unlearnbench.experiment.reader import ManifestFile, read_manifest
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.weights import Weights, find_weights
+from unlearnbench.registry.component import Component, Method, Metric
+
+WeightKey = Literal["weights", "start"]
+_WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
+
+
+def resolve(path: Path, *, to_run: bool = True) -> Resolved:
+    """Read a manifest and look up all it names.
+
+    Args:
+        path: The manifest.
+        to_run: Whether a data set or weights that are not on this machine are a fault. If not, what is known of
+            their size stands in for them.
+
+    Raises:
+        InvalidFileError: If the file cannot be read.
+        ManifestError: With all faults, form and names, at once.
+    """
+    file = read_manifest(path)
+    check_requires(file)
+    dataset = _dataset(file)
+    architecture = find_component(file, "architectures", ("architecture",))
+    methods = find_methods(file)
+    metrics = find_metrics(file)
+    _check_expectations(file, methods, metrics)
+    _check_tuning(file)
+    choices = problem_choices(file)
+    weights = {key: _weights(file, key, path.parent, dataset) for key in _WEIGHT_KEYS}
+    problems = []
+    if dataset is not None:
+        _check_recipe(file, dataset[1].info)
+        for choice in choices:
+            sides = split_sides(file, choice, dataset[1].info)
+            if sides is not None and architecture is not None and "training" in file.sections:
+                problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
+    if len({problem.id for problem in problems}) < len(problems):
+        file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
+    if to_run:
+        file.faults += file.missing
+    manifest = file.manifest()
+    assert dataset is not None  # its fault would have been raised
+    missing = tuple(fault.describe(str(path)) for fault in file.missing)
+    return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics, missing)
+
+
+def _check_expectations(file: ManifestFile, methods: Sequence[Method], metrics: Sequence[Metric]) -> None:
+    """Note faults of `expect`: names that nothing has, bounds that bound nothing or leave nothing."""
+    # Where an entry is at fault itself, the labels are not all known.
+    whole = not any(fault.key.startswith(("unlearners", "metrics")) for fault in file.faults)
+    labels, known = [method.label for method in methods], [metric.label for metric in metrics]
+    for label, bounds in file.sections.get("expect", {}).items():
+        if whole and label not in labels:
+            file.fault(("expect", label), f"no method has this label{did_you_mean(label, labels)}")
+        for metric, bound in bounds.items():
+            path = ("expect", label, metric)
+            if whole and metric not in known:
+                file.fault(path, f"no metric has this label{did_you_mean(metric, known)}")
+            if bound.min is None and bound.max is None:
+                file.fault(path, "bounds nothing; give min or max")
+            elif bound.min is not None and bound.max is not None and bound.min > bound.max:
+                file.fault(path, f"min {bound.min:g} is above max {bound.max:g}")
+
+
+def _check_tuning(file: ManifestFile) -> None:
+    """Note a fault if options were searched on a seed that they are judged on."""
+    tuning: Tuning | None = file.sections.get("tuning")
+    shared = sorted(set(file.sections.get("seeds", ())) & set(tuning.seeds if tuning else ()))
+    if shared:
+        file.fault(("tuning", "seeds"), f"{shared[0]} is a seed of the manifest; options are searched on other seeds")
+
+
+def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
+    component = find_component(file, "datasets", ("dataset",))
+    if component is None:
+        return None
+    try:
+        return component, open_dataset(component.name, component.options)
+    except NotHereError as error:
+        file.not_here(("dataset", "name"), str(error))
+        return component, error.stand_in
+    except (DatasetError, PluginError) as error:
+        file.fault(("dataset", "name"), str(error))
+        return None
+
+
+def _weights(
+    file: ManifestFile, key: WeightKey, folder: Path, dataset: tuple[Component, Dataset] | None
+) -> Weights | None:
+    """Look up the weights of a key of the architecture; note a fault."""
+    choice: ArchitectureChoice | None = file.sections.get("architecture")
+    label = getattr(choice, key, None)
+    if choice is None or label is None:
+        return None
+    try:
+        weights = find_weights(choice.name, label, folder)
+    except NotHereError as error:
+        file.not_here(("architecture", key), str(error))
+        weights = error.stand_in
+    except DatasetError as error:
+        file.fault(("architecture", key), str(error))
+        return None
+    outputs = weights.num_classes
+    classes = len(dataset[1].info.class_names) if dataset else outputs
+    if key == "weights" and dataset is not None and outputs is not None and outputs != classes:
+        file.fault(
+            ("architecture", key),
+            f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be the original\n"
+            f'  To train from it: start = "{label}"',
+        )
+        return None
+    return weights
+
+
+def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
+    """Note what a training recipe asks of images that they cannot give."""
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is None:
+        return
+    channels, height, width = info.shape
+    if recipe.crop is not None and recipe.crop > min(height, width):
+        file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
+    for key in ("mean", "std"):
+        values = getattr(recipe, key)
+        if values is not None and len(values) != channels:
+            file.fault(("training", key), f"{len(values)} numbers where {info.name} has {channels} channels")
+    if (recipe.mean is None) != (recipe.std is None):
+        given, other = ("mean", "std") if recipe.std is None else ("std", "mean")
+        file.fault(("training", given), f"{given} is given without {other}; give both or none")
+
+
+def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
+    """Return the recipe, with the normalisation that published weights were trained with unless it has its own."""
+    recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
+    for given in (weights["weights"], weights["start"]):
+        if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
+            recipe.update(mean=list(given.mean), std=list(given.std))
+    return recipe
+
+
+def _problem(
+    file: ManifestFile,
+    dataset: tuple[Component, Dataset],
+    architecture: Component,
+    weights: dict[WeightKey, Weights | None],
+    choice: ProblemChoice,
+    forget: tuple[int, ...],
+    counts: tuple[int, ...],
+) -> Problem:
+    if choice.limited_share is not None:
+        limited = f"{choice.limited_share * 100:.10g} %"
+    else:
+        limited = f"{choice.limited_images_per_class} image{'s' if choice.limited_images_per_class != 1 else ''}"
+    return Problem(
+        dataset=dataset[0],
+        info=dataset[1].info,
+        architecture=architecture,
+        weights=weights["weights"],
+        start=weights["start"],
+        recipe=_recipe(file, weights),
+        forget_classes=forget,
+        limited_counts=counts,
+        limited_text=limited,
+    )
+
+
+def check_requires(file: ManifestFile) -> None:
+    """Note what of `requires` is not installed here, or in another version."""
+    for index, text in enumerate(file.sections.get("requires", ())):
+        if message := _unmet(text):
+            file.fault(("requires", index), message)
+
+
+def _unmet(text: str) -> str:
+    """Return what is wrong with one requirement, "" if it is met."""
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        return f'{text!r} is not a requirement as pip takes it, such as "unlearnbench-zoo>=0.1": {reason}'
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return ""
+    install = f"\n  pip install {shlex.quote(text)}"
+    try:
+        here = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement.name} is not installed{install}"
+    # Somebody who has a version before a release wants it to count.
+    if not requirement.specifier.contains(here, prereleases=True):
+        return f"{requirement.name} {here} is installed, {requirement.specifier} is required{install}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A manifest with nothing left to look up.
+
+    Attributes:
+        manifest: The manifest.
+        file: Its path, as the user gave it.
+        dataset: The data set, open.
+        problems: One or, with a matrix, several.
+        methods: References first, then unlearners in the manifest's order.
+        metrics: Headline metrics first.
+        missing: What would have to be fetched before it can run, as `file:line: key: message`.
+    """
+
+    manifest: Manifest
+    file: str
+    dataset: Dataset
+    problems: tuple[Problem, ...]
+    methods: tuple[Method, ...]
+    metrics: tuple[Metric, ...]
+    missing: tuple[str, ...] = ()

@@ -1,1 +1,0 @@
-"""Figures from finished runs; all that imports matplotlib lies in this folder."""

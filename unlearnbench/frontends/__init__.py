@@ -1,0 +1,1 @@
+"""The doors of the benchmark: the command line, pytest, Inspect and the doctor. They parse, call and print."""

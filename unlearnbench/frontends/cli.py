@@ -1,0 +1,366 @@
+"""The command line. Only here do imports stand inside functions, so that it starts fast."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from unlearnbench import __version__
+from unlearnbench.errors import StoreError, UnlearnBenchError
+from unlearnbench.frontends.cli_data import data_app, telling
+from unlearnbench.frontends.cli_plugins import plugin_app
+from unlearnbench.frontends.cli_results import JsonOption, RankBy, RankOrder, add_board_commands, leaderboard_app, tell
+
+if TYPE_CHECKING:
+    from unlearnbench.experiment.plan import Plan
+    from unlearnbench.machine import Precision
+    from unlearnbench.results.record import Record
+
+
+app = typer.Typer(
+    help="Benchmark of class unlearning with limited data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(data_app, name="data")
+app.add_typer(plugin_app)
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
+Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", metavar="MANIFEST...")]
+Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="DIR")]
+
+
+def _messages() -> Console:
+    return Console(stderr=True)
+
+
+def _data() -> Console:
+    """Return the console for tables; beside a terminal it is wide enough to cut nothing."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unlearnbench {__version__}")
+        raise typer.Exit
+
+
+def _at_least_one(number: int) -> int:
+    if number < 1:
+        raise typer.BadParameter(f"{number} is not 1 or more")
+    return number
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Benchmark of class unlearning with limited data."""
+
+
+@app.command()
+def run(
+    manifests: Manifests,
+    output: OutputOption = Path("runs"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(callback=_at_least_one, help="Cells to run at a time, each in a process of its own.")
+    ] = 1,
+    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run every method of each MANIFEST and print the table; what is done already is not done again."""
+    try:
+        if download:
+            _fetch_missing(manifests)
+        plans = [_plan(path, tuple(only or ()), output, device, to_run=not dry_run) for path in manifests]
+        if dry_run:
+            _show_work(plans, output, as_json)
+            return
+        records = [record for plan in plans for record in _run_plan(plan, output, device, jobs)]
+    except KeyboardInterrupt:
+        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+    _show_tables(records, as_json)
+    _tell_left_over(plans, output)
+    _messages().print(
+        f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+def _tell_left_over(plans: list[Plan], output: Path) -> None:
+    from unlearnbench.engine.recording import left_over
+
+    for plan in plans:
+        paths = left_over(plan, output)
+        if paths:
+            number = "1 record is" if len(paths) == 1 else f"{len(paths)} records are"
+            _messages().print(
+                f"{number} not of {plan.resolved.file} as it stands, and yet in tables of {output}: {paths[0]}"
+                f"{', ...' if len(paths) > 1 else ''}; remove what is not wanted",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _fetch_missing(manifests: list[Path]) -> None:
+    from unlearnbench.experiment.assets import fetch_missing
+
+    with telling() as (counting, listener):
+        for path in manifests:
+            fetch_missing(path, listener, counting.download)
+
+
+def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_run: bool) -> Plan:
+    from unlearnbench.engine.recording import plan_for
+    from unlearnbench.errors import did_you_mean
+    from unlearnbench.experiment.resolve import resolve
+
+    resolved = resolve(path, to_run=to_run)
+    for missing in resolved.missing:
+        typer.echo(missing, err=True)
+    labels = [method.label for method in resolved.methods]
+    for label in only:
+        if label not in labels:
+            raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
+    return plan_for(resolved, output, _precision(device), only, lambda line: typer.echo(line, err=True))
+
+
+def _precision(device: str) -> Precision:
+    """Return the precision that a device would choose; torch is imported only if it may be a GPU."""
+    from unlearnbench.machine import cpu_precision, may_have_gpu
+
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return cpu_precision()
+    from unlearnbench.engine.executor import device_precision
+
+    return device_precision(device)
+
+
+def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
+    from unlearnbench.engine.dry_run import planned_work, work_json, work_table
+    from unlearnbench.store import Store
+
+    store = Store(output / "store", create=False)
+    works = {plan.resolved.file: planned_work(plan, output, store) for plan in plans}
+    if as_json:
+        _print_json([{"manifest": file, "work": work_json(work)} for file, work in works.items()])
+        return
+    for plan in plans:
+        work = works[plan.resolved.file]
+        typer.echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
+        _data().print(work_table(work))
+
+
+def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Record]:
+    """Run a plan; torch is imported only if something is left to do."""
+    from unlearnbench.engine.dry_run import known_passes, planned_work
+    from unlearnbench.engine.progress import Display
+    from unlearnbench.engine.recording import kept_records
+    from unlearnbench.store import Store
+
+    messages = _messages()
+    spoken: set[str] = set()
+
+    def say(message: str) -> None:
+        if message not in spoken:
+            spoken.add(message)
+            messages.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    store = Store(output / "store", say)
+    finished = kept_records(plan, output, store)
+    name = plan.resolved.manifest.name
+    if len(finished) == len(plan.cells):
+        messages.print(f"{name}: all {len(plan.cells)} cells are done already", highlight=False)
+        return [finished[cell.id] for cell in plan.cells]
+    with messages.status("starting", spinner="line"):
+        from unlearnbench.engine.executor import choose_devices, run_plan
+
+        devices = choose_devices(device, jobs)
+    passes = known_passes(planned_work(plan, output, store))
+    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    where = f"on {devices[0].type}{at_a_time}"
+    messages.print(f"{name}: {len(plan.cells)} cells, {len(finished)} done before, {where}", highlight=False)
+    with Display(messages, len(plan.cells), passes, jobs) as display:
+        return run_plan(plan, output, store, devices, display, jobs)
+
+
+def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
+    from unlearnbench.results.ranking import rows_by_problem
+    from unlearnbench.results.tables import print_tables
+
+    problems = rows_by_problem(records, order)
+    if as_json:
+        _print_json([row.as_json() for rows in problems for row in rows])
+    else:
+        print_tables(problems, _data(), order)
+
+
+@app.command()
+def validate(manifests: Manifests) -> None:
+    """Check each MANIFEST and say what it amounts to; nothing is run."""
+    from unlearnbench.errors import InvalidFileError
+    from unlearnbench.experiment.plan import make_plan
+    from unlearnbench.experiment.resolve import resolve
+
+    faults = 0
+    for path in manifests:
+        try:
+            plan = make_plan(resolve(path, to_run=False))
+        except InvalidFileError as error:
+            faults += 1
+            typer.echo(str(error), err=True)
+            continue
+        resolved = plan.resolved
+        problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
+        typer.echo(
+            f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
+            f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
+            f"{len(plan.cells)} cells"
+        )
+        for missing in resolved.missing:
+            typer.echo(missing, err=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption = False) -> None:
+    """Print the table that the records in DIR add up to."""
+    from unlearnbench.results.load import load_records
+
+    _show_tables(load_records(folder, tell), as_json, rank_by.value)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="DIR")],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Compute only this metric, by label or name (repeatable).", metavar="NAME"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute metrics anew from the features stored in DIR and rewrite its records; no model is run."""
+    from unlearnbench.results.evaluate import evaluate as evaluate_folder
+    from unlearnbench.results.ranking import rows_by_problem
+    from unlearnbench.results.tables import metric_table
+
+    spoken: dict[str, None] = {}
+    done = evaluate_folder(folder, tuple(metrics or ()), lambda line: spoken.setdefault(line))
+    if metrics and not as_json:
+        for rows in rows_by_problem(done.records):
+            _data().print(metric_table(rows, done.labels))
+    else:
+        _show_tables(list(done.records), as_json)
+    for line in spoken:
+        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
+    if done.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def relevance(folder: Runs, as_json: JsonOption = False) -> None:
+    """Show which share of each layer ERwP found relevant in the runs of DIR, and save it as CSV."""
+    from unlearnbench.results.load import load_records
+    from unlearnbench.results.relevance import relevance_json, relevance_tables, searches, write_relevance
+
+    found = searches(load_records(folder, tell), folder)
+    if as_json:
+        _print_json(relevance_json(found))
+    else:
+        for shown in relevance_tables(found):
+            _data().print(shown)
+    for path in write_relevance(found, folder / "relevance"):
+        _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Runs,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the report; DIR/report if not given.")
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Put the paper's numbers and claims beside what was measured.")
+    ] = False,
+) -> None:
+    """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""
+    from unlearnbench.results.report.report import write_report
+
+    written = write_report(folder, output or folder / "report", paper=paper, say=tell)
+    for path in written.paths:
+        typer.echo(path)
+    for line in written.not_drawn:
+        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    row: Annotated[Path, typer.Argument(exists=True, help="A row's folder of records, or one record.", metavar="ROW")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Run the method of ROW again from its record and print both results with their paired difference."""
+    from unlearnbench.frontends.cli_results import show_comparisons
+    from unlearnbench.results.compare import compare
+    from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
+
+    recorded = read_row(row)
+    manifest = output / f"{recorded.first.manifest_name}.toml"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(recorded.manifest())
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be written: {error.strerror or error}\n  Name another with -o") from error
+    only = () if recorded.first.method.role == "reference" else (recorded.label,)
+    try:
+        plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)
+        records = of_row(recorded, _run_plan(plan, output, device))
+    except KeyboardInterrupt:
+        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+    show_comparisons(compare(recorded.records, records), ("recorded", "here"), as_json)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+# Behind the others: `--help` begins with what a user begins with.
+add_board_commands(app)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    try:
+        app()
+    except UnlearnBenchError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)

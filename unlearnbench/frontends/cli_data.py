@@ -1,0 +1,119 @@
+"""The command line's `data` part. As in `cli`, imports stand inside functions, so that it starts fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from unlearnbench.experiment.assets import Holding
+from unlearnbench.machine import size_text
+
+if TYPE_CHECKING:
+    from unlearnbench.datasets.add import Listener
+    from unlearnbench.datasets.dataset import DatasetInfo
+    from unlearnbench.engine.progress import Counting
+
+
+data_app = typer.Typer(help="List, add and fetch data sets and published weights.", no_args_is_help=True)
+
+
+@contextmanager
+def telling() -> Iterator[tuple[Counting, Listener]]:
+    """Give what shows downloads and reading to the user, on stderr."""
+    from unlearnbench.datasets.add import Listener
+    from unlearnbench.engine.progress import Counting
+
+    with Counting(Console(stderr=True)) as counting:
+        yield counting, Listener(counting.say, counting.start_images, counting.advance_images)
+
+
+@data_app.command("list")
+def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+    """List data sets and published weights: which are on this machine, and how to get the others."""
+    from unlearnbench.experiment.assets import holdings
+
+    found = holdings()
+    if as_json:
+        typer.echo(json.dumps([vars(holding) for holding in found], indent=1))
+        return
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(holdings_table(found))
+
+
+@data_app.command("add")
+def data_add(
+    name: Annotated[str, typer.Argument(help="cifar100, cub200, imagenet1k or image_folder.")],
+    paths: Annotated[list[Path], typer.Argument(help="Folders or archives that hold it.", metavar="PATH...")],
+    as_name: Annotated[
+        str, typer.Option("--as", help="Name of an image_folder; manifests have it as `source`.", metavar="NAME")
+    ] = "default",
+    side: Annotated[
+        int | None, typer.Option(min=2, help="image_folder: make each image a square of this side.", metavar="PIXELS")
+    ] = None,
+    test_share: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="image_folder: share to test with, if there is no test part.")
+    ] = 0.2,
+) -> None:
+    """Check the images in PATH and prepare them once, for all manifests."""
+    from unlearnbench.datasets.add import FolderOptions, add
+
+    with telling() as (_, listener):
+        info = add(name, paths, FolderOptions(as_name, side, test_share), listener)
+    typer.echo(_sentence(info))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="cifar100, cub200, or `weights`.")],
+    weights: Annotated[
+        list[str] | None, typer.Argument(help="After `weights`: architecture and name.", metavar="[ARCHITECTURE NAME]")
+    ] = None,
+) -> None:
+    """Download and add a data set, or download published weights; a cut download goes on where it stopped."""
+    from unlearnbench.errors import DatasetError
+    from unlearnbench.experiment.assets import fetch_dataset, fetch_published
+
+    with telling() as (counting, listener):
+        if name == "weights":
+            if len(weights or []) != 2:
+                raise DatasetError(
+                    "unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: unlearnbench data list"
+                )
+            architecture, label = weights or ["", ""]
+            text = str(fetch_published(architecture, label, counting.download(f"{architecture} {label}")))
+        elif weights:
+            raise DatasetError(f"{' '.join(weights)}: only `weights` takes more than a name")
+        else:
+            text = _sentence(fetch_dataset(name, listener, counting.download(name)))
+    typer.echo(text)
+
+
+def _sentence(info: DatasetInfo) -> str:
+    train, test = sum(info.train_counts), sum(info.test_counts)
+    classes = len(info.class_names)
+    return f"{info.name}: {classes} classes, {train:,} training and {test:,} test images, revision {info.revision}"
+
+
+def holdings_table(holdings: Sequence[Holding]) -> Table:
+    """Return data sets and weights as a table for a terminal."""
+    table = Table()
+    for name in ("name", "here", "classes", "training", "test", "size", "revision", "note"):
+        table.add_column(name, justify="right" if name in ("classes", "training", "test", "size") else "left")
+    for holding in holdings:
+        numbers = (holding.classes, holding.train_images, holding.test_images)
+        table.add_row(
+            holding.name,
+            "yes" if holding.there else "no",
+            *("" if number is None else f"{number:,}" for number in numbers),
+            "" if holding.size is None else size_text(holding.size),
+            holding.revision or "",
+            holding.note,
+        )
+    return table

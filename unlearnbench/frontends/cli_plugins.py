@@ -1,0 +1,136 @@
+"""The command line's part about plugins: installed ones, new ones, their options. As in `cli`, imports stand inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from unlearnbench.frontends.cli_results import JsonOption
+
+if TYPE_CHECKING:
+    from unlearnbench.registry.entry_points import Plugin
+
+
+plugin_app = typer.Typer()
+
+
+@plugin_app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="What the method is called, for example my-method.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder in which the plugin's own folder is made.")
+    ] = Path(),
+) -> None:
+    """Write an installable plugin with one unlearner, its entry point, a test and a README."""
+    from unlearnbench.registry.scaffold import write_plugin
+
+    place = write_plugin(name, output)
+    typer.echo(place)
+    typer.echo(f"pip install -e {place} && python -m pytest {place}", err=True)
+
+
+@plugin_app.command()
+def tune(
+    manifest: Annotated[Path, typer.Argument(help="Manifest file (TOML).", metavar="MANIFEST")],
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try of each method, its own among them.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each trial; none of them is the manifest's.")] = 2,
+    to: Annotated[
+        Path | None, typer.Option(help="The tuned manifest.", metavar="FILE", show_default="NAME-tuned.toml")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output folder; the trials lie in its folder `trials`, in no table.")
+    ] = Path("runs"),
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Search the options of every method of MANIFEST under one budget and write a manifest that has them."""
+    from unlearnbench.engine.tuning import Budget, check_target, tune, tuned_file
+    from unlearnbench.experiment.writer import manifest_toml
+
+    file = to or tuned_file(manifest)
+    check_target(file)
+    budget = Budget(trials, seeds, output / "trials", device)
+    tuned = tune(manifest, budget, lambda line: typer.echo(line, err=True))
+    file.write_text(manifest_toml(tuned, f"Written by unlearnbench tune {manifest.name}"), encoding="utf-8")
+    typer.echo(file)
+
+
+@plugin_app.command(name="list")
+def list_plugins(
+    kind: Annotated[
+        Literal["unlearners", "datasets", "architectures", "metrics"], typer.Argument(help="What to list.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """List installed plugins of a KIND with the distribution they come from."""
+    from unlearnbench.registry.entry_points import installed
+
+    plugins = installed(kind)
+    if as_json:
+        typer.echo(json.dumps([vars(plugin) for plugin in plugins], indent=1))
+        return
+    width = max((len(plugin.name) for plugin in plugins), default=0)
+    for plugin in plugins:
+        clash = "  (name taken twice)" if sum(other.name == plugin.name for other in plugins) > 1 else ""
+        typer.echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.distribution_version}{clash}")
+
+
+@plugin_app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An unlearner, data set, architecture or metric.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show the page of a plugin: what it does, its options, its source, and what an unlearner reads."""
+    from unlearnbench.registry.describe import plugin_json, plugin_page, plugins_named
+
+    plugins = plugins_named(name)
+    if as_json:
+        typer.echo(json.dumps([{**plugin_json(plugin), **_card(plugin)} for plugin in plugins], indent=1))
+        return
+    for number, plugin in enumerate(plugins):
+        typer.echo(("\n\n" if number else "") + plugin_page(plugin))
+        for card in _card(plugin).values():
+            typer.echo("\n".join(["", *card["lines"]]))
+
+
+def _card(plugin: Plugin) -> dict[str, Any]:
+    """Return an unlearner's data card, nothing for other plugins."""
+    if plugin.kind != "unlearners":
+        return {}
+    from unlearnbench.unlearners.data_card import data_card
+
+    card = data_card(plugin)
+    return {"data_card": {**vars(card), "lines": card.lines()}}
+
+
+@plugin_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="An installed unlearner.")],
+) -> None:
+    """Check that an unlearner keeps to the contract, on a small real problem."""
+    from unlearnbench.registry.entry_points import find
+
+    plugin = find("unlearners", name)
+    from unlearnbench.unlearners.contract import examine
+
+    failed = 0
+    for finding in examine(plugin.load()):
+        failed += finding.status == "failed"
+        typer.echo(f"{finding.status:<15} {finding.check}{': ' if finding.message else ''}{finding.message}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@plugin_app.command()
+def doctor() -> None:
+    """Check this installation: libraries, device, folders, plugins."""
+    from unlearnbench.frontends.doctor import findings
+
+    healthy = True
+    for finding in findings():
+        healthy &= finding.good
+        typer.echo(f"{'ok     ' if finding.good else 'PROBLEM'}  {finding.what}: {finding.text}")
+    if not healthy:
+        raise typer.Exit(1)

@@ -1,0 +1,180 @@
+"""The command line's publishing part. As in `cli`, imports stand inside functions, so that it starts fast."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from unlearnbench.results.compare import Comparison
+
+
+leaderboard_app = typer.Typer(help="Build and check pages to publish.", no_args_is_help=True)
+
+
+class RankOrder(StrEnum):
+    """What `--rank-by` offers; the keys of `ranking.ORDERS`, which takes numpy to import."""
+
+    paper = "paper"
+    prototype_gap = "prototype-gap"
+    retain_accuracy = "retain-accuracy"
+    images_read = "images-read"
+
+
+RankBy = Annotated[
+    RankOrder,
+    typer.Option(help="paper: FAe, then |FPAe - FDR's|; the gate on CAne holds for all."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def add_board_commands(app: typer.Typer) -> None:
+    """Add the commands that are not below `leaderboard`."""
+    for command in (submit, compare, export):
+        app.command()(command)
+
+
+def tell(line: str) -> None:
+    """Print what is not the data asked for."""
+    typer.echo(line, err=True)
+
+
+@leaderboard_app.command("build")
+def leaderboard_build(
+    records: Annotated[
+        list[Path],
+        typer.Argument(help="Output folders of runs, leaderboards, submissions, folders of records.", metavar="DIR..."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pages.")] = Path("leaderboard"),
+    rank_by: RankBy = RankOrder.paper,
+) -> None:
+    """Write the leaderboard from the records in DIR: README.md, index.html, a page for each problem, the records."""
+    from unlearnbench.results.leaderboard.build import build_leaderboard
+
+    for path in build_leaderboard(records, output, rank_by.value, tell):
+        typer.echo(path)
+
+
+@leaderboard_app.command("check")
+def leaderboard_check(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Leaderboards, submissions or folders of records.", metavar="[DIR]...")
+    ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(help="Output folder of a run that holds the features (repeatable).", metavar="RUNS"),
+    ] = None,
+    known: Annotated[
+        Path | None, typer.Option("--against", help="Leaderboard that the problems must be on.", metavar="LEADERBOARD")
+    ] = None,
+    rank_by: RankBy = RankOrder.paper,
+) -> None:
+    """Check records, their hashes, metrics, problems and seeds, and that pages and manifests are what they give."""
+    from unlearnbench.results.leaderboard.verify import verify
+
+    bad = False
+    for folder in folders or [Path("leaderboard")]:
+        verdict = verify(folder, tuple(features or ()), known, rank_by.value, tell)
+        for fault in verdict.faults:
+            tell(fault)
+        bad |= bool(verdict.faults)
+        again = f"{verdict.recomputed} metrics computed again from features" if features else "features not given"
+        faults = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
+        typer.echo(f"{folder}: {verdict.records} records, {again}, {faults}")
+    if bad:
+        raise typer.Exit(1)
+
+
+def submit(
+    runs: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="RUNS")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the submission.")] = Path("submission"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Submit only the unlearner with this label (repeatable).", metavar="METHOD"),
+    ] = None,
+) -> None:
+    """Make a folder from RUNS that can be added to a leaderboard by pull request."""
+    from unlearnbench.results.leaderboard.submission import missing_features, write_submission
+
+    made = write_submission(runs, output, tuple(only or ()), tell)
+    problems = "1 problem" if len(made.problems) == 1 else f"{len(made.problems)} problems"
+    methods = "1 method" if len(made.methods) == 1 else f"{len(made.methods)} methods"
+    typer.echo(f"{output}: {len(made.records)} records of {methods} on {problems}")
+    missing = missing_features(runs)
+    if missing:
+        tell(
+            f"{missing} feature files are not in {runs} any more: nobody can check these metrics anew\n"
+            "  Run the manifest again, which makes them"
+        )
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Compare this metric, by label (repeatable).", metavar="NAME"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the runs A and B side by side, with the paired interval of every difference."""
+    from unlearnbench.results.compare import compare as compare_records
+    from unlearnbench.results.load import load_records
+
+    one, other = (load_records(folder, tell) for folder in (first, second))
+    if not as_json:
+        typer.echo(f"A: {first}\nB: {second}")
+    show_comparisons(compare_records(one, other, tuple(metrics or ())), ("A", "B"), as_json)
+
+
+def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
+    """Print comparisons, a table for each problem."""
+    from unlearnbench.results.compare import comparison_json, comparison_table
+
+    if as_json:
+        typer.echo(json.dumps([comparison_json(comparison) for comparison in comparisons], indent=1))
+        return
+    console = Console()
+    console = console if console.is_terminal else Console(width=200)
+    for problem in dict.fromkeys(comparison.first.problem.id for comparison in comparisons):
+        shown = [comparison for comparison in comparisons if comparison.first.problem.id == problem]
+        console.print(comparison_table(shown, names))
+        for comparison in shown:
+            for note in comparison.notes:
+                console.print(f"{comparison.name}: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def export(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Output folders of runs, leaderboards, folders of records.", metavar="DIR...")
+    ],
+    form: Annotated[Literal["csv", "json", "latex", "hf", "inspect"], typer.Option("--to", help="The format.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the files; one text alone goes to stdout without it."),
+    ] = None,
+    rank_by: RankBy = RankOrder.paper,
+) -> None:
+    """Write the table of DIR in another format."""
+    from unlearnbench.errors import UnlearnBenchError
+    from unlearnbench.results.leaderboard.exports import export as export_board
+    from unlearnbench.results.leaderboard.exports import write_files
+    from unlearnbench.results.leaderboard.view import make_board
+    from unlearnbench.results.load import check_entries, load_entries
+
+    entries = load_entries(runs, tell)
+    check_entries(entries)
+    files = export_board(make_board([entry.record for entry in entries], rank_by.value), form)
+    only = next(iter(files.values())) if len(files) == 1 else b""
+    if output is None and isinstance(only, str):
+        typer.echo(only, nl=False)
+        return
+    if output is None:
+        raise UnlearnBenchError(f"--to {form} writes files, not one text\n  say into which folder: --output {form}")
+    for path in write_files(files, output):
+        typer.echo(path)

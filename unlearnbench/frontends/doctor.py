@@ -1,0 +1,113 @@
+"""Is this installation able to run? What `doctor` checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import tomli
+
+from unlearnbench.datasets.dataset import data_folder
+from unlearnbench.errors import PluginError
+from unlearnbench.machine import cores, library_versions, processor_name
+from unlearnbench.registry.entry_points import KINDS, find, names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        what: What was looked at.
+        text: What was found, and how to mend it.
+        good: Whether it is as it should be.
+    """
+
+    what: str
+    text: str
+    good: bool
+
+
+def findings() -> Iterator[Finding]:
+    """Yield what was found, one thing after another."""
+    for name, version in library_versions().items():
+        mend = f"missing\n           pip install {name}"
+        yield Finding(name, version or mend, version is not None)
+    yield _torch_pair()
+    yield _device()
+    yield Finding("data folder", *_folder(data_folder()))
+    yield from _stale_installation(Path(__file__).parents[2] / "pyproject.toml")
+    yield from _plugins()
+
+
+def _torch_pair() -> Finding:
+    """Import torchvision, which fails beside a torch it was not built for."""
+    try:
+        torch = import_module("torch")
+        import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        return Finding(
+            "torch and torchvision",
+            f"do not work together: {reason}\n"
+            "           install both together: pip install --force-reinstall torch torchvision",
+            False,
+        )
+    return Finding("torch and torchvision", f"work together (torch {torch.__version__})", True)
+
+
+def _device() -> Finding:
+    try:
+        torch = import_module("torch")
+    except (ImportError, OSError):
+        return Finding("device", "not known without torch", False)
+    if torch.cuda.is_available():
+        return Finding("device", f"{torch.cuda.get_device_name()} (cuda)", True)
+    return Finding("device", f"{processor_name()}, {cores()} cores (cpu); no GPU that torch can use", True)
+
+
+def _folder(folder: Path) -> tuple[str, bool]:
+    # Unlike `exists`, `access` answers for what lies in a closed folder too.
+    place = next((parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK)), folder)
+    if not place.is_dir():
+        return f"{place} is not a folder; set UNLEARNBENCH_DATA to another", False
+    if not os.access(place, os.R_OK | os.X_OK):
+        return f"{place} cannot be read; set UNLEARNBENCH_DATA to another", False
+    if not os.access(place, os.W_OK):
+        return f"{folder} cannot be written; set UNLEARNBENCH_DATA to another", False
+    return f"{folder}{'' if place == folder else ' (made when a data set is added)'}", True
+
+
+def _stale_installation(project: Path) -> Iterator[Finding]:
+    """Yield what an editable installation has not learnt of its source tree: new plugins count once installed."""
+    if not project.is_file():
+        return
+    groups = tomli.loads(project.read_text())["project"].get("entry-points", {})
+    try:
+        installed = distribution("unlearnbench").entry_points
+    except PackageNotFoundError:
+        return  # Told among the plugins, of which there is none then.
+    declared = {(group, *entry) for group, entries in groups.items() for entry in entries.items()}
+    known = {(entry.group, entry.name, entry.value) for entry in installed if entry.group != "console_scripts"}
+    changed = sorted({name for _, name, _ in declared ^ known})
+    if changed:
+        text = f"older than {project}: {', '.join(changed)}\n           in {project.parent}: pip install -e ."
+        yield Finding("installation", text, False)
+
+
+def _plugins() -> Iterator[Finding]:
+    for kind in KINDS:
+        broken = []
+        for name in names(kind):
+            try:
+                find(kind, name).load()
+            except PluginError as error:
+                broken.append(str(error))
+        count = f"{len(names(kind))} installed"
+        if not names(kind):
+            broken.append("none; install the package itself: pip install -e .")
+        yield Finding(kind, "; ".join(broken) if broken else count, not broken)

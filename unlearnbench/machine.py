@@ -1,0 +1,170 @@
+"""The machine that a run uses: its processor, memory, disk and libraries. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from unlearnbench.errors import DatasetError
+
+Precision = Literal["float32", "bfloat16"]
+LIBRARIES = ("unlearnbench", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "h5py", "pytorchcv")
+
+
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of the libraries that results may depend on; None for a missing one."""
+    found: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Return the commit of the benchmark's own checkout, "-dirty" behind it if changed; None if it is not one."""
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    return commit and (f"{commit}-dirty" if changed else commit)
+
+
+def processor_name() -> str:
+    """Return the processor's name."""
+    try:
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def cpu_precision() -> Precision:
+    """Return in which precision this machine's CPU trains where a recipe leaves it open.
+
+    That is bfloat16 where Linux says that the processor computes in it, else float32.
+    """
+    try:
+        match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        match = None
+    flags = set(match[1].split()) if match else set()
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def may_have_gpu() -> bool:
+    """Return whether a GPU that torch could use may be in this machine."""
+    return sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
+def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
+    """Return what stands in a record about the machine.
+
+    Args:
+        device: The device's name.
+        precision: What training computes in.
+        threads: Threads of the CPU computations.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "libraries": library_versions(),
+        "commit": git_commit(),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start counting this process's peak memory anew, where the system allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> int | None:
+    """Return the peak resident memory of this process in bytes since the last reset; None if not known."""
+    try:
+        match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+        if match:
+            return int(match[1]) * 1024
+    except OSError:
+        pass
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory() -> int:
+    """Return how many bytes of memory programs can still get; all there is where the system does not say."""
+    try:
+        match = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    except OSError:
+        match = None
+    if match:
+        return int(match[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 * 2**30
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes as "169 MB" or "1.2 GB" (powers of 1000, as disks are sold)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """Make sure that there is room for `size` bytes.
+
+    Args:
+        folder: Where they will be written; it need not exist yet.
+        size: Bytes.
+        what: Named in the message.
+
+    Raises:
+        DatasetError: If there is not.
+    """
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise DatasetError(
+            f"{what} needs {size_text(size)} at {folder}, where {size_text(free)} are free\n"
+            "  Make room, or set UNLEARNBENCH_DATA to a folder on a larger disk"
+        )

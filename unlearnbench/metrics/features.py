@@ -1,0 +1,182 @@
+"""The HDF5 file of a model: features, logits and labels, from which every metric is computed.
+
+Layout, format 2 (N test images, M limited images, K classes, D features, O outputs):
+
+    /test/features          (N, D) float32 or float16, as the manifest's `feature_dtype` says: input of the classifier
+    /test/logits            (N, O) float32
+    /test/labels            (N,)   int64
+    /test/ids               (N,)   int64     the image's number in the data set
+    /limited/...            the same four for the M limited training images, in the order of the training set
+    /prototypes/full        sums (K, D) float64 and counts (K,) int64 over all training images
+    /prototypes/limited     the same over the limited ones
+    /classifier             weight (O, D) and bias (O,) float32; the bias is 0 where the layer has none
+    /output_classes         (O,)   int64     the class of each output; K and above are new classes
+    /superclasses           (K,)   int64     the superclass of each class; (0,) where the data set has none
+
+Attributes of the file: `format`, `model` (store id), `model_sha256` (of the weights' file), `dataset`,
+`dataset_revision` (changes whenever an image or a label does), `problem`, `num_classes`, `forget_classes`, `seed`,
+`feature_dtype`. Images are seen as a test shows them. Features and logits lie in chunks of rows, uncompressed: that
+would take off a fifth (measured on digits) and slow every read. Labels and ids are compressed to a tenth.
+
+Written by `unlearnbench.metrics.feature_writer`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.errors import InvalidFileError, MetricError
+from unlearnbench.registry.identity import FEATURES_FORMAT
+
+FORMAT = FEATURES_FORMAT
+FEATURE_FILE = "features.h5"
+CHUNK_ROWS = 512
+# Arrays up to this size stay in memory while the file is open.
+KEPT_BYTES = 2**24
+
+Source = Literal["full", "limited"]
+Part = Literal["test", "limited"]
+
+_AGAIN = "run the manifest again, which makes it anew"
+_ATTRIBUTES = ("num_classes", "forget_classes", "seed", "dataset", "dataset_revision", "model")
+_DATASETS = (
+    *(f"{part}/{name}" for part in ("test", "limited") for name in ("features", "logits", "labels", "ids")),
+    *(f"prototypes/{source}/{name}" for source in ("full", "limited") for name in ("sums", "counts")),
+    "classifier/weight",
+    "classifier/bias",
+    "output_classes",
+    "superclasses",
+)
+
+
+class FeatureFile:
+    """A feature file, open for reading.
+
+    Attributes:
+        path: The file.
+        num_classes: K.
+        seed: The run's seed.
+        forget_classes: (F,) int64, ascending.
+        output_classes: (O,) int64, the class of each output.
+        superclasses: (K,) int64, or (0,) where the data set has none.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self._kept: dict[tuple[str, bytes], NDArray[Any]] = {}
+        self.num_classes = int(file.attrs["num_classes"])
+        self.seed = int(file.attrs["seed"])
+        self.forget_classes: NDArray[np.int64] = np.asarray(file.attrs["forget_classes"], dtype=np.int64)
+        self.output_classes: NDArray[np.int64] = np.asarray(file["output_classes"], dtype=np.int64)
+        self.superclasses: NDArray[np.int64] = np.asarray(file["superclasses"], dtype=np.int64)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the file."""
+        return dict(self._file.attrs)
+
+    @property
+    def retain_classes(self) -> NDArray[np.int64]:
+        """(K - F,) int64, ascending."""
+        return np.setdiff1d(np.arange(self.num_classes), self.forget_classes)
+
+    def classes(self, images: Literal["forget", "retain"]) -> NDArray[np.int64]:
+        """Return the forget classes or the retain classes."""
+        return self.forget_classes if images == "forget" else self.retain_classes
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return a whole data set of the file, for example `test/labels`; not to be changed."""
+        return self._keep(name, b"", lambda: np.asarray(self._file[name]))
+
+    def _keep(self, name: str, classes: bytes, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what `read` does; many metrics ask for the same arrays, so that small ones stay in memory."""
+        found = self._kept.get((name, classes))
+        if found is None:
+            found = read()
+            found.flags.writeable = False
+            if found.nbytes <= KEPT_BYTES:
+                self._kept[name, classes] = found
+        return found
+
+    def rows(self, name: str, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows of `test/features` or the like with a label among `classes`, float32; not to be changed."""
+        return self._keep(name, classes.tobytes(), lambda: self._read_rows(name, classes))
+
+    def _read_rows(self, name: str, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        group = name.rpartition("/")[0]
+        wanted = np.isin(self.array(f"{group}/labels"), classes)
+        data = self._file[name]
+        step = CHUNK_ROWS * 16
+        parts = [data[start : start + step][wanted[start : start + step]] for start in range(0, len(wanted), step)]
+        # A part without images has no chunk to read.
+        found = np.concatenate(parts) if parts else np.empty((0, *data.shape[1:]))
+        return found.astype(np.float32, copy=False)
+
+    def labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`; not to be changed.
+
+        Raises:
+            MetricError: If one of the classes has no image.
+        """
+        return self._keep(f"{part}/labels", classes.tobytes(), lambda: self._read_labels(part, classes))
+
+    def _read_labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+        labels: NDArray[np.int64] = self.array(f"{part}/labels")
+        missing = np.setdiff1d(classes, labels).tolist()
+        if missing:
+            raise MetricError(f"no {part} image of classes {missing}")
+        return labels[np.isin(labels, classes)]
+
+    def prototypes(self, source: Source) -> NDArray[np.float64]:
+        """Return the (K, D) mean feature of each class over `full` or `limited` training images.
+
+        Raises:
+            MetricError: If a class has no image.
+        """
+        counts = self.array(f"prototypes/{source}/counts")
+        if (counts == 0).any():
+            missing = np.flatnonzero(counts == 0).tolist()
+            raise MetricError(f"no training image of classes {missing} in the {source} data")
+        means: NDArray[np.float64] = self.array(f"prototypes/{source}/sums") / counts[:, None]
+        return means
+
+
+@contextmanager
+def open_features(path: str | Path) -> Iterator[FeatureFile]:
+    """Open a feature file for reading.
+
+    Raises:
+        InvalidFileError: If it is missing, damaged, of another kind or of another format.
+    """
+    path = Path(path)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = "no such file" if not path.exists() else "truncated, or not an HDF5 file"
+        raise InvalidFileError(f"{path}: {reason}; {_AGAIN}") from error
+    with file:
+        yield _checked(path, file)
+
+
+def _checked(path: Path, file: h5py.File) -> FeatureFile:
+    try:
+        found = file.attrs.get("format")
+        if found is None or found != FORMAT:
+            what = "not a feature file" if found is None else f"feature format {found}, this version reads {FORMAT}"
+            raise InvalidFileError(f"{path}: {what}")
+        missing = [name for name in _DATASETS if name not in file]
+        missing += [f"attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
+        if missing:
+            raise InvalidFileError(f"{path}: not a whole feature file: {', '.join(missing)} missing; {_AGAIN}")
+        return FeatureFile(path, file)
+    # What HDF5 raises depends on where the bytes are wrong.
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidFileError(f"{path}: damaged: {error}; {_AGAIN}") from error

@@ -1,0 +1,84 @@
+"""What a metric is given, and what it returns.
+
+A metric is a function. Its positional arguments say by their names what it needs:
+
+    features    the judged model's `FeatureFile`
+    references  `References`: the feature files of Original and FDR, same problem and seed
+    costs       `Costs`: the image passes that made the judged model and FDR
+    model       `LiveModel`: the model itself, for the few that features cannot serve
+
+Its keyword-only arguments are its options. It returns a float, or a `Measurement`: a float with what should stand
+beside it in the record. One that cannot be computed raises `MetricError`; the record then holds the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.errors import MetricError
+from unlearnbench.metrics.features import FeatureFile
+
+
+class Measurement(float):
+    """A metric's value with what stands beside it in the record.
+
+    Args:
+        value: The value.
+        details: JSON values, for readers.
+        hits: (N,) bool, for a share of test images: which of them count, in the file's order. Differences between
+            methods are then judged image by image.
+    """
+
+    details: dict[str, Any]
+    hits: NDArray[np.bool_] | None
+
+    def __new__(
+        cls, value: float, details: dict[str, Any] | None = None, hits: NDArray[np.bool_] | None = None
+    ) -> Measurement:
+        """Return `value` with its details."""
+        made = super().__new__(cls, value)
+        made.details = details or {}
+        made.hits = hits
+        return made
+
+
+@dataclass(frozen=True)
+class References:
+    """The feature files of the reference models of the same problem and seed.
+
+    Attributes:
+        original: Of the model trained on all classes.
+        retrained: Of FDR, trained on the retain classes alone.
+    """
+
+    original: FeatureFile
+    retrained: FeatureFile
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The training images that went through the network until a model was there, by kind.
+
+    Attributes:
+        judged: Of the judged model: `forget` and `retain` images. An unlearner's count starts at the original model.
+        retrained: Of FDR.
+    """
+
+    judged: dict[str, int]
+    retrained: dict[str, int]
+
+
+def require_finite(**arrays: NDArray[Any]) -> None:
+    """Check that arrays hold numbers only.
+
+    Raises:
+        MetricError: If one does not, with its name and the number of rows.
+    """
+    for name, array in arrays.items():
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if bad.any():
+            raise MetricError(f"{int(bad.sum())} of {len(array)} rows of {name} are not finite")

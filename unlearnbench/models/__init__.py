@@ -1,0 +1,1 @@
+"""Networks: building, training, weights and batches."""

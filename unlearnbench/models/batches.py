@@ -1,0 +1,213 @@
+"""Batches: whole-batch crop, flip and normalisation with random parameters of their own for every image."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlearnbench.datasets.dataset import Images
+
+BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Training augmentation.
+
+    Attributes:
+        crop: Side of the square that is cut out, None keeps the size.
+        padding: Zero pixels added on each side before the cut.
+        horizontal_flip: Mirror each image with probability 1/2.
+    """
+
+    crop: int | None = None
+    padding: int = 0
+    horizontal_flip: bool = False
+
+
+class Batches:
+    """Labelled images ready for a network.
+
+    Images that fit are one uint8 tensor on the device, or beside it in the machine's memory. Others stay on the disk
+    and are read a few batches ahead, by a thread that does nothing else. Nothing here loops over images, and the
+    place where they lie changes no number.
+
+    Args:
+        images: (N, C, H, W) uint8 on any device; or images to be read when they are needed.
+        labels: (N,) int64; their device is where batches go.
+        mean: C means in [0, 1].
+        std: C standard deviations in [0, 1].
+        augmentation: What training does to the images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | Images,
+        labels: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation,
+    ) -> None:
+        self.labels = labels
+        self.augmentation = augmentation
+        self._images = images
+        scale = 255.0 * torch.tensor(std, dtype=torch.float32, device=labels.device)
+        self._scale = (1.0 / scale)[:, None, None]
+        self._shift = (-255.0 * torch.tensor(mean, dtype=torch.float32, device=labels.device) / scale)[:, None, None]
+        self._windows: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return uint8 images (B, C, H, W) as float32 with mean 0 and standard deviation 1."""
+        return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Return normalised images (B, C, H, W) as float32 intensities in [0, 1]."""
+        return (images - self._shift) / (255.0 * self._scale)
+
+    def plain(self, positions: Tensor) -> Tensor:
+        """Return the images at `positions` as a test shows them: cut from the centre, normalised."""
+        return next(self._plain([positions]))
+
+    def in_order(self, batch_size: int, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield plain batches and labels of the images at `positions`, of all if None."""
+        chosen = torch.arange(len(self), device=self.labels.device) if positions is None else positions
+        parts = chosen.split(batch_size)
+        for part, images in zip(parts, self._plain(parts), strict=True):
+            yield images, self.labels[part]
+
+    def _plain(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        crop = self.augmentation.crop
+        for images in self._stored(parts):
+            if crop is not None:
+                top, left = (images.shape[-2] - crop) // 2, (images.shape[-1] - crop) // 2
+                images = images[..., top : top + crop, left : left + crop]
+            yield self.normalise(images.to(self.labels.device))
+
+    def _stored(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the stored images (B, C, H, W) uint8 at each of `parts`."""
+        images = self._images
+        if isinstance(images, Tensor):
+            for part in parts:
+                yield images[part.to(images.device)]
+        else:
+            yield from read_ahead(images, parts)
+
+    def shuffled(
+        self, batch_size: int, generator: torch.Generator, positions: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield augmented batches and labels of one epoch in random order.
+
+        Args:
+            batch_size: Images in a batch; the last one may be smaller.
+            generator: On the CPU; the epoch depends on it alone.
+            positions: (M,) int64, the images of the epoch; all if None.
+        """
+        chosen = torch.arange(len(self)) if positions is None else positions.cpu()
+        order = chosen[torch.randperm(len(chosen), generator=generator)]
+        height, width = self._images.shape[-2:]
+        side, padding = self.augmentation.crop, 2 * self.augmentation.padding
+        # All random numbers of an epoch are drawn at once and go to the device in one transfer.
+        rows = torch.randint(height + padding - (side or height) + 1, order.shape, generator=generator)
+        columns = torch.randint(width + padding - (side or width) + 1, order.shape, generator=generator)
+        device = self.labels.device
+        flips = (torch.rand(order.shape, generator=generator) < 0.5).to(device)
+        labels = self.labels[order.to(device)]
+        for number, images in enumerate(self._cut(order, rows, columns, batch_size)):
+            part = slice(number * batch_size, (number + 1) * batch_size)
+            if self.augmentation.horizontal_flip:
+                images = torch.where(flips[part, None, None, None], images.flip(-1), images)
+            yield self.normalise(images), labels[part]
+
+    def _cut(self, order: Tensor, rows: Tensor, columns: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """Yield batches (B, C, side, side) uint8 on the device, each image cut at its own place."""
+        device = self.labels.device
+        if not isinstance(self._images, Tensor):
+            parts = zip(rows.split(batch_size), columns.split(batch_size), strict=True)
+            for images, (top, left) in zip(read_ahead(self._images, order.split(batch_size)), parts, strict=True):
+                here = torch.arange(len(images), device=device)
+                yield self._places(images.to(device))[here, :, top.to(device), left.to(device)]
+            return
+        if self._windows is None:
+            self._windows = self._places(self._images)
+        home = self._images.device
+        order, rows, columns = order.to(home), rows.to(home), columns.to(home)
+        for start in range(0, len(order), batch_size):
+            part = slice(start, start + batch_size)
+            yield self._windows[order[part], :, rows[part], columns[part]].to(device)
+
+    def _places(self, images: Tensor) -> Tensor:
+        """Return a view (N, C, rows, columns, side, side) of all places of padded images where a cut can be."""
+        padding = self.augmentation.padding
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (padding,) * 4) if padding else images
+        side = self.augmentation.crop
+        return padded.unfold(2, side or height, 1).unfold(3, side or width, 1)
+
+
+def read_ahead(images: Images, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield the images (B, C, H, W) uint8 at each of `parts`, read on a thread while earlier ones are used."""
+
+    def read(part: Tensor) -> Tensor:
+        return torch.from_numpy(images.read(part.cpu().numpy()))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        waiting = deque(thread.submit(read, part) for part in parts[:BATCHES_AHEAD])
+        try:
+            for position in range(len(parts)):
+                ready = waiting.popleft().result()
+                if position + BATCHES_AHEAD < len(parts):
+                    waiting.append(thread.submit(read, parts[position + BATCHES_AHEAD]))
+                yield ready
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def image_tensor(images: Images, positions: np.ndarray[tuple[int], np.dtype[np.int64]], device: torch.device) -> Tensor:
+    """Return a copy of the images at `positions` as one uint8 tensor (N, C, H, W) on the device.
+
+    A copy, so that nothing beyond these images can be reached through it.
+    """
+    return torch.from_numpy(np.array(images.read(positions), copy=True)).to(device)
+
+
+# As many images as a device handles well, but on a CPU no more pixels than keep a layer's values at a few MiB: larger
+# ones leave the caches, and above 32 MiB the allocator takes each anew from the system. A ResNet-20 went through
+# CIFAR-100 twice as fast with 64 images at a time as with 512.
+MOST_IMAGES, FEWEST_IMAGES = 512, 16
+CPU_PIXELS = 64 * 32 * 32
+
+
+def inference_batch(device: torch.device, shape: Sequence[int]) -> int:
+    """Return how many images a forward pass without gradients should take at a time.
+
+    Args:
+        device: Where it computes.
+        shape: Of the images as the network takes them, height and width last.
+    """
+    if device.type != "cpu":
+        return MOST_IMAGES
+    return min(MOST_IMAGES, max(FEWEST_IMAGES, CPU_PIXELS // (shape[-2] * shape[-1])))
+
+
+def in_batches(images: Batches, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield plain batches and labels for a forward pass without gradients, of the images at `positions` in order.
+
+    Args:
+        images: The images.
+        positions: (M,) int64; all if None.
+    """
+    device = images.labels.device
+    shape = images.plain(torch.arange(0, device=device)).shape
+    return images.in_order(inference_batch(device, shape), positions)

@@ -1,0 +1,69 @@
+"""A network before it is trained: how it is built, and from which weights its training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from unlearnbench.models.checkpoints import load_weights
+from unlearnbench.models.classifier import build_network
+from unlearnbench.models.random_state import own_random_state
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.weights import Weights
+from unlearnbench.seeds import derived_seed
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to build a network, and from which weights training starts.
+
+    Attributes:
+        name: The architecture.
+        options: Its options.
+        num_classes: K outputs.
+        shape: Channels, height, width of its input.
+        start: Weights from which training starts, None for random ones.
+    """
+
+    name: str
+    options: dict[str, Any]
+    num_classes: int
+    shape: tuple[int, int, int]
+    start: Weights | None = None
+
+    def build(self, seed: int, role: str) -> nn.Module:
+        """Return the network as the training of a role ("original" or "retrained") starts, for this seed.
+
+        Global random states are the same afterwards.
+
+        Raises:
+            InvalidFileError: If the weights to start from do not fit.
+        """
+        network = self.unfilled(derived_seed(seed, role, "weights"))
+        if self.start is not None:
+            load_weights(network, self.start, new_classifier=True)
+        return network
+
+    def unfilled(self, seed: int = 0) -> nn.Module:
+        """Return the network with random weights, whatever training starts from."""
+        with own_random_state(seed):
+            return build_network(self.name, self.options, self.num_classes, self.shape)
+
+    def filled(self, weights: Weights) -> nn.Module:
+        """Return the network with weights that are a whole model.
+
+        Raises:
+            InvalidFileError: If they do not fit.
+        """
+        network = self.unfilled()
+        load_weights(network, weights, new_classifier=False)
+        return network
+
+
+def input_shape(shape: Sequence[int], recipe: TrainingRecipe) -> tuple[int, int, int]:
+    """Return channels, height, width of what the network sees of images of a shape."""
+    channels, height, width = shape
+    return (channels, recipe.crop, recipe.crop) if recipe.crop else (channels, height, width)

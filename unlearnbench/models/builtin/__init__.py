@@ -1,0 +1,1 @@
+"""The networks that come with the benchmark, plugged in by entry points like anyone's."""

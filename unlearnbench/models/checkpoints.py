@@ -1,0 +1,115 @@
+"""Checkpoints from elsewhere: read without running code, and compared with the network before they fill it."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unlearnbench.errors import InvalidFileError
+from unlearnbench.models.classifier import classifier_name
+from unlearnbench.models.weights import Weights
+
+# Under these names training scripts keep the weights beside optimizer and epoch.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+SHOWN_NAMES = 5
+
+
+def load_weights(model: nn.Module, weights: Weights, *, new_classifier: bool) -> None:
+    """Fill a freshly built network with weights of a checkpoint.
+
+    Args:
+        model: Changed in place.
+        weights: The checkpoint.
+        new_classifier: If the checkpoint's classifier has another number of classes, keep the fresh one
+            (weights to start from); False refuses (weights that are the original).
+
+    Raises:
+        InvalidFileError: If the file is no checkpoint, not the one that was published, or does not fit; the
+            message names missing and unexpected keys and other shapes.
+    """
+    _check_published(weights)
+    state = _unprefixed(read_state(weights.path), model)
+    expected = model.state_dict()
+    if new_classifier:
+        prefix = f"{classifier_name(model)}."
+        other = any(k in state and state[k].shape != v.shape for k, v in expected.items() if k.startswith(prefix))
+        if other:
+            state = {**state, **{k: v for k, v in expected.items() if k.startswith(prefix)}}
+    faults = misfits(expected, state)
+    if faults:
+        raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
+    # Older versions of torch did not count batches; everything else was compared above.
+    model.load_state_dict(state, strict=False)
+
+
+def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Return in words what does not fit between a network's tensors and a checkpoint's."""
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    named = {"missing": missing, "unexpected": unexpected, "another shape": shapes}
+    return [f"{what}: {_listed(names)}" for what, names in named.items() if names]
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file or of a `state_dict` that torch saved.
+
+    Raises:
+        InvalidFileError: If it is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    # A damaged pickle may raise nearly anything.
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+            raise InvalidFileError(
+                f"{path}: holds more than tensors, which could run code\n"
+                "  Save only the weights: torch.save(model.state_dict(), path), or safetensors"
+            ) from error
+        raise InvalidFileError(f"{path}: neither a safetensors file nor one that torch.save wrote") from error
+    for name in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InvalidFileError(f"{path}: not a state_dict: it holds no table of tensors")
+    return dict(content)
+
+
+def _unprefixed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Take away the prefix that DataParallel and compiled modules put before every name."""
+    prefix = re.compile(r"^(module\.|_orig_mod\.)+")
+    expected = model.state_dict()
+    if state and all(prefix.match(key) for key in state) and not any(key in expected for key in state):
+        return {prefix.sub("", key): value for key, value in state.items()}
+    return state
+
+
+def _check_published(weights: Weights) -> None:
+    with weights.path.open("rb") as file:
+        found = hashlib.file_digest(file, weights.algorithm).hexdigest()
+    if not found.startswith(weights.checksum):
+        raise InvalidFileError(
+            f"{weights.path}: damaged: {weights.algorithm} {found}, not {weights.checksum}\n"
+            "  Remove it and fetch it again"
+        )

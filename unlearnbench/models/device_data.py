@@ -1,0 +1,88 @@
+"""A data set's images on the device, and the copy of the limited ones that an unlearner may see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unlearnbench.datasets.dataset import Dataset, Images, Part
+from unlearnbench.datasets.split import limited_indices
+from unlearnbench.machine import available_memory
+from unlearnbench.models.batches import Batches, image_tensor
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.training import augmentation
+
+SHARE_OF_MEMORY = 0.5
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Training and test images, read when first asked for.
+
+    Attributes:
+        dataset: The data set.
+        recipe: Gives the augmentation.
+        device: Where the images go.
+    """
+
+    dataset: Dataset
+    recipe: TrainingRecipe
+    device: torch.device
+
+    @cached_property
+    def train_part(self) -> Part:
+        """All training images, as stored."""
+        return self.dataset.train()
+
+    @cached_property
+    def test_part(self) -> Part:
+        """The test images, as stored."""
+        return self.dataset.test()
+
+    @cached_property
+    def train(self) -> Batches:
+        """All training images."""
+        return self._batches(self.train_part, np.arange(len(self.train_part.labels)))
+
+    @cached_property
+    def test(self) -> Batches:
+        """The test images."""
+        return self._batches(self.test_part, np.arange(len(self.test_part.labels)))
+
+    def limited_positions(self, counts: tuple[int, ...], seed: int) -> NDArray[np.int64]:
+        """Return the positions of a seed's limited images among the training images."""
+        return limited_indices(self.train_part.labels, counts, seed)
+
+    def limited(self, counts: tuple[int, ...], seed: int) -> Batches:
+        """Return a copy of a seed's limited images; it lies in memory, so that no other image can be reached."""
+        return self._batches(self.train_part, self.limited_positions(counts, seed), copied=True)
+
+    def _batches(self, part: Part, positions: NDArray[np.int64], *, copied: bool = False) -> Batches:
+        size = 2 * len(positions) * math.prod(part.images.shape)  # Padding makes a second copy.
+        images: Tensor | Images
+        if size <= free_memory(self.device):
+            images = image_tensor(part.images, positions, self.device)
+        elif copied or size <= free_memory(torch.device("cpu")):
+            images = image_tensor(part.images, positions, torch.device("cpu"))
+        else:
+            images = part.images
+        return Batches(
+            images,
+            torch.from_numpy(part.labels[positions]).to(self.device),
+            self.recipe.mean or self.dataset.info.mean,
+            self.recipe.std or self.dataset.info.std,
+            augmentation(self.recipe),
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes images may take on a device; the rest is for networks and what they compute."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_MEMORY)
+    return int(available_memory() * SHARE_OF_MEMORY)

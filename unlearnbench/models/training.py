@@ -1,0 +1,188 @@
+"""The reference models: Original and FDR, trained by a manifest's recipe."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unlearnbench.errors import TrainingFailedError
+from unlearnbench.machine import Precision, cpu_precision
+from unlearnbench.models.batches import Augmentation, Batches
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.seeds import derived_seed
+
+CHECKPOINT_SECONDS = 30.0
+
+
+def augmentation(recipe: TrainingRecipe) -> Augmentation:
+    """Return the recipe's training augmentation."""
+    return Augmentation(recipe.crop, recipe.padding, recipe.horizontal_flip)
+
+
+def learning_rate(recipe: TrainingRecipe, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step, counted from 0 over all epochs."""
+    if recipe.schedule == "steps":
+        passed = sum(step >= milestone * steps_per_epoch for milestone in recipe.milestones)
+        return float(recipe.learning_rate * recipe.factor**passed)
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    position = step / max(1, recipe.epochs * steps_per_epoch - 1)
+    lowest, highest, rise = recipe.learning_rate / 25, recipe.learning_rate, 0.3
+    if position < rise:
+        return lowest + (highest - lowest) * position / rise
+    final = recipe.learning_rate / 1e4
+    return final + (highest - final) * (1 + math.cos(math.pi * (position - rise) / (1 - rise))) / 2
+
+
+def recipe_optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.SGD:
+    """Return the recipe's optimizer for all parameters of a model."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """Return what a recipe's precision, `auto` among them, stands for on a device."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    return cpu_precision() if device.type == "cpu" else "float32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which a forward pass computes in a resolved precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def check_finite(loss: float, where: str) -> None:
+    """Stop when training has left the finite numbers.
+
+    Raises:
+        TrainingFailedError: If `loss` is not finite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingFailedError(f"the loss is not finite ({loss}) in {where}")
+
+
+@dataclass
+class ReferenceTraining:
+    """The training of one reference model, cut into epochs that can be done one after another or later.
+
+    Every random number of an epoch comes from the seed and the epoch's index, so that a training taken up
+    again from a checkpoint ends in the same weights, bit for bit, as one that was never interrupted.
+
+    Attributes:
+        model: On the device; trained in place.
+        batches: All training images.
+        positions: (M,) int64, the images to train on.
+        recipe: The recipe.
+        seed: The run's seed.
+        role: "original" or "retrained".
+        advance: Called with the number of images after each step.
+        say: Called with a line if a checkpoint cannot be used.
+    """
+
+    model: nn.Module
+    batches: Batches
+    positions: Tensor
+    recipe: TrainingRecipe
+    seed: int
+    role: str
+    advance: Callable[[int], None] = lambda images: None
+    say: Callable[[str], None] = lambda message: None
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
+        self.precision = resolve_precision(self.recipe.precision, self.device)
+        self.optimizer = recipe_optimizer(self.model, self.recipe)
+        self.epoch = 0
+        self.seconds = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        return math.ceil(len(self.positions) / self.recipe.batch_size)
+
+    def train(self, checkpoint: Path | None = None) -> float:
+        """Train to the end and return the seconds that it took in all.
+
+        Args:
+            checkpoint: Taken up from if it is there, and written now and then; None for neither.
+        """
+        if checkpoint is not None and checkpoint.is_file():
+            self._load(checkpoint)
+        saved = monotonic()
+        while self.epoch < self.recipe.epochs:
+            started = monotonic()
+            self._train_epoch()
+            self.epoch += 1
+            self.seconds += monotonic() - started
+            due = monotonic() - saved > CHECKPOINT_SECONDS and self.epoch < self.recipe.epochs
+            if checkpoint is not None and due:
+                self.save(checkpoint)
+                saved = monotonic()
+        self.model.eval()
+        return self.seconds
+
+    def _train_epoch(self) -> None:
+        torch.manual_seed(derived_seed(self.seed, self.role, "network", self.epoch))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.role, "batches", self.epoch))
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        step = self.epoch * self.steps_per_epoch
+        for images, labels in self.batches.shuffled(self.recipe.batch_size, generator, self.positions):
+            set_learning_rate(self.optimizer, learning_rate(self.recipe, step, self.steps_per_epoch))
+            with autocast(self.precision, self.device):
+                logits = self.model(images)
+            loss = F.cross_entropy(logits.float(), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach()
+            step += 1
+            self.advance(len(labels))
+        check_finite(float(total), f"epoch {self.epoch + 1} of the {self.role} model")
+
+    def save(self, checkpoint: Path) -> None:
+        """Write all that the rest of the training needs, so that a reader finds a whole file or none."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+        }
+        temporary = checkpoint.with_suffix(".writing")
+        torch.save(state, temporary)
+        temporary.replace(checkpoint)
+
+    def _load(self, checkpoint: Path) -> None:
+        try:
+            # To the CPU: a full GPU would look like a damaged file.
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            self.say(f"{checkpoint} is damaged; the training starts anew")
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.advance(self.epoch * len(self.positions))

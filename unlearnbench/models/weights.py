@@ -1,0 +1,210 @@
+"""Weights that somebody else has trained: published ones by name, and checkpoints by path."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnbench.datasets.dataset import data_folder
+from unlearnbench.datasets.download import Download, Progress, fetch, is_there
+from unlearnbench.errors import DatasetError, NotHereError
+from unlearnbench.machine import size_text
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint on this machine.
+
+    Attributes:
+        label: As the manifest has it.
+        identity: Names its content: a checksum.
+        path: The file.
+        algorithm: Of `checksum`.
+        checksum: The first hexadecimal digits of the hash that the file must have, "" for a user's own.
+        num_classes: K outputs, None if not known before it is read.
+        mean: Mean of each channel with which images were normalised in its training, None if not known.
+        std: Standard deviation of each channel, likewise.
+    """
+
+    label: str
+    identity: str
+    path: Path
+    algorithm: str = "sha256"
+    checksum: str = ""
+    num_classes: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights of a network that someone trained and published.
+
+    Attributes:
+        url: Their address; a zip archive that holds `file_name`, or that file itself.
+        file_name: The checkpoint.
+        algorithm: Of the checkpoint's checksum.
+        checksum: Hexadecimal digits of the checkpoint's checksum, or the first of them.
+        size: About how many bytes.
+        num_classes: K outputs.
+        mean: Mean of each channel with which images were normalised in their training.
+        std: Standard deviation of each channel, likewise.
+    """
+
+    url: str
+    file_name: str
+    algorithm: str
+    checksum: str
+    size: int
+    num_classes: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def _pytorchcv(file_name: str, sha1: str, release: str, size: int) -> PublishedWeights:
+    """Return weights of pytorchcv's model store for CIFAR-100.
+
+    Source: names, hashes and releases from pytorchcv's model_metainfos.csv; mean and std from the same
+    author's CIFAR training code, which uses CIFAR-10's for CIFAR-100 too.
+    """
+    url = f"https://github.com/osmr/imgclsmob/releases/download/{release}/{file_name}.zip"
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    return PublishedWeights(url, file_name, "sha1", sha1, size, 100, mean, std)
+
+
+def _torchvision(file_name: str, size: int) -> PublishedWeights:
+    """Return weights of torchvision's store for ImageNet-1k; the file's name ends in its hash's first digits."""
+    url = f"https://download.pytorch.org/models/{file_name}"
+    digits = file_name.removesuffix(".pth").rpartition("-")[2]
+    return PublishedWeights(url, file_name, "sha256", digits, size, 1000)
+
+
+WEIGHTS = {
+    ("resnet20", "pytorchcv"): _pytorchcv(
+        "resnet20_cifar100-2964-a5322afe.pth", "a5322afed92fa96cb7b3453106f73cf38e316151", "v0.0.180", 1_200_000
+    ),
+    ("resnet56", "pytorchcv"): _pytorchcv(
+        "resnet56_cifar100-2488-d65f53b1.pth", "d65f53b10ad5d124698e728432844c65261c3107", "v0.0.181", 3_600_000
+    ),
+    ("resnet164", "pytorchcv"): _pytorchcv(
+        "resnet164bn_cifar100-2044-8fa07b72.pth", "8fa07b7264a075fa5add58f4c676b99a98fb1c89", "v0.0.182", 7_300_000
+    ),
+    ("resnet18", "IMAGENET1K_V1"): _torchvision("resnet18-f37072fd.pth", 46_830_571),
+    ("resnet50", "IMAGENET1K_V1"): _torchvision("resnet50-0676ba61.pth", 102_530_333),
+    ("mobilenet_v2", "IMAGENET1K_V1"): _torchvision("mobilenet_v2-b0353104.pth", 14_212_972),
+}
+
+
+def weights_folder() -> Path:
+    """Return where fetched weights are kept."""
+    return data_folder() / "weights"
+
+
+def cached_weights(published: PublishedWeights) -> Path | None:
+    """Return the checkpoint if it is on this machine: ours, or where torchvision or pytorchcv would have put it.
+
+    Raises:
+        DatasetError: If the data folder cannot be read.
+    """
+    own = weights_folder() / published.file_name
+    if is_there(own):
+        return own
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    others = (torch_home / "hub" / "checkpoints", Path.home() / ".torch" / "models")
+    files = (place / published.file_name for place in others)
+    # Theirs may be closed to us, which is no fault; unlike `is_file`, `access` just says no then.
+    return next((file for file in files if os.access(file, os.R_OK) and file.is_file()), None)
+
+
+def find_weights(architecture: str, label: str, folder: Path) -> Weights:
+    """Return the weights that a manifest means.
+
+    Args:
+        architecture: The architecture's name.
+        label: Name of published weights, or a path to a checkpoint.
+        folder: What a relative path is relative to: the manifest's folder.
+
+    Raises:
+        DatasetError: If there are none of this name, or they are not on this machine.
+    """
+    published = WEIGHTS.get((architecture, label))
+    if published is None:
+        return _own_checkpoint(architecture, label, folder)
+    path = cached_weights(published)
+    weights = Weights(
+        label,
+        published.checksum,
+        path or weights_folder() / published.file_name,
+        published.algorithm,
+        published.checksum,
+        published.num_classes,
+        published.mean,
+        published.std,
+    )
+    if path is None:
+        raise NotHereError(
+            f"{label!r} of {architecture} is not on this machine ({size_text(published.size)})\n"
+            f"  Fetch it: unlearnbench data fetch weights {architecture} {label}, or run with --download",
+            weights,
+        )
+    return weights
+
+
+def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
+    path = folder / Path(label).expanduser()
+    try:
+        state = path.stat() if path.is_file() else None
+        digest = _file_digest(path, state.st_size, state.st_mtime_ns) if state else None
+    except OSError as error:
+        raise DatasetError(f"{label!r}: {path} cannot be read: {error.strerror or error}") from error
+    if digest is None:
+        what = "no such file" if path.suffix in CHECKPOINT_SUFFIXES else "neither published weights nor a file"
+        names = [name for known, name in WEIGHTS if known == architecture]
+        listed = f"Published for {architecture}: {', '.join(names) or 'none'}"
+        raise DatasetError(f"{label!r}: {what} (looked at {path})\n  {listed}")
+    return Weights(label, digest, path)
+
+
+@functools.cache
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    """Return the hash of a file; size and time are there so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def fetch_weights(published: PublishedWeights, progress: Progress = lambda done, total: None) -> Path:
+    """Return a checkpoint of published weights in the data folder, downloaded now.
+
+    Raises:
+        DatasetError: As `fetch`, or if the archive does not hold the checkpoint.
+    """
+    folder = weights_folder()
+    if not published.url.endswith(".zip"):
+        download = Download(published.url, published.size, published.algorithm, published.checksum)
+        return fetch(download, folder, progress)
+    # The archive itself has no published checksum: the one of the checkpoint within it counts.
+    archive = fetch(Download(published.url, None, "sha1", ""), folder, progress)
+    try:
+        with zipfile.ZipFile(archive) as compressed:
+            content = compressed.read(published.file_name)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DatasetError(f"{published.url}: not an archive with {published.file_name}: {error}") from error
+    finally:
+        archive.unlink()
+    found = hashlib.new(published.algorithm, content).hexdigest()
+    if not found.startswith(published.checksum):
+        raise DatasetError(
+            f"{published.url}: wrong checksum of {published.file_name}: {published.algorithm} {found}, "
+            f"not {published.checksum}"
+        )
+    temporary = folder / f"{published.file_name}.part"
+    temporary.write_bytes(content)
+    return temporary.replace(folder / published.file_name)

@@ -1,0 +1,1 @@
+"""Plugins: entry points, options as a schema, declarations, identity, pages and the template of a new one."""

@@ -1,0 +1,124 @@
+"""Plugins: what is installed, found by entry points and named without importing anything."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from unlearnbench.errors import PluginError, did_you_mean
+from unlearnbench.registry.declare import VERSION
+from unlearnbench.registry.identity import declared_version, source_digest
+
+Kind = Literal["unlearners", "datasets", "architectures", "metrics"]
+KINDS: tuple[Kind, ...] = ("unlearners", "datasets", "architectures", "metrics")
+SINGULAR: dict[Kind, str] = {
+    "unlearners": "unlearner",
+    "datasets": "dataset",
+    "architectures": "architecture",
+    "metrics": "metric",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point.
+
+    Attributes:
+        kind: What it plugs in.
+        name: The name that manifests use.
+        target: `module:attribute`.
+        distribution: The installed distribution that declares it.
+        distribution_version: That distribution's version.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    distribution: str
+    distribution_version: str
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that holds the plugin."""
+        return self.target.partition(":")[0]
+
+    @property
+    def attribute(self) -> str:
+        """Its name in the module."""
+        return self.target.partition(":")[2]
+
+    @property
+    def version(self) -> int:
+        """The version of its results that it declares, 1 if it declares none.
+
+        Raises:
+            PluginError: If only an import can tell and it cannot be imported.
+        """
+        declared = declared_version(self.module, self.attribute)
+        return declared if declared is not None else int(getattr(self.load(), VERSION, 1))
+
+    @property
+    def digest(self) -> str:
+        """Digest of the syntax of its source and of all that this uses of its own package."""
+        return source_digest((self.module, self.attribute))
+
+    def load(self) -> Any:
+        """Import the plugin and return its object.
+
+        Raises:
+            PluginError: If it cannot be imported or the attribute is missing.
+        """
+        try:
+            found: Any = import_module(self.module)
+            for part in self.attribute.split("."):
+                found = getattr(found, part)
+        # A plugin's module is foreign code and may raise anything when it is imported.
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{SINGULAR[self.kind]} {self.name!r} of {self.distribution} {self.distribution_version} cannot be "
+                f"loaded from {self.target}: {type(error).__name__}: {error}"
+            ) from error
+        return found
+
+
+@functools.cache
+def _found(kind: Kind) -> dict[str, tuple[Plugin, ...]]:
+    """Return all entry points of a kind, grouped by name."""
+    groups: dict[str, dict[Plugin, None]] = {}
+    for entry in entry_points(group=f"unlearnbench.{kind}"):
+        name = entry.dist.name if entry.dist else "unknown distribution"
+        version = entry.dist.version if entry.dist else "unknown"
+        plugin = Plugin(kind, entry.name, entry.value.replace(" ", ""), name, version)
+        groups.setdefault(entry.name, {})[plugin] = None
+    return {name: tuple(sorted(plugins, key=str)) for name, plugins in sorted(groups.items())}
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Return the names of all installed plugins of a kind, sorted, without importing any."""
+    return tuple(_found(kind))
+
+
+def installed(kind: Kind) -> tuple[Plugin, ...]:
+    """Return all installed plugins of a kind, by name, without importing any; a name may stand twice."""
+    return tuple(plugin for plugins in _found(kind).values() for plugin in plugins)
+
+
+def find(kind: Kind, name: str) -> Plugin:
+    """Return the plugin with this name.
+
+    Raises:
+        PluginError: If there is none (the message gives the nearest name), or more than one distribution
+            claims the name.
+    """
+    plugins = _found(kind).get(name, ())
+    if not plugins:
+        raise PluginError(f"no {SINGULAR[kind]} {name!r} is installed{did_you_mean(name, names(kind))}")
+    if len(plugins) > 1:
+        claims = " and ".join(sorted(f"{plugin.distribution} {plugin.distribution_version}" for plugin in plugins))
+        raise PluginError(
+            f"{SINGULAR[kind]} {name!r} is claimed by {claims}\n  Uninstall one of them, or rename its entry point"
+        )
+    return plugins[0]

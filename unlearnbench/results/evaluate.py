@@ -1,0 +1,199 @@
+"""Metrics computed anew from stored features, without a model, a GPU or an image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnbench.errors import InvalidFileError, PluginError, did_you_mean
+from unlearnbench.metrics.compute import Material, metric_record, needs
+from unlearnbench.metrics.features import open_features
+from unlearnbench.metrics.measurement import Costs, References
+from unlearnbench.metrics.metric_record import MetricRecord
+from unlearnbench.metrics.standard import metric, standard_metrics
+from unlearnbench.registry.component import Metric
+from unlearnbench.registry.entry_points import find, names
+from unlearnbench.results.record import Record, read_record, record_paths, with_hash, write_record
+from unlearnbench.store import file_hash
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of evaluating an output folder.
+
+    Attributes:
+        records: All its records, as they are now.
+        labels: The metrics that were computed.
+        written: How many records were rewritten.
+        faults: How many could not be, or not wholly.
+    """
+
+    records: tuple[Record, ...]
+    labels: tuple[str, ...]
+    written: int
+    faults: int
+
+
+def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
+    """Compute metrics of all finished records from their feature files and rewrite the records.
+
+    Without names every metric in a record is computed anew and the standard ones that it lacks are added. What was
+    measured stays, the hash is made anew. Records without a result, and metrics that need the model, stay as they are.
+
+    Args:
+        folder: The output folder of a run.
+        wanted: Labels or names of metrics, all if empty. A metric that a record lacks is added with its defaults.
+        say: Called with a line for each record that cannot be evaluated.
+
+    Raises:
+        InvalidFileError: If there are no records, or one is damaged.
+        PluginError: If a wanted metric is not installed.
+    """
+    records = {path: read_record(path) for path in record_paths(folder)}
+    _check_wanted(wanted, records.values())
+    references = reference_records(records.values())
+    labels: dict[str, None] = {}
+    written = faults = 0
+    for path, record in records.items():
+        if record.status != "done":
+            continue
+        try:
+            found, kept = evaluated(folder, record, references, wanted, say)
+        except InvalidFileError as error:
+            say(f"{record.method.label}, seed {record.seed}: {error}")
+            faults += 1
+            continue
+        for reason, names_kept in kept.items():
+            say(f"{record.method.label}, seed {record.seed}: {reason}\n  As they were: {', '.join(names_kept)}")
+        faults += bool(kept)
+        if not found:
+            continue
+        for label, metric_found in found.items():
+            if metric_found.reason:
+                say(f"{record.method.label}, seed {record.seed}: {label}: {metric_found.reason}")
+        labels |= dict.fromkeys(found)
+        records[path] = with_hash(record.model_copy(update={"metrics": {**record.metrics, **found}}))
+        write_record(records[path], path)
+        written += 1
+    return Evaluation(tuple(records.values()), tuple(labels), written, faults)
+
+
+def _check_wanted(wanted: tuple[str, ...], records: Iterable[Record]) -> None:
+    present = {label for record in records for label in record.metrics}
+    present |= {found.name for record in records for found in record.metrics.values()}
+    known = present | set(names("metrics"))
+    for name in wanted:
+        if name not in known:
+            raise PluginError(f"--metric {name}: no metric of this name or label{did_you_mean(name, known)}")
+        if name not in present and "model" in needs(find("metrics", name).load()):
+            raise PluginError(
+                f"--metric {name}: needs the model, which only a run has\n"
+                "  Put it into the manifest under [[metrics]] and run that again; what is done stays"
+            )
+
+
+def reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], Record]:
+    """Return the finished records of Original and FDR by problem, seed and name."""
+    return {
+        (record.problem.id, record.seed, record.method.name): record
+        for record in records
+        if record.method.role == "reference" and record.status == "done"
+    }
+
+
+def metrics_to_compute(record: Record, wanted: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Return the metrics of a record that are to be computed, with the options that they have in it.
+
+    Raises:
+        PluginError: If one is not installed or does not take its options any more.
+    """
+    present = {label: (found.name, found.options) for label, found in record.metrics.items()}
+    if not wanted:
+        usual = {standard.label: (standard.name, standard.options) for standard in standard_metrics()}
+        chosen = {**usual, **present}
+    else:
+        chosen = {label: found for label, found in present.items() if label in wanted or found[0] in wanted}
+        covered = {name for name, _ in chosen.values()} | set(chosen)
+        chosen |= {name: (name, {}) for name in wanted if name not in covered}
+    return tuple(metric(name, options, label) for label, (name, options) in chosen.items())
+
+
+def evaluated(
+    folder: Path,
+    record: Record,
+    references: dict[tuple[str, int, str], Record],
+    wanted: tuple[str, ...],
+    say: Say,
+) -> tuple[dict[str, MetricRecord], dict[str, list[str]]]:
+    """Return the metrics of a record, computed now, by label, and the labels that keep their values, by the reason.
+
+    A metric keeps its value where what it needs besides the record's own features is not there: a lost file of FDR
+    must not take away what was measured when it was there.
+    """
+    found: dict[str, MetricRecord] = {}
+    kept: dict[str, list[str]] = {}
+    with contextlib.ExitStack() as opened:
+        material = _material(folder, record, references, opened)
+        for chosen in metrics_to_compute(record, wanted):
+            asked = needs(find("metrics", chosen.name).load())
+            before = record.metrics.get(chosen.label)
+            if before is not None and "model" in asked:
+                say(f"{chosen.label} needs the model, which only a run has; it stays as it is")
+                continue
+            missing = [text for text in (getattr(material, name) for name in asked) if isinstance(text, str)]
+            if missing and before is not None and before.status == "done":
+                kept.setdefault(missing[0], []).append(chosen.label)
+            else:
+                found[chosen.label] = metric_record(chosen, material)
+    return found, kept
+
+
+def _material(
+    folder: Path,
+    record: Record,
+    references: dict[tuple[str, int, str], Record],
+    opened: contextlib.ExitStack,
+) -> Material:
+    """Open the feature files that a record's metrics need.
+
+    Raises:
+        InvalidFileError: If the record's own is missing or is not the one that the record was made from.
+    """
+    features = opened.enter_context(open_features(feature_path(folder, record)))
+    found = {name: references.get((record.problem.id, record.seed, name)) for name in ("original", "fdr")}
+    retrained = found["fdr"]
+    costs = _no_record(folder, record, "fdr") if retrained is None else Costs(record.image_reads, retrained.image_reads)
+    files = []
+    for name, reference in found.items():
+        if reference is None:
+            return Material(features, _no_record(folder, record, name), costs)
+        try:
+            files.append(opened.enter_context(open_features(feature_path(folder, reference))))
+        except InvalidFileError as error:
+            return Material(features, str(error), costs)
+    return Material(features, References(*files), costs)
+
+
+def _no_record(folder: Path, record: Record, name: str) -> str:
+    return f"{folder} holds no finished record of {name} with seed {record.seed}"
+
+
+def feature_path(folder: Path, record: Record) -> Path:
+    """Return the feature file that a record was made from.
+
+    Raises:
+        InvalidFileError: If it is missing or its content is another.
+    """
+    file = record.files.get("features")
+    if file is None:
+        raise InvalidFileError("the record names no feature file")
+    path = folder / file.path
+    if not path.is_file():
+        raise InvalidFileError(f"{path}: no such file; run the manifest again to make it")
+    if file_hash(path) != file.sha256:
+        raise InvalidFileError(f"{path}: its content is not what the record was made from; run the manifest again")
+    return path

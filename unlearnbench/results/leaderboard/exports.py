@@ -1,0 +1,238 @@
+"""Tables for other programs. Each format is a function from a board to files; `WRITERS` names them."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.errors import StoreError, UnlearnBenchError
+from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
+from unlearnbench.results.ranking import CANE_GATE
+from unlearnbench.results.record import Record
+from unlearnbench.results.tables import points
+from unlearnbench.terms import SHORT
+
+# Text, or the bytes of a file that is none, by file name.
+Files = Mapping[str, str | bytes]
+HUB_DATASET = "unlearnbench/unlearnbench"
+
+
+def export(board: Board, form: str) -> Files:
+    """Return the files of a format.
+
+    Raises:
+        UnlearnBenchError: If the format needs what is not here.
+    """
+    return WRITERS[form](board)
+
+
+def write_files(files: Files, folder: Path) -> list[Path]:
+    """Write files below a folder and return their paths.
+
+    Raises:
+        StoreError: If one cannot be written.
+    """
+    try:
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return [folder / name for name in files]
+
+
+def _facts(problem: ProblemBoard, line: Line) -> dict[str, Any]:
+    """Return what CSV and JSON say of a row beside its metrics."""
+    row = line.row
+    return {
+        "problem": problem.problem.slug,
+        "dataset": problem.problem.dataset,
+        "architecture": problem.problem.architecture,
+        "method": row.label,
+        "role": row.method.role,
+        "distribution": row.method.distribution,
+        "distribution_version": row.method.distribution_version,
+        "version": row.method.version,
+        "rank": row.rank,
+        "pareto": row.pareto,
+        "note": row.note,
+        "seeds": [record.seed for record in row.records],
+        "failed_seeds": [record.seed for record in row.records if record.status != "done"],
+        "gap_to_fdr": line.gap,
+        "images_read": line.images_read,
+    }
+
+
+def _metrics(board: Board) -> list[str]:
+    """Return the labels of all metrics, those that rank first."""
+    every = {
+        label for problem in board.problems for line in problem.lines for r in line.row.records for label in r.metrics
+    }
+    return [*SHORT.values(), *sorted(every - set(SHORT.values()))]
+
+
+def write_csv(board: Board) -> Files:
+    """Return one CSV table: a line for each problem and method, fractions, what is missing left empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = _metrics(board)
+    columns = [f"{metric} {part}" for metric in metrics for part in ("mean", "std", "low", "high")]
+    header: list[str] = []
+    for problem in board.problems:
+        for line in problem.lines:
+            facts = _facts(problem, line)
+            if not header:
+                header = [*facts, *columns]
+                writer.writerow(header)
+            cells = [" ".join(map(str, value)) if isinstance(value, list) else value for value in facts.values()]
+            for metric in metrics:
+                interval = line.row.interval(metric) or (None, None)
+                cells += [line.row.mean(metric), line.row.std(metric), *interval]
+            writer.writerow(["" if cell is None else cell for cell in cells])
+    return {"leaderboard.csv": text.getvalue()}
+
+
+def write_json(board: Board) -> Files:
+    """Return one JSON list: an object for each problem and method, with the values of every seed."""
+    rows = [
+        {
+            **_facts(problem, line),
+            "options": line.row.method.options,
+            "reported": dict(line.reported),
+            "metrics": {
+                metric: {
+                    "mean": line.row.mean(metric),
+                    "std": line.row.std(metric),
+                    "interval": line.row.interval(metric),
+                    "values": line.row.values(metric),
+                }
+                for metric in _metrics(board)
+                if line.row.values(metric)
+            },
+        }
+        for problem in board.problems
+        for line in problem.lines
+    ]
+    return {"leaderboard.json": json.dumps(rows, indent=1) + "\n"}
+
+
+LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def write_latex(board: Board) -> Files:
+    """Return one file with a table for each problem; it needs the package booktabs."""
+    return {"leaderboard.tex": "\n".join(_latex_table(problem) for problem in board.problems)}
+
+
+def _latex_table(problem: ProblemBoard) -> str:
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_latex(problem.problem.title)}. Mean $\pm$ standard deviation over seeds in percent; methods "
+        rf"below the last rule lost more than {100 * CANE_GATE:g} points of CA$_{{ne}}$ or have no result.}}",
+        r"\begin{tabular}{rlrrrr}",
+        r"\toprule",
+        r"rank & method & FA$_e$ & FPA$_e$ & gap & CA$_{ne}$ \\",
+    ]
+    for kind in ("reference", "ranked", "below"):
+        shown = problem.of_kind(kind)
+        lines += [r"\midrule"] if shown else []
+        lines += [_latex_line(line) for line in shown]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _latex_line(line: Line) -> str:
+    values = []
+    for metric in SHORT.values():
+        mean, std = line.row.mean(metric), line.row.std(metric)
+        spread = "" if std is None else rf" $\pm$ {points(std)}"
+        values.append("--" if mean is None else f"{points(mean)}{spread}")
+    gap = "--" if line.gap is None else f"${points(line.gap, sign=True)}$"
+    return " & ".join([line.place, _latex(line.name), *values[:2], gap, values[2]]) + r" \\"
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def write_hub(board: Board) -> Files:
+    """Return the Hub's `.eval_results` files, one for each problem and method with a result; values in percent.
+
+    Source: https://huggingface.co/docs/hub/eval-results
+    """
+    return {
+        f".eval_results/{problem.problem.slug}-{_file_name(line.row.label)}.yaml": _hub_entries(problem, line)
+        for problem in board.problems
+        for line in problem.lines
+        if line.row.done
+    }
+
+
+def _file_name(label: str) -> str:
+    return "".join(character if character.isalnum() or character in "._=+-" else "-" for character in label)
+
+
+def _hub_entries(problem: ProblemBoard, line: Line) -> str:
+    done = line.row.done
+    entries = []
+    for short, metric in SHORT.items():
+        mean, std = line.row.mean(metric), line.row.std(metric)
+        if mean is None:
+            continue
+        spread = "" if std is None else f", standard deviation {points(std)}"
+        note = f"{line.name} on {problem.problem.title}: {short}, mean of {len(done)} seeds{spread}"
+        # A JSON string is a YAML string.
+        entries += [
+            "- dataset:",
+            f"    id: {HUB_DATASET}",
+            f"    task_id: {json.dumps(f'{problem.problem.slug}/{metric}')}",
+            f"    revision: {json.dumps(problem.problem.dataset_revision)}",
+            f"  value: {100 * mean:.4f}",
+            f"  date: {json.dumps(max(record.measured.finished_at for record in done)[:10])}",
+            f"  notes: {json.dumps(note)}",
+        ]
+    return "\n".join(entries) + "\n"
+
+
+def write_inspect(board: Board) -> Files:
+    """Return Inspect's logs, a file for each manifest and method.
+
+    Raises:
+        UnlearnBenchError: If Inspect is not installed.
+    """
+    try:
+        # Looked up by name: the module imports inspect_ai, which is an extra.
+        writer = importlib.import_module("unlearnbench.frontends.inspect_logs").write_inspect_logs
+    except ModuleNotFoundError as error:
+        raise UnlearnBenchError(
+            f"--to inspect: {error.name} is not installed\n  pip install 'unlearnbench[inspect]'"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        return {path.name: path.read_bytes() for path in writer(inspect_records(board), Path(folder))}
+
+
+def inspect_records(board: Board) -> list[Record]:
+    """Return the records that logs are of, in the order of their samples: a cell once for each manifest that has it."""
+    found = {}
+    # Of one that is there twice the later one stands, as in tables.
+    for record in sorted(board.records, key=lambda record: (record.measured.finished_at, record.hash)):
+        found[record.manifest_name, record.problem.id, record.method.id, record.seed] = record
+    return sorted(found.values(), key=lambda record: (record.problem.slug, record.seed))
+
+
+WRITERS: dict[str, Callable[[Board], Files]] = {
+    "csv": write_csv,
+    "json": write_json,
+    "latex": write_latex,
+    "hf": write_hub,
+    "inspect": write_inspect,
+}

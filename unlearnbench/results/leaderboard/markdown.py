@@ -1,0 +1,232 @@
+"""The leaderboard's markdown pages, as GitHub shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlearnbench.results.leaderboard.mean_rank import Overall
+from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
+from unlearnbench.results.ranking import CANE_GATE
+from unlearnbench.results.record import ProblemRecord
+from unlearnbench.results.tables import computed_on, markdown_line, one_line, percent, points, ranking_text
+from unlearnbench.terms import SHORT
+
+GENERATED = "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand."
+
+LEGEND = f"""\
+- **FAe**, forgetting accuracy: forget classes' test images still classified as their own class. Lower is better.
+- **FPAe**, forgetting prototype accuracy: forget classes' test images whose nearest class prototype is still their \
+own. The yardstick is FDR's value; below it means damage, not better forgetting.
+- **gap to FDR**: FPAe minus FDR's with the same seed, in points.
+- **CAne**, constraint accuracy: the same as FAe on the retain classes. Higher is better. A method more than \
+{100 * CANE_GATE:g} points below Original is out, whatever the rest says.
+- **Original** saw all classes, **FDR** (full data retraining) was trained from scratch without the forget classes; \
+both are references and have no rank.
+- **=** marks a shared rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by \
+means.
+- **images read** counts the training images that a method took through the network, per seed; **speed-up** is FDR's \
+count divided by the method's. In brackets: the ratio of seconds as measured on the machine of the records.
+- **seeds** links the record of each seed.
+"""
+
+
+CARD = (
+    "Images are counted each time they are read, per seed; a task holds no test image to read. Networks are those that "
+    "computed something: the given one, teachers, fresh ones. *Searched*: the budget that `unlearnbench tune` had for "
+    "the options, on other seeds and held-out training images; - where a person chose them."
+)
+
+
+def problem_page(board: ProblemBoard, order: str) -> str:
+    """Return the page of one problem."""
+    lost = board.of_kind("below")
+    parts = [
+        f"# {board.problem.title}",
+        GENERATED,
+        problem_table(board),
+        _caption(order),
+        *_reported_source(board),
+        *(["## Below the line", "\n".join(f"- {line.name}: {_plain(line.row.note)}" for line in lost)] if lost else []),
+        "## Problem",
+        _problem_facts(board),
+        "## Methods",
+        _methods(board),
+        "## Columns",
+        LEGEND.strip(),
+        "[All problems](README.md)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _caption(order: str) -> str:
+    return (
+        f"Mean ± standard deviation over seeds, in percent. {ranking_text(order)} Methods more than "
+        f"{100 * CANE_GATE:g} points of CAne below Original have no rank."
+    )
+
+
+def problem_table(board: ProblemBoard) -> str:
+    """Return a problem's table; a paper's figures stand in columns of their own."""
+    header, rules = ["rank", "method"], ["---:", "---"]
+    for short in SHORT:
+        header += [f"{short} *measured*", f"{short} *reported*"] if board.published else [short]
+        rules += ["---:", "---:"] if board.published else ["---:"]
+        if short == "FPAe":
+            header.append("gap to FDR")
+            rules.append("---:")
+    header += ["speed-up", "images read", "seeds", "manifest"]
+    rules += ["---:", "---:", "---", "---"]
+    lines = [markdown_line(header), markdown_line(rules)]
+    for kind, heading in (("reference", ""), ("ranked", ""), ("below", "**below the line**")):
+        shown = board.of_kind(kind)
+        if shown and heading:
+            lines.append(markdown_line(["", heading, *[""] * (len(header) - 2)]))
+        lines += [markdown_line(_cells(line, board.published is not None)) for line in shown]
+    return "\n".join(lines)
+
+
+def _cells(line: Line, published: bool) -> list[str]:
+    row = line.row
+    name = f"{'◆ ' if row.pareto else ''}**{line.name}**<br>{row.method.distribution} {row.method.distribution_version}"
+    cells = [line.place, name]
+    for short, metric in SHORT.items():
+        cells.append(percent(row.mean(metric), row.std(metric)))
+        if published:
+            cells.append(points(line.reported.get(metric)))
+        if short == "FPAe":
+            cells.append(points(line.gap, sign=True))
+    return [
+        *cells,
+        _speed_up(line),
+        count(line.images_read),
+        _seeds(line),
+        ", ".join(f"[{name}]({target})" if target else name for name, target in line.manifests.items()),
+    ]
+
+
+def _speed_up(line: Line) -> str:
+    seconds = f" ({factor(line.speed_up_seconds)})" if line.speed_up_seconds is not None else ""
+    return f"{factor(line.speed_up)}{seconds}"
+
+
+def _seeds(line: Line) -> str:
+    shown = []
+    for link in line.links:
+        text = str(link.seed) if link.status == "done" else f"{link.seed} {link.status.replace('_', ' ')}"
+        shown.append(f"[{text}]({link.target})" if link.target else text)
+    return " ".join(shown)
+
+
+def _reported_source(board: ProblemBoard) -> list[str]:
+    if board.published is None:
+        return []
+    found = board.published
+    return [
+        f"*Reported*: the paper's own figures, means of {found.runs} runs: {found.source} ({found.url}). They are not "
+        "ranked; *measured* is what the records here say."
+    ]
+
+
+def _problem_facts(board: ProblemBoard) -> str:
+    problem = board.problem
+    training = {key: value for key, value in problem.training.items() if value not in (None, [])}
+    original = board.reference("original")
+    kept = original.row.mean(SHORT["CAne"]) if original else None
+    gate = f"{100 * (kept - CANE_GATE):.2f}" if kept is not None else "unknown: Original has no result"
+    facts = (
+        ("Forget classes", ", ".join(problem.forget_class_names)),
+        ("Limited data", f"{_limited(problem)}; {sum(problem.limited_counts):,} images in all"),
+        ("Images", f"{problem.train_images:,} for training, {problem.test_images:,} for testing"),
+        ("Gate", f"CAne of at least {gate} (Original's, less {100 * CANE_GATE:g} points), seed by seed paired"),
+        ("Data set revision", f"`{problem.dataset_revision}`"),
+        ("Training of the references", options_text(training)),
+        ("Computed on", computed_on(record for row in board.rows for record in row.done) or "nothing"),
+    )
+    return "\n".join(f"- {key}: {value}" for key, value in facts)
+
+
+def _limited(problem: ProblemRecord) -> str:
+    return f"{problem.limited} of each class"
+
+
+def _methods(board: ProblemBoard) -> str:
+    shown = [line for line in board.lines if line.kind != "reference"]
+    if not shown:
+        return "none"
+    card = list(shown[0].data_card)
+    lines = [
+        markdown_line(["method", "from", *card, "searched", "computed on", "options"]),
+        markdown_line(["---", "---", *["---:"] * len(card), "---", "---", "---"]),
+    ]
+    for line in shown:
+        made = f"{line.row.method.distribution} {line.row.method.distribution_version}"
+        numbers = map(count, line.data_card.values())
+        lines.append(
+            markdown_line([line.name, made, *numbers, line.search, computed_on(line.row.records), _options(line)])
+        )
+    return "\n".join([*lines, "", CARD])
+
+
+def _options(line: Line) -> str:
+    return _plain(options_text(line.row.method.options))
+
+
+def _plain(text: str) -> str:
+    """Return text in one line that markdown takes for text."""
+    return one_line(text).replace("<", "&lt;")
+
+
+def overview_page(board: Board) -> str:
+    """Return the page that ranks methods over all problems and lists these."""
+    parts = [
+        "# Leaderboard",
+        f"{GENERATED} [`index.html`](index.html) is the same with plots, to be opened in a browser.",
+        "## Methods over all problems",
+        _overall_table(board),
+        "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems, cut at "
+        "the first and last place; none for a single problem). A method without a rank on a problem counts there as "
+        "the one behind all that have one. Methods that were not run on every problem stand below those that were.",
+        "## Problems",
+    ]
+    for problem in board.problems:
+        parts += [f"### [{problem.problem.title}]({page_name(problem)})", _summary(problem)]
+    return "\n\n".join([*parts, _caption(board.order), "## Columns", LEGEND.strip()]) + "\n"
+
+
+def page_name(board: ProblemBoard) -> str:
+    """Return the file name of a problem's page."""
+    return f"{board.problem.slug}.md"
+
+
+def _overall_table(board: Board) -> str:
+    titles = [f"[{number}]({page_name(problem)})" for number, problem in enumerate(board.problems, 1)]
+    header = ["method", "mean rank", "95 % interval", "ranked on", *titles]
+    lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
+    lines += [markdown_line(_overall_cells(method, board)) for method in board.overall]
+    numbered = (f"{number}. {problem.problem.title}" for number, problem in enumerate(board.problems, 1))
+    return "\n".join([*lines, "", *numbered])
+
+
+def _overall_cells(method: Overall, board: Board) -> Sequence[str]:
+    return (
+        method.label,
+        f"{method.mean_rank:.2f}",
+        interval_text(method.interval),
+        f"{method.ranked_on} of {len(method.places)}",
+        *(place_text(method, problem) for problem in board.problems),
+    )
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Return an interval of ranks, "-" if there is none."""
+    return "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def place_text(method: Overall, problem: ProblemBoard) -> str:
+    """Return a method's place on a problem: its rank, "below" without one, "-" where it was not run."""
+    place = method.places.get(problem.problem.slug)
+    return "-" if place is None else str(place.rank) if place.ranked else "below"
+
+
+def _summary(board: ProblemBoard) -> str:
+    return problem_table(board)

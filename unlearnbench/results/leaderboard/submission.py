@@ -1,0 +1,181 @@
+"""A submission: a folder with all that others need to judge a run and to run it again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean
+from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.results.leaderboard.view import manifest_id
+from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
+from unlearnbench.store import file_hash, write_json
+
+SUBMISSION_FILE = "submission.json"
+
+
+class Submission(BaseModel):
+    """What `submission.json` says.
+
+    Attributes:
+        schema_version: Of this file.
+        methods: Labels of the unlearners, each with distribution and version.
+        problems: Titles by id.
+        records: SHA-256 of each record file, by path below the submission.
+        manifests: The same of the manifests.
+        features: SHA-256 of the feature file that each record was made from, by the record's path. The files
+            themselves are not part of a submission.
+        environments: The different environments that the records name.
+        rerun: The commands that run it again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    methods: dict[str, str]
+    problems: dict[str, str]
+    records: dict[str, str]
+    manifests: dict[str, str]
+    features: dict[str, str]
+    environments: list[dict[str, Any]]
+    rerun: list[str]
+
+
+def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: Say = unheard) -> Submission:
+    """Make the folder of a submission from a run.
+
+    Args:
+        source: The run's output folder.
+        folder: Where the submission goes; new, or empty.
+        only: Labels of the unlearners to submit, all if empty. References always go with them.
+        say: As in `load_entries`.
+
+    Raises:
+        InvalidFileError: If the records cannot be used, or do not make a table together.
+        StoreError: If the folder is in use or cannot be written.
+    """
+    entries = _chosen(load_entries([source], say), only)
+    check_entries(entries)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise StoreError(f"{folder}: not empty; choose another folder with --output")
+        for entry in entries:
+            target = folder / "records" / entry.place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(entry.path, target)
+        manifests = _write_manifests(entries, folder)
+        submission = _submission(entries, folder, manifests)
+        write_json(folder / SUBMISSION_FILE, submission.model_dump())
+        (folder / "README.md").write_text(_readme(submission))
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return submission
+
+
+def missing_features(source: Path) -> int:
+    """Return how many records of an output folder name a feature file that is not in it any more."""
+    files = [entry.record.files.get("features") for entry in load_entries([source])]
+    return sum(file is not None and not (source / file.path).is_file() for file in files)
+
+
+def _chosen(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
+    labels = {entry.record.method.label for entry in entries if entry.record.method.role == "unlearner"}
+    for label in only:
+        if label not in labels:
+            raise InvalidFileError(f"--only {label}: the records hold no such method{did_you_mean(label, labels)}")
+    return [
+        entry
+        for entry in entries
+        if not only or entry.record.method.role == "reference" or entry.record.method.label in only
+    ]
+
+
+def _write_manifests(entries: Sequence[Entry], folder: Path) -> list[str]:
+    found = {manifest_id(entry.record): entry.record for entry in entries}
+    names = []
+    for identity, record in found.items():
+        same = sum(other.manifest_name == record.manifest_name for other in found.values())
+        name = f"{record.manifest_name}{f'-{identity[:6]}' if same > 1 else ''}.toml"
+        (folder / name).write_text(manifest_toml(record.manifest, "As resolved by the run."))
+        names.append(name)
+    return sorted(names)
+
+
+def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]) -> Submission:
+    records = {f"records/{entry.place}": entry.record for entry in entries}
+    unlearners = [record.method for record in records.values() if record.method.role == "unlearner"]
+    methods = {
+        found.label: f"{found.name} of {found.distribution} {found.distribution_version}" for found in unlearners
+    }
+    installs = sorted({f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()})
+    environments = {json.dumps(record.environment, sort_keys=True): record.environment for record in records.values()}
+    return Submission(
+        methods=methods,
+        problems={record.problem.id: record.problem.title for record in records.values()},
+        records={place: file_hash(folder / place) for place in records},
+        manifests={name: file_hash(folder / name) for name in manifests},
+        features={place: r.files["features"].sha256 for place, r in records.items() if "features" in r.files},
+        environments=[environments[key] for key in sorted(environments)],
+        rerun=[
+            f"pip install {' '.join(installs)}",
+            f"unlearnbench run {' '.join(manifests)} -o runs",
+            "unlearnbench compare . runs",
+        ],
+    )
+
+
+def _readme(submission: Submission) -> str:
+    methods = "\n".join(f"- `{label}`: {text}" for label, text in submission.methods.items())
+    problems = "\n".join(f"- {title} (`{identity}`)" for identity, title in submission.problems.items())
+    rerun = "\n".join(submission.rerun)
+    return (
+        "# Submission to the leaderboard\n\n"
+        "Made by `unlearnbench submit`. Put this folder below `leaderboard/submissions/`, check it, build the pages, "
+        "and open a pull request:\n\n"
+        "```console\nunlearnbench leaderboard check leaderboard/submissions/NAME --features RUNS\n"
+        "unlearnbench leaderboard build leaderboard -o leaderboard\n```\n\n"
+        f"## Methods\n\n{methods or 'none'}\n\n## Problems\n\n{problems}\n\n"
+        f"## How to run it again\n\nIn this folder:\n\n```console\n{rerun}\n```\n\n"
+        f"`{SUBMISSION_FILE}` holds the hash of every record and manifest, the hashes of the feature files that the "
+        "records were made from, and the environments.\n"
+    )
+
+
+def read_submission(path: Path) -> Submission:
+    """Return what a `submission.json` says.
+
+    Raises:
+        InvalidFileError: If it is not one.
+    """
+    try:
+        return Submission.model_validate_json(path.read_text())
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidFileError(f"{path}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
+
+
+def submission_faults(folder: Path) -> list[str]:
+    """Return where a submission's files are not those that its `submission.json` names."""
+    path = folder / SUBMISSION_FILE
+    try:
+        told = read_submission(path)
+    except InvalidFileError as error:
+        return [str(error)]
+    faults = []
+    for place, wanted in {**told.records, **told.manifests}.items():
+        key = "records" if place in told.records else "manifests"
+        if not (folder / place).is_file():
+            faults.append(f"{path}: {key}.{place}: no such file")
+        elif file_hash(folder / place) != wanted:
+            faults.append(f"{path}: {key}.{place}: the file's hash is another; it was changed after `submit`")
+    there = {file.relative_to(folder).as_posix() for file in (folder / "records").rglob("*.json")}
+    faults += [f"{path}: records: {place} is not among them" for place in sorted(there - told.records.keys())]
+    return faults

@@ -1,0 +1,330 @@
+"""Whether a leaderboard or a submission can be believed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.errors import InvalidFileError, UnlearnBenchError
+from unlearnbench.metrics.metric_record import Hits, unpacked
+from unlearnbench.results.evaluate import evaluated, reference_records
+from unlearnbench.results.leaderboard.build import outdated, rebuilt_manifests, rebuilt_pages
+from unlearnbench.results.leaderboard.submission import SUBMISSION_FILE, submission_faults
+from unlearnbench.results.load import (
+    SUBMISSIONS,
+    Entry,
+    Say,
+    entry_faults,
+    read_entries,
+    record_roots,
+    unheard,
+    without_foreign_references,
+)
+from unlearnbench.results.ranking import PAPER
+from unlearnbench.results.record import (
+    ProblemRecord,
+    Record,
+    content_hash,
+    differences,
+    leaves,
+    read_record,
+    record_paths,
+)
+
+# Values computed on another machine may differ in their last digits.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of checking a folder.
+
+    Attributes:
+        records: How many records it holds.
+        recomputed: How many metric values were computed again from features.
+        faults: What is wrong, empty if nothing is.
+    """
+
+    records: int
+    recomputed: int
+    faults: tuple[str, ...]
+
+
+def verify(
+    folder: Path,
+    features: Sequence[Path] = (),
+    known: Path | None = None,
+    order: str = PAPER,
+    say: Say = unheard,
+) -> Verdict:
+    """Check a leaderboard, a submission or a folder of records.
+
+    Args:
+        folder: What to check.
+        features: Output folders of runs that hold the feature files; metrics are computed again from those found.
+        known: The leaderboard that the problems must be on; None for the one that `folder` lies in, if any.
+        order: How the leaderboard's pages rank.
+        say: As in `without_foreign_references`; what is left out of the tables is checked by itself all the same.
+
+    Raises:
+        InvalidFileError: If the folder holds no records, or one with features is not there.
+    """
+    for place in features:
+        if not place.is_dir():
+            raise InvalidFileError(f"--features {place}: no such folder")
+    faults = [fault for root in record_roots(folder) for fault in _file_faults(root)]
+    if (folder / SUBMISSION_FILE).is_file():
+        faults += submission_faults(folder)
+    faults += [fault for path in sorted(folder.glob(f"{SUBMISSIONS}/*")) for fault in submission_faults(path)]
+    total = sum(len(record_paths(root)) for root in record_roots(folder))
+    if faults:
+        # Without whole records nothing else can be looked at.
+        return Verdict(total, 0, tuple(faults))
+    every = read_entries([folder])
+    entries = without_foreign_references(every, say)
+    for entry in every:
+        faults += [f"{entry.path}: {fault}" for fault in inconsistencies(entry.record)]
+    faults += entry_faults(entries)
+    board = known or _enclosing_leaderboard(folder)
+    if board is not None and board.resolve() != folder.resolve():
+        faults += _unknown_problems(entries, board, folder)
+    recomputed, wrong = _recompute(every, features)
+    faults += [*wrong, *_page_faults(folder, entries, order)]
+    return Verdict(total, recomputed, tuple(dict.fromkeys(faults)))
+
+
+def _file_faults(root: Path) -> Iterator[str]:
+    """Yield which record files cannot be used, with the changed field where it can be known."""
+    for path in record_paths(root):
+        try:
+            read_record(path)
+        except InvalidFileError as error:
+            fields = _changed_fields(path) if "content was changed" in str(error) else []
+            if fields:
+                yield from (f"{path}: {field}" for field in fields)
+            else:
+                yield str(error)
+
+
+def _changed_fields(path: Path) -> list[str]:
+    siblings = [_json(other) for other in sorted(path.parent.glob("*.json")) if other != path]
+    return changed_fields(_json(path), [sibling for sibling in siblings if isinstance(sibling, dict)])
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
+
+
+def _enclosing_leaderboard(folder: Path) -> Path | None:
+    place = folder.resolve().parent
+    return place.parent if place.name == SUBMISSIONS and (place.parent / "records").is_dir() else None
+
+
+def _unknown_problems(entries: Sequence[Entry], board: Path, folder: Path) -> Iterator[str]:
+    """Yield which records are of problems that are not on a leaderboard, and which lack seeds that it has."""
+    own = {path.resolve() for root in record_roots(folder) for path in record_paths(root)}
+    others = [entry.record for entry in read_entries([board]) if entry.path.resolve() not in own]
+    problems = {record.problem.id: record.problem for record in others}
+    for identity in dict.fromkeys(entry.record.problem.id for entry in entries):
+        group = [entry for entry in entries if entry.record.problem.id == identity]
+        first = group[0]
+        if identity not in problems:
+            difference = _nearest(first.record.problem, list(problems.values()))
+            yield f"{first.path}: problem.id: {identity} is not on {board}{difference}"
+            continue
+        seeds = {record.seed for record in others if record.problem.id == identity}
+        for label in dict.fromkeys(entry.record.method.label for entry in group):
+            missing = seeds - {entry.record.seed for entry in group if entry.record.method.label == label}
+            if missing:
+                numbers = ", ".join(map(str, sorted(missing)))
+                yield f"{folder}: {label} lacks seed {numbers}, which {board} has for {first.record.problem.slug}"
+
+
+def _nearest(problem: ProblemRecord, known: Sequence[ProblemRecord]) -> str:
+    """Return a line on how a problem differs from the one on the leaderboard that is most like it."""
+    if not known:
+        return ""
+    compared = [(other.slug, differences(problem, other)) for other in known]
+    slug, found = min(compared, key=lambda item: len(item[1]))
+    told = "; ".join(f"{key}: {own!r} here, {other!r} there" for key, own, other in found[:5])
+    return f"\n  The nearest problem there is {slug}; it differs in {told or 'its weights alone'}"
+
+
+def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, list[str]]:
+    """Compute metrics again from the features in output folders; return how many, and which are others."""
+    count, faults = 0, []
+    groups: dict[str, list[Record]] = {}
+    for entry in entries:
+        groups.setdefault(entry.submission, []).append(entry.record)
+    # A submission's metrics rest on the references that it was run with.
+    references = {name: reference_records(records) for name, records in groups.items()}
+    for entry in entries if folders else ():
+        file = entry.record.files.get("features")
+        place = next((folder for folder in folders if file and (folder / file.path).is_file()), None)
+        if file is None:
+            continue
+        if place is None:
+            faults.append(f"{entry.path}: files.features: {file.path} is in none of the folders given with --features")
+            continue
+        try:
+            found, kept = evaluated(place, entry.record, references[entry.submission], (), lambda line: None)
+        except UnlearnBenchError as error:
+            faults.append(f"{entry.path}: files.features: {error}")
+            continue
+        faults += [f"{entry.path}: metrics.{labels[0]}: not computed: {reason}" for reason, labels in kept.items()]
+        told = {label: metric.value for label, metric in entry.record.metrics.items() if label in found}
+        count += len(told)
+        faults += [
+            f"{entry.path}: metrics.{label}.value: {value!r}, but its features give {found[label].value!r}"
+            for label, value in told.items()
+            if not _same(value, found[label].value)
+        ]
+    return count, faults
+
+
+def _same(told: float | None, found: float | None) -> bool:
+    if told is None or found is None:
+        return told is found
+    return math.isclose(told, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
+    """Yield which pages and manifests of a leaderboard are not those that its records give."""
+    if not (folder / "manifests").is_dir() and not (folder / "index.html").is_file():
+        # Records or a submission, without pages.
+        return
+    mend = f"unlearnbench leaderboard build {folder} -o {folder}"
+    texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(entries)
+    for name, text in texts.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(errors="replace") != text:
+            yield f"{path}: not what the records give\n  {mend}"
+    for path in outdated(folder, texts):
+        yield f"{path}: the records give no such file\n  {mend}"
+
+
+def changed_fields(values: Mapping[str, Any], siblings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return `key: found, but ...` for each field of a record that is known to have been changed.
+
+    A metric that is a share of test images must be the share of those that the record counts. For the rest, a value
+    is known to be changed if another one in its place, one that the same method has with another seed, gives the
+    content that the hash is of.
+
+    Args:
+        values: The record's JSON, whose hash is wrong.
+        siblings: That of records of the same folder.
+    """
+    found = [f"{key}: {told!r}, but its test images give {share!r}" for key, told, share in wrong_shares(values)]
+    if found:
+        return found
+    restored = _restored(values, list(siblings))
+    return [] if restored is None else [f"{restored[0]}: {restored[1]!r}, where the run wrote {restored[2]!r}"]
+
+
+def wrong_shares(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
+    """Yield key, value and true value of each metric whose value is not the share of the images that it counts."""
+    metrics = values.get("metrics")
+    for label, metric in metrics.items() if isinstance(metrics, dict) else ():
+        hits = metric.get("hits") if isinstance(metric, dict) else None
+        if hits:
+            share = float(unpacked(Hits(**hits)).mean())
+            if metric.get("value") != share:
+                yield f"metrics.{label}.value", metric.get("value"), share
+
+
+def inconsistencies(record: Record) -> Iterator[str]:
+    """Yield what a record says in two ways that do not agree, each beginning with its key."""
+    for key, told, share in wrong_shares(record.model_dump(mode="json")):
+        yield f"{key}: {told!r}, but its test images give {share!r}"
+    choice = record.manifest
+    if not choice:
+        yield "manifest: it is empty"
+        return
+    yield from _other_problem(record.problem, choice.get("problem", {}))
+    problem = record.problem
+    pairs = (
+        ("problem.dataset", problem.dataset, _name(choice.get("dataset"))),
+        ("problem.architecture", problem.architecture, _name(choice.get("architecture"))),
+    )
+    for key, told, wanted in pairs:
+        if told != wanted:
+            yield f"{key}: {told!r}, but the manifest in the record has {wanted!r}"
+    training = choice.get("training", {})
+    for key, value in problem.training.items():
+        # What the manifest leaves open, the weights may fill in.
+        if key in training and training[key] is not None and training[key] != value:
+            yield f"problem.training.{key}: {value!r}, but the manifest in the record has {training[key]!r}"
+    if record.seed not in choice.get("seeds", ()):
+        yield f"seed: {record.seed} is not among the seeds of the manifest in the record"
+    names = {entry.get("name") for entry in choice.get("unlearners", ())}
+    if record.method.role == "unlearner" and record.method.name not in names:
+        yield f"method.name: {record.method.name!r} is not among the unlearners of the manifest in the record"
+    if len(problem.limited_counts) != problem.num_classes:
+        yield f"problem.limited_counts: {len(problem.limited_counts)} numbers for {problem.num_classes} classes"
+
+
+def _other_problem(problem: ProblemRecord, choice: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the forget classes or the limited data are not those that the manifest asks for."""
+    forget = problem.forget_classes
+    last, named = choice.get("forget_last"), choice.get("forget_classes")
+    if last is not None and forget != tuple(range(problem.num_classes - last, problem.num_classes)):
+        yield f"problem.forget_classes: {list(forget)}, but the manifest in the record has the last {last}"
+    if named is not None:
+        both = dict(zip(forget, problem.forget_class_names, strict=False))
+        if {str(key) for key in named} - {str(key) for key in both} - set(both.values()) or len(named) != len(forget):
+            yield f"problem.forget_classes: {list(forget)}, but the manifest in the record has {list(named)}"
+    share, images = choice.get("limited_share"), choice.get("limited_images_per_class")
+    wanted = f"{share * 100:.10g} %" if share is not None else f"{images} image{'s' if images != 1 else ''}"
+    if (share is not None or images is not None) and problem.limited != wanted:
+        yield f"problem.limited: {problem.limited!r}, but the manifest in the record has {wanted!r}"
+
+
+def _name(choice: Any) -> Any:
+    return choice.get("name") if isinstance(choice, dict) else None
+
+
+def _restored(values: Mapping[str, Any], siblings: Sequence[Mapping[str, Any]]) -> tuple[str, Any, Any] | None:
+    """Return key, found and true value of the one field whose change explains the hash, None if none does."""
+    own = dict(leaves(values))
+    changed: dict[str, Any] = copy.deepcopy(dict(values))
+    candidates = [(key, value) for sibling in siblings for key, value in leaves(sibling)]
+    candidates += [("status", status) for status in ("done", "failed", "not_applicable")]
+    candidates += [("seed", seed) for seed in range(100)]
+    tried: set[tuple[str, str]] = set()
+    for key, value in candidates:
+        if key == "hash" or key not in own or own[key] == value or (key, repr(value)) in tried:
+            continue
+        tried.add((key, repr(value)))
+        _put(changed, key, own, value)
+        if content_hash(changed) == values.get("hash"):
+            return key, own[key], value
+        _put(changed, key, own, own[key])
+    return None
+
+
+def _put(values: dict[str, Any], dotted: str, own: Mapping[str, Any], value: Any) -> None:
+    """Set the leaf that `leaves` calls `dotted`; keys may hold dots themselves."""
+    place: Any = values
+    rest = dotted
+    while True:
+        if isinstance(place, list):
+            head, _, rest = rest.partition(".")
+            number = int(head)
+            if not rest:
+                place[number] = value
+                return
+            place = place[number]
+            continue
+        key = max((name for name in place if rest == name or rest.startswith(f"{name}.")), key=len)
+        if rest == key:
+            place[key] = value
+            return
+        place, rest = place[key], rest[len(key) + 1 :]

@@ -1,0 +1,225 @@
+"""What a leaderboard shows of ranked rows: one set of figures for markdown, the web page and exports."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unlearnbench.results.leaderboard.mean_rank import Overall, overall
+from unlearnbench.results.ranking import PAPER, Row, rows_by_problem
+from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.results.report.published import PublishedTable, published_table
+from unlearnbench.results.tables import method_name
+from unlearnbench.store import content_id
+from unlearnbench.terms import SHORT
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A record of a row.
+
+    Attributes:
+        seed: Its seed.
+        status: How the cell ended.
+        target: Its file below the leaderboard folder, "" if it is not there.
+    """
+
+    seed: int
+    status: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row with what pages show beside its metrics.
+
+    Attributes:
+        row: The row.
+        name: The method's name.
+        place: Its rank as text, "=" behind it if others share it; "" without a rank.
+        gap: Mean difference of FPAe to FDR's over common seeds.
+        speed_up: Mean of FDR's image passes / the method's; infinite where it reads none.
+        speed_up_seconds: The same in seconds as measured.
+        images_read: Mean over seeds.
+        reported: A paper's fractions by metric.
+        links: Its records.
+        manifests: Names of its manifests, each with the file below the leaderboard folder.
+    """
+
+    row: Row
+    name: str
+    place: str
+    gap: float | None
+    speed_up: float | None
+    speed_up_seconds: float | None
+    images_read: float | None
+    reported: Mapping[str, float]
+    links: tuple[Link, ...]
+    manifests: Mapping[str, str]
+
+    @property
+    def data_card(self) -> dict[str, float | None]:
+        """What the method read and ran, as means over the seeds; a task holds no test image to read."""
+        done = self.row.done
+        kinds = {kind: _mean(record.image_reads.get(kind) for record in done) for kind in ("forget", "retain")}
+        reads = {f"{kind} images read": count for kind, count in kinds.items()}
+        return {**reads, "test images read": 0, "networks run": _mean(record.networks for record in done)}
+
+    @property
+    def search(self) -> str:
+        """Under which budget its options were searched, as its records say; "-" where a person chose them."""
+        if self.row.is_reference:
+            return "-"
+        return ", ".join(sorted({_search(record) for record in self.row.records}))
+
+    @property
+    def kind(self) -> str:
+        """`reference`, `ranked` or `below`."""
+        return "reference" if self.row.is_reference else "below" if self.row.rank is None else "ranked"
+
+
+def _search(record: Record) -> str:
+    budget = record.manifest.get("tuning")
+    if not budget or record.method.label in budget["not_searched"]:
+        return "-"
+    return f"{budget['trials']} trials on {len(budget['seeds'])} seeds"
+
+
+@dataclass(frozen=True)
+class ProblemBoard:
+    """One problem: its lines, references first, then the ranked ones, then those below the line."""
+
+    problem: ProblemRecord
+    lines: tuple[Line, ...]
+    published: PublishedTable | None
+
+    @property
+    def rows(self) -> list[Row]:
+        """The ranked rows."""
+        return [line.row for line in self.lines]
+
+    def of_kind(self, kind: str) -> list[Line]:
+        """Return the lines that are `reference`, `ranked` or `below`."""
+        return [line for line in self.lines if line.kind == kind]
+
+    def reference(self, name: str) -> Line | None:
+        """Return the line of `original` or `fdr`."""
+        return next((line for line in self.of_kind("reference") if line.row.method.name == name), None)
+
+
+@dataclass(frozen=True)
+class Board:
+    """All problems, and methods over all of them.
+
+    Attributes:
+        order: How methods are ranked, a key of `ranking.ORDERS`.
+        records: What it was made from, with every manifest's record of a cell that several share; a row has one.
+    """
+
+    problems: tuple[ProblemBoard, ...]
+    overall: tuple[Overall, ...]
+    order: str
+    records: tuple[Record, ...]
+
+
+def make_board(
+    records: Iterable[Record],
+    order: str = PAPER,
+    record_files: Mapping[str, str] | None = None,
+    manifest_files: Mapping[str, str] | None = None,
+) -> Board:
+    """Return what a leaderboard shows of records.
+
+    Args:
+        records: All of them.
+        order: How to rank, a key of `ranking.ORDERS`.
+        record_files: The record files below the leaderboard folder, by the records' hashes.
+        manifest_files: The manifest files below it, by `manifest_id`.
+    """
+    records = tuple(records)
+    problems = rows_by_problem(records, order)
+    boards = [_problem_board(rows, record_files or {}, manifest_files or {}) for rows in problems]
+    return Board(tuple(boards), tuple(overall(problems)), order, records)
+
+
+def manifest_id(record: Record) -> str:
+    """Return what names the manifest of a record."""
+    return content_id(record.manifest_name, record.manifest)
+
+
+def _problem_board(
+    rows: Sequence[Row], record_files: Mapping[str, str], manifest_files: Mapping[str, str]
+) -> ProblemBoard:
+    problem = rows[0].problem
+    published = published_table(problem)
+    retrained = next((row for row in rows if row.is_reference and row.method.name == "fdr"), None)
+    lines = [
+        Line(
+            row=row,
+            name=method_name(row),
+            place=_place(row, rows),
+            gap=None if row is retrained else _gap(row, retrained),
+            speed_up=_speed_up(row, retrained),
+            speed_up_seconds=_mean(record.measured.speed_up_seconds for record in row.done),
+            images_read=_mean(_reads(record) for record in row.done),
+            reported=published.figures(row.method) if published else {},
+            links=tuple(Link(r.seed, r.status, record_files.get(r.hash, "")) for r in row.records),
+            manifests={r.manifest_name: manifest_files.get(manifest_id(r), "") for r in row.records},
+        )
+        for row in rows
+    ]
+    return ProblemBoard(problem, tuple(lines), published)
+
+
+def _place(row: Row, rows: Sequence[Row]) -> str:
+    if row.rank is None:
+        return ""
+    shared = sum(other.rank == row.rank for other in rows) > 1
+    return f"{row.rank}{'=' if shared else ''}"
+
+
+def _gap(row: Row, retrained: Row | None) -> float | None:
+    metric = SHORT["FPAe"]
+    base = retrained.values(metric) if retrained else {}
+    return _mean(value - base[seed] for seed, value in row.values(metric).items() if seed in base)
+
+
+def _reads(record: Record) -> int:
+    return sum(record.image_reads.values())
+
+
+def _speed_up(row: Row, retrained: Row | None) -> float | None:
+    base = {record.seed: _reads(record) for record in retrained.done} if retrained else {}
+    pairs = [(base[record.seed], _reads(record)) for record in row.done if record.seed in base]
+    if not pairs:
+        return None
+    return _mean(math.inf if own == 0 else theirs / own for theirs, own in pairs)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Return options as "key = value" with commas, "none" if there are none."""
+    return ", ".join(f"{key} = {value}" for key, value in sorted(options.items())) or "none"
+
+
+def count(value: float | None) -> str:
+    """Return a mean number of things with commas, "-" if there is none."""
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def factor(value: float | None) -> str:
+    """Return a speed-up such as 6.8 with a multiplication sign, "-" if there is none."""
+    if value is None:
+        return "-"
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.0f}{TIMES}" if value >= 99.5 else f"{value:.1f}{TIMES}"

@@ -1,0 +1,62 @@
+"""The leaderboard as one web page that needs nothing but itself. Template: `leaderboard.html.j2`."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from unlearnbench.results.leaderboard import plot
+from unlearnbench.results.leaderboard.markdown import interval_text, place_text
+from unlearnbench.results.leaderboard.view import Board, Line, factor
+from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS
+from unlearnbench.results.tables import computed_on, one_line, points, ranking_text
+from unlearnbench.terms import SHORT
+
+
+def web_page(board: Board) -> str:
+    """Return the page's HTML."""
+    environment = Environment(
+        loader=PackageLoader("unlearnbench.results.leaderboard", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(points=points, factor=factor, one_line=one_line, sortable=_sortable)
+    environment.globals.update(
+        short=SHORT,
+        gate=100 * CANE_GATE,
+        plots=plot.plots,
+        size=plot,
+        provenance=_provenance,
+        interval_text=interval_text,
+        place_text=place_text,
+    )
+    template = environment.get_template("leaderboard.html.j2")
+    return template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
+
+
+def _sortable(value: float | None) -> str:
+    """Return a number as a sort key; what is missing has none and stays last."""
+    if value is None:
+        return ""
+    return "1e308" if math.isinf(value) else repr(float(value))
+
+
+def _provenance(line: Line) -> list[tuple[str, str]]:
+    """Return where a row comes from, as names and values."""
+    records = line.row.records
+    commits = sorted({str(record.environment.get("commit") or "unknown") for record in records})
+    libraries = {json.dumps(record.environment.get("libraries") or {}, sort_keys=True) for record in records}
+    texts = ("; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries))
+    method = line.row.method
+    facts = [
+        ("method", f"{method.name}, version {method.version}, of {method.distribution} {method.distribution_version}"),
+        ("computed on", computed_on(records)),
+        ("commit", ", ".join(commits)),
+        ("libraries", " / ".join(text for text in texts if text)),
+    ]
+    return [(name, value) for name, value in facts if value]

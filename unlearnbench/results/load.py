@@ -1,0 +1,226 @@
+"""Records that are to make one table: where they lie, and what keeps them from being one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnbench.errors import InvalidFileError
+from unlearnbench.results.record import ChangedRecordError, Record, read_record, record_paths
+from unlearnbench.terms import HEADLINE, REFERENCES
+
+Say = Callable[[str], None]
+
+SUBMISSIONS = "submissions"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record and its file.
+
+    Attributes:
+        path: The file.
+        place: Its path below the folder of records that it was found in.
+        record: Its content.
+        submission: The name of the submission that it is part of on a leaderboard, "" if of none.
+    """
+
+    path: Path
+    place: str
+    record: Record
+    submission: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of records that it was found in."""
+        return self.path.parents[self.place.count("/")]
+
+
+def unheard(line: str) -> None:
+    """Take a message that nobody wants."""
+
+
+def load_records(folder: Path, say: Say = unheard) -> list[Record]:
+    """Return the records of a folder that tables are made of, by path; the rest is that of `load_entries`."""
+    return [entry.record for entry in load_entries([folder], say)]
+
+
+def load_entries(folders: Sequence[Path], say: Say = unheard) -> list[Entry]:
+    """Read the records of some folders that tables are made of: all but `without_foreign_references`.
+
+    Args:
+        folders: Output folders, leaderboards with their submissions, folders of records.
+        say: Called with a line for each folder of records of which some are left out.
+
+    Raises:
+        InvalidFileError: With the faults of all records that cannot be used, or if a folder holds none.
+    """
+    return without_foreign_references(read_entries(folders), say)
+
+
+def read_entries(folders: Sequence[Path]) -> list[Entry]:
+    """Read all records of some folders: output folders, leaderboards with their submissions, folders of records.
+
+    Raises:
+        InvalidFileError: With the faults of all records that cannot be used, or if a folder holds none.
+    """
+    found: list[Entry] = []
+    faults = []
+    roots: dict[Path, Path] = {}
+    for folder in folders:
+        roots |= {root: folder for root in record_roots(folder) if root not in roots}
+    for root, folder in roots.items():
+        submission = root.name if root.parent.name == SUBMISSIONS else ""
+        for path in record_paths(root):
+            place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
+            try:
+                found.append(Entry(path, place.as_posix(), read_record(path), submission))
+            except ChangedRecordError as error:
+                faults.append(f"{error}\n  unlearnbench leaderboard check {folder} names the field")
+            except InvalidFileError as error:
+                faults.append(str(error))
+    if faults:
+        raise InvalidFileError("\n".join(faults))
+    return found
+
+
+def record_roots(folder: Path) -> list[Path]:
+    """Return a folder and the submissions in it that hold records."""
+    submissions = sorted(path for path in (folder / SUBMISSIONS).glob("*") if (path / "records").is_dir())
+    alone = bool(submissions) and not (folder / "records").is_dir()
+    return submissions if alone else [folder, *submissions]
+
+
+def check_entries(entries: Sequence[Entry]) -> None:
+    """Check that records make tables that can be trusted.
+
+    Raises:
+        InvalidFileError: With all faults of `entry_faults`.
+    """
+    faults = entry_faults(entries)
+    if faults:
+        raise InvalidFileError("\n".join(faults))
+
+
+def entry_faults(entries: Sequence[Entry]) -> list[str]:
+    """Return what keeps records from making tables that can be trusted.
+
+    Two records of one cell, one problem told in two ways, seeds or references that are missing, values that cannot be.
+    """
+    checks = (_value_faults, _problem_faults, _double_faults, _seed_faults, _reference_faults)
+    return list(dict.fromkeys(fault for check in checks for fault in check(entries)))
+
+
+def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> list[Entry]:
+    """Return entries without the references of submissions where the leaderboard has its own of the same seed.
+
+    On other hardware a reference model comes out a little different; a problem has one pair for each seed.
+
+    Args:
+        entries: Of a leaderboard and its submissions.
+        say: Called with a line for each submission of which some are left out.
+    """
+    own = {_reference_key(entry.record) for entry in entries if not entry.submission} - {None}
+    foreign = [entry for entry in entries if entry.submission and _reference_key(entry.record) in own]
+    for folder in dict.fromkeys(entry.folder for entry in foreign):
+        say(_left_out(folder, [entry.record for entry in foreign if entry.folder == folder]))
+    paths = {entry.path for entry in foreign}
+    return [entry for entry in entries if entry.path not in paths]
+
+
+def _left_out(folder: Path, records: Sequence[Record]) -> str:
+    there = {record.method.name for record in records}
+    names = " and ".join(shown for name, shown in REFERENCES.items() if name in there)
+    seeds = ", ".join(map(str, sorted({record.seed for record in records})))
+    return f"{folder}: {names} with seed {seeds} left out, of which the leaderboard has its own"
+
+
+def _reference_key(record: Record) -> tuple[str, str, int] | None:
+    return (record.problem.id, record.method.name, record.seed) if record.method.role == "reference" else None
+
+
+def _value_faults(entries: Iterable[Entry]) -> Iterator[str]:
+    for entry in entries:
+        record = entry.record
+        for label, metric in record.metrics.items():
+            key = f"{entry.path}: metrics.{label}.value"
+            if metric.status == "done" and metric.value is None:
+                yield f"{key}: there is none, though the metric is done"
+            elif metric.value is not None and metric.name in HEADLINE and not 0 <= metric.value <= 1:
+                yield f"{key}: {metric.value!r} is not a share between 0 and 1"
+        missing = [label for label in HEADLINE if label not in record.metrics]
+        if record.status == "done" and missing:
+            yield f"{entry.path}: metrics: {', '.join(missing)} missing, though the cell is done"
+
+
+def _problem_faults(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield where records of one problem say different things about it."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        known = first.setdefault(entry.record.problem.id, entry)
+        mine, other = entry.record.problem.model_dump(), known.record.problem.model_dump()
+        for key in mine:
+            if mine[key] != other[key]:
+                yield (
+                    f"{entry.path}: problem.{key}: two problems are mixed under the id {known.record.problem.id}: "
+                    f"{mine[key]!r} here, {other[key]!r} in {known.path}"
+                )
+        # The folders of a run are named by the problem.
+        parts = entry.place.split("/")
+        if len(parts) == 4 and parts[1] != entry.record.problem.slug:
+            yield f"{entry.path}: problem.slug: the record is of {entry.record.problem.slug}, its folder of {parts[1]}"
+
+
+def _double_faults(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield which records are there twice; one that two manifests share may be, if both say the same."""
+    first: dict[tuple[str, str, int], Entry] = {}
+    for entry in entries:
+        record = entry.record
+        known = first.setdefault((record.problem.id, record.method.id, record.seed), entry)
+        if known is not entry and _result(known.record) != _result(record):
+            yield (
+                f"{entry.path}: {record.method.label} with seed {record.seed} is there twice, with other results in "
+                f"{known.path}\n  Keep one of the two"
+            )
+
+
+def _result(record: Record) -> tuple[object, ...]:
+    return record.status, *(record.value(label) for label in HEADLINE)
+
+
+def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield which seeds of their own manifest methods lack."""
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        record = entry.record
+        key = (record.problem.id, record.method.id, record.manifest_name)
+        groups.setdefault(key, []).append(entry)
+    for (_, _, manifest), group in groups.items():
+        record = group[0].record
+        there = {entry.record.seed for entry in group}
+        missing = [seed for seed in record.manifest.get("seeds", ()) if seed not in there]
+        if missing:
+            yield (
+                f"{group[0].path.parent}: {record.method.label} lacks seed {', '.join(map(str, missing))} of the "
+                f"manifest {manifest}\n  The same run command goes on where it stopped"
+            )
+
+
+def _reference_faults(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield which seeds of methods have no record of Original or FDR."""
+    wanted: dict[str, tuple[str, set[int]]] = {}
+    there: dict[tuple[str, str], set[int]] = {}
+    for entry in entries:
+        record = entry.record
+        wanted.setdefault(record.problem.id, (record.problem.slug, set()))[1].add(record.seed)
+        if record.method.role == "reference":
+            there.setdefault((record.problem.id, record.method.name), set()).add(record.seed)
+    for problem, (slug, seeds) in wanted.items():
+        for name, shown in REFERENCES.items():
+            missing = sorted(seeds - there.get((problem, name), set()))
+            if missing:
+                yield (
+                    f"{slug}: no record of {shown} with seed {', '.join(map(str, missing))}\n"
+                    "  Its methods cannot be judged; add the records of the references"
+                )

@@ -1,0 +1,241 @@
+"""Values that claims speak of, looked up in records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unlearnbench.results.ranking import Row, grouped_rows
+from unlearnbench.results.record import EpochRecord, ProblemRecord, Record
+from unlearnbench.results.report.claims import Value
+from unlearnbench.results.report.published import is_papers_own
+from unlearnbench.results.statistics import standard_deviation
+from unlearnbench.terms import SHARES
+
+# Options that the paper itself chose anew for each data set.
+TUNED = ("beta", "kappa")
+
+
+class NotMeasuredError(Exception):
+    """A value is not in the records; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value, seed by seed, in percent if it is a share.
+
+    Attributes:
+        name: What was measured.
+        by_seed: The values; at least one.
+        unsigned: Whether it is a distance, whose sign says nothing.
+    """
+
+    name: str
+    by_seed: Mapping[int, float]
+    unsigned: bool = False
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds; of a distance the absolute value of it."""
+        mean = statistics.fmean(self.by_seed.values())
+        return abs(mean) if self.unsigned else mean
+
+    def less(self, other: Measured, *, unsigned: bool = False) -> Measured:
+        """Return the difference to another value over the seeds that both have.
+
+        Raises:
+            NotMeasuredError: If there is no such seed.
+        """
+        seeds = sorted(self.by_seed.keys() & other.by_seed.keys())
+        if not seeds:
+            raise NotMeasuredError(f"{self.name} and {other.name} have no seed in common")
+        values = {seed: self.by_seed[seed] - other.by_seed[seed] for seed in seeds}
+        return Measured(f"{self.name} less {other.name}", values, unsigned)
+
+    def __str__(self) -> str:
+        std = standard_deviation(list(self.by_seed.values()))
+        seeds = len(self.by_seed)
+        spread = "" if std is None else f" ± {std:.2f}"
+        return f"{self.mean:.2f}{spread} ({seeds} {'seed' if seeds == 1 else 'seeds'})"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a claim is tried on: one data set, network and training, with the same forget classes.
+
+    Attributes:
+        limited: Records where the methods had a part of the training images; one kind of limited data.
+        full: Records where they had all.
+        own: Names of manifests whose records come first where a method was run with several settings.
+    """
+
+    limited: tuple[Record, ...]
+    full: tuple[Record, ...]
+    own: frozenset[str] = frozenset()
+
+    @property
+    def problem(self) -> ProblemRecord:
+        """The problem, with limited data where there are such records."""
+        return (self.limited or self.full)[0].problem
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The ids of its problems, with limited and with full data."""
+        return tuple(records[0].problem.id if records else "" for records in (self.limited, self.full))
+
+    def records(self, data: str) -> tuple[Record, ...]:
+        """Return the records with `limited` or with `full` data."""
+        return self.full if data == "full" else self.limited
+
+
+def cases(records: Iterable[Record]) -> list[Case]:
+    """Return the cases that records hold."""
+    worlds: dict[tuple[str, ...], dict[tuple[int, ...], list[Record]]] = {}
+    for record in records:
+        worlds.setdefault(_world(record.problem), {}).setdefault(record.problem.limited_counts, []).append(record)
+    found = []
+    for by_limited in worlds.values():
+        full = [tuple(group) for group in by_limited.values() if _is_full(group[0].problem)]
+        limited = [tuple(group) for group in by_limited.values() if not _is_full(group[0].problem)]
+        found += [Case(group, full[0] if full else ()) for group in limited or [()]]
+    return sorted(found, key=lambda case: (case.problem.slug, len(case.problem.forget_classes)))
+
+
+def _is_full(problem: ProblemRecord) -> bool:
+    return sum(problem.limited_counts) == problem.train_images
+
+
+def _world(problem: ProblemRecord) -> tuple[str, ...]:
+    """Return what two problems must share to be compared: all but the limited data and the names of things."""
+    values = problem.model_dump(exclude={"id", "slug", "title", "limited", "limited_counts"})
+    return tuple(f"{key}={value}" for key, value in values.items())
+
+
+def measured(value: Value, case: Case) -> Measured:
+    """Return a value at the end of the methods, or after one epoch.
+
+    Raises:
+        NotMeasuredError: If the records do not hold it.
+    """
+    found = _plain(value, case)
+    if value.minus is not None:
+        found = found.less(measured(value.minus, case))
+    if value.apart_from is not None:
+        found = found.less(measured(value.apart_from, case), unsigned=True)
+    return found
+
+
+def epochs_of(value: Value, case: Case) -> list[int]:
+    """Return the epochs after which all seeds of a method were judged.
+
+    Raises:
+        NotMeasuredError: If there is none.
+    """
+    row = _row(value, case, lambda record: bool(record.epochs))
+    common = set.intersection(*({epoch.epoch for epoch in record.epochs} for record in row.done))
+    if not common:
+        raise NotMeasuredError(f"{name_of(value)}: its seeds have no epoch in common")
+    return sorted(common)
+
+
+def name_of(value: Value) -> str:
+    """Return a value in words."""
+    options = [f"{key}={setting}" for key, setting in {**value.options, **value.metric_options}.items()]
+    epoch = [] if value.epoch is None else [f"epoch {value.epoch}"]
+    data = ["all training images"] if value.data == "full" else []
+    rest = ", ".join([*options, *epoch, *data])
+    return f"{value.metric} of {value.method}{f' ({rest})' if rest else ''}"
+
+
+def _plain(value: Value, case: Case) -> Measured:
+    if value.epoch is not None:
+        row = _row(value, case, lambda record: bool(record.epochs))
+        found = {record.seed: _at_epoch(record, value) for record in row.done}
+    else:
+        row = _row(value, case, lambda record: _metric(record, value) is not None)
+        found = {record.seed: _metric(record, value) for record in row.done}
+    factor = 100.0 if value.metric in SHARES else 1.0
+    known = {seed: factor * number for seed, number in found.items() if number is not None}
+    if not known:
+        raise NotMeasuredError(f"{name_of(value)}: not measured")
+    return Measured(name_of(value), known)
+
+
+def _at_epoch(record: Record, value: Value) -> float | None:
+    wanted: EpochRecord | None
+    if value.epoch == "last":
+        wanted = record.epochs[-1]
+    else:
+        wanted = next((epoch for epoch in record.epochs if epoch.epoch == value.epoch), None)
+    return wanted.metrics.get(value.metric) if wanted else None
+
+
+def _metric(record: Record, value: Value) -> float | None:
+    """Return a record's value of a metric with options; of several that fit, the one with the shortest label."""
+    if value.metric == "speed_up_seconds":
+        return record.measured.speed_up_seconds
+    if value.metric == "speed_up_epochs":
+        return _speed_up_epochs(record)
+    fitting = [
+        label
+        for label, metric in record.metrics.items()
+        if metric.name == value.metric
+        and all(_same(metric.options.get(key), wanted) for key, wanted in value.metric_options.items())
+    ]
+    return record.value(min(fitting, key=lambda label: (len(label.split()), label))) if fitting else None
+
+
+def _speed_up_epochs(record: Record) -> float | None:
+    """Return FDR's image passes over those of a method's epochs, without what it reads besides: a relevance search."""
+    epochs, speed_up = record.method.options.get("epochs"), record.value("speed_up")
+    if not epochs or speed_up is None:
+        return None
+    return speed_up * sum(record.image_reads.values()) / (int(epochs) * sum(record.problem.limited_counts))
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    return bool(found == wanted)
+
+
+def _row(value: Value, case: Case, holds: Callable[[Record], bool]) -> Row:
+    """Return the row of a value's method, made of the records that hold what is asked for.
+
+    Raises:
+        NotMeasuredError: If no record, or records of different methods, fit.
+    """
+    fitting = _of_method(case.records(value.data), value)
+    fitting = [record for record in fitting if record.manifest_name in case.own] or fitting
+    if not fitting:
+        raise NotMeasuredError(f"{name_of(value)}: not run")
+    holding = [record for record in fitting if record.status == "done" and holds(record)]
+    if not holding:
+        failed = next((f"{record.status}: {record.reason}" for record in fitting if record.status != "done"), None)
+        raise NotMeasuredError(f"{name_of(value)}: {failed or 'not measured'}")
+    rows = distinct_rows([row for rows in grouped_rows(holding) for row in rows])
+    plain = [row for row in rows if row.method.label == value.method]
+    chosen = plain if len(plain) == 1 else rows
+    if len(chosen) > 1:
+        labels = ", ".join(sorted(row.label for row in chosen))
+        raise NotMeasuredError(f"{name_of(value)}: {len(chosen)} rows fit: {labels}")
+    return chosen[0]
+
+
+def distinct_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return rows without those that differ from another one in their label alone; the one with most seeds stays."""
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: (-len(row.done), row.label)):
+        found.setdefault(row.method.model_copy(update={"label": ""}).id, row)
+    return list(found.values())
+
+
+def _of_method(records: Sequence[Record], value: Value) -> list[Record]:
+    """Return the records of a value's method with its options.
+
+    Options that the value does not name are the paper's own; where no record has its beta and kappa of CIFAR-100 and
+    CUB-200, another setting of these two counts: ImageNet-1k has others.
+    """
+    named = [record for record in records if record.method.name == value.method]
+    strict = [record for record in named if is_papers_own(record.method, value.options)]
+    return strict or [record for record in named if is_papers_own(record.method, value.options, free=TUNED)]

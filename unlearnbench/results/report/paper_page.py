@@ -1,0 +1,99 @@
+"""The paper beside what was measured: its numbers with the difference, and its claims with the verdict."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from unlearnbench.results.ranking import Row, grouped_rows
+from unlearnbench.results.record import Record
+from unlearnbench.results.report.claim_values import distinct_rows
+from unlearnbench.results.report.published import PublishedTable, published_table
+from unlearnbench.results.report.verdicts import Outcome, outcomes
+from unlearnbench.results.tables import markdown_line, method_name
+from unlearnbench.terms import SHORT
+
+GENERATED = "Generated from run records by `unlearnbench report --paper`; do not edit by hand."
+GAP = "prototype_gap"
+NAMES = {metric: short for short, metric in SHORT.items()} | {GAP: "distance of FPAe from FDR's"}
+NUMBER_COLUMNS = ("where", "problem", "method", "metric", "paper", "ours", "difference", "seeds", "training")
+CLAIM_COLUMNS = ("claim", "where", "verdict", "measured", "on", "data")
+
+
+def paper_page(records: Sequence[Record]) -> str:
+    """Return the page: the numbers of every row that the paper has too, then claim by claim."""
+    found = outcomes(records)
+    parts = [
+        "# The paper and these runs",
+        GENERATED,
+        "## Numbers",
+        _numbers(records),
+        "Percent, mean ± standard deviation over seeds; the difference is ours less the paper's, in points. *Training* "
+        "says how long Original and FDR were trained here.",
+        "## Claims",
+        _summary(found),
+        _table(CLAIM_COLUMNS, [_claim(outcome) for outcome in found]),
+        "A claim is a rule over means; *measured* shows its value with standard deviation and seeds, in percent or "
+        "points, speed-ups as factors, so that a verdict within the spread can be seen as one. *Data* says whether the "
+        "experiment has the paper's data set, network and schedule, or only its form: a rule that fails elsewhere does "
+        "not refute the paper. *Not run* says what is missing. Rules: `unlearnbench/results/report/claims.toml`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join([markdown_line(header), markdown_line(["---"] * len(header)), *map(markdown_line, lines)])
+
+
+def _numbers(records: Iterable[Record]) -> str:
+    lines = []
+    for rows in grouped_rows(records):
+        published = published_table(rows[0].problem)
+        if published is not None:
+            lines += list(_number_lines(rows, published))
+    if not lines:
+        return "No row here is one of the paper's: it has CIFAR-100, CUB-200 and ImageNet-1k, and its own options."
+    return _table(NUMBER_COLUMNS, lines)
+
+
+def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tuple[str, ...]]:
+    retrained = next((row for row in rows if row.method.name == "fdr"), None)
+    for row in sorted(distinct_rows(rows), key=rows.index):
+        for metric, reported in published.figures(row.method).items():
+            values = list((_gaps(row, retrained) if metric == GAP else row.values(metric)).values())
+            if not values:
+                continue
+            # The paper's gap has no sign.
+            mean = abs(statistics.fmean(values)) if metric == GAP else statistics.fmean(values)
+            spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            yield (
+                published.source.partition("supplement, ")[2],
+                row.problem.title,
+                method_name(row),
+                NAMES[metric],
+                f"{100 * reported:.2f}",
+                f"{100 * mean:.2f}{spread}",
+                f"{100 * (mean - reported):+.2f}",
+                str(len(values)),
+                "given weights" if row.problem.weights else f"{row.problem.training['epochs']} epochs",
+            )
+
+
+def _gaps(row: Row, retrained: Row | None) -> Mapping[int, float]:
+    base = retrained.values(SHORT["FPAe"]) if retrained else {}
+    return {seed: value - base[seed] for seed, value in row.values(SHORT["FPAe"]).items() if seed in base}
+
+
+def _summary(found: Sequence[Outcome]) -> str:
+    said = {"holds": "hold", "does not hold": "do not hold", "not run": "were not run"}
+    words = ", ".join(f"{sum(one.verdict == verdict for one in found)} {plural}" for verdict, plural in said.items())
+    own = [one for one in found if one.same == "the paper's"]
+    return f"{len(found)} lines: {words}. On the paper's own data, network and schedule: {len(own)}."
+
+
+def _claim(outcome: Outcome) -> tuple[str, ...]:
+    claim = outcome.claim
+    verdict = outcome.verdict if outcome.verdict == "not run" else f"**{outcome.verdict}**"
+    missing = "missing: " if outcome.verdict == "not run" else ""
+    on = outcome.where or "-"
+    return f"{claim.text} (`{claim.id}`)", claim.where, verdict, f"{missing}{outcome.found}", on, outcome.same or "-"

@@ -1,0 +1,106 @@
+"""Figures that papers report, for problems that match theirs. Data: `published.toml`."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from unlearnbench.results.record import MethodRecord, ProblemRecord
+
+# Options that the paper varies: a method that differs in one of them from the paper's own setting is another row.
+DEFAULTS: dict[str, Any] = {"l_e": True, "l_kd": True, "l_ne": True, "keep_share": 1.0, "beta": 10.0, "kappa": 2.0}
+# Options under which a method is not the one that the paper describes.
+OWN = {"stop_when_forgotten": False}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """What a paper reports on one problem.
+
+    Attributes:
+        source: Paper and table.
+        url: Where it is.
+        runs: How many runs its means are of.
+        values: The table as it stands in the data file.
+    """
+
+    source: str
+    url: str
+    runs: int
+    values: Mapping[str, Any]
+
+    def figures(self, method: MethodRecord) -> dict[str, float]:
+        """Return the reported fractions of a method by metric, none if the paper has no such row."""
+        changed = changed_options(method)
+        stated = _file()["stated"].get(method.name, {}).get(self.values["dataset"], {})
+        if changed is None or any(method.options.get(key, value) != value for key, value in stated.items()):
+            return {}
+        if not changed:
+            found = self.values["figures"].get(method.name, {})
+        else:
+            variants = self.values.get("variants", ())
+            found = next(
+                (one["figures"] for one in variants if one["name"] == method.name and one["options"] == changed), {}
+            )
+        return {metric: value / 100 for metric, value in found.items()}
+
+
+def changed_options(method: MethodRecord) -> dict[str, Any] | None:
+    """Return the options that the paper varies and in which a method differs from the paper's own setting.
+
+    None for a method that is not the one that the paper describes at all.
+    """
+    if any(method.options.get(key, value) != value for key, value in OWN.items()):
+        return None
+    options = {key: method.options.get(key, value) for key, value in DEFAULTS.items()}
+    return {key: value for key, value in options.items() if value != DEFAULTS[key]}
+
+
+def is_papers_own(method: MethodRecord, options: Mapping[str, Any], free: Collection[str] = ()) -> bool:
+    """Return whether a method is the paper's with these options.
+
+    Args:
+        method: The method.
+        options: What it must have; of the other options that the paper varies it must have the paper's own setting.
+        free: Names of options that may be anything if they are not in `options`.
+    """
+    changed = changed_options(method)
+    wanted = {key: value for key, value in DEFAULTS.items() if key not in free} | dict(options)
+    # An option of the paper's that a method does not have is as if it had the paper's own value.
+    return changed is not None and all(
+        method.options.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items()
+    )
+
+
+def published_table(problem: ProblemRecord) -> PublishedTable | None:
+    """Return what is reported on a problem: same data set, network, forget classes and limited data."""
+    for table in _tables():
+        last = tuple(range(table["num_classes"] - table["forget_last"], table["num_classes"]))
+        if (
+            problem.dataset == table["dataset"]
+            and problem.architecture == table["architecture"]
+            and problem.num_classes == table["num_classes"]
+            and tuple(problem.forget_classes) == last
+            and problem.limited == _limited(table)
+        ):
+            return PublishedTable(table["source"], table["url"], table["runs"], table)
+    return None
+
+
+def _limited(table: Mapping[str, Any]) -> str:
+    share = table.get("limited_share")
+    return f"{share * 100:.10g} %" if share is not None else f"{table['limited_images_per_class']} images"
+
+
+def _tables() -> list[dict[str, Any]]:
+    tables: list[dict[str, Any]] = _file()["tables"]
+    return tables
+
+
+@functools.cache
+def _file() -> dict[str, Any]:
+    return tomllib.loads(files("unlearnbench.results.report").joinpath("published.toml").read_text())

@@ -1,0 +1,206 @@
+"""The report of a run: tables as markdown, figures as PNG and SVG, the numbers of each as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.errors import StoreError
+from unlearnbench.results.experiments import Experiment
+from unlearnbench.results.figures import (
+    attention_maps,
+    epochs,
+    feature_map,
+    matrix,
+    prototype_bars,
+    relevance_curves,
+    relevant_share,
+    trade_off,
+)
+from unlearnbench.results.figures.drawing import Draw, Drawing, NotDrawnError, Source, csv_text, save
+from unlearnbench.results.figures.style import styled
+from unlearnbench.results.load import Say, load_records, unheard
+from unlearnbench.results.ranking import Row
+from unlearnbench.results.report.paper_page import paper_page
+from unlearnbench.results.tables import (
+    HEADER,
+    caption,
+    cells,
+    computed_on,
+    gap_to_retrained,
+    markdown_line,
+    method_name,
+    percent,
+)
+from unlearnbench.terms import SHORT
+
+FIGURES: tuple[Draw, ...] = (
+    trade_off.drawings,
+    prototype_bars.drawings,
+    matrix.drawings,
+    epochs.drawings,
+    relevance_curves.drawings,
+    relevant_share.drawings,
+    attention_maps.drawings,
+    feature_map.drawings,
+)
+
+PAGE = "README.md"
+PAPER_PAGE = "paper.md"
+FIGURE_FOLDER = "figures"
+TABLE_FOLDER = "tables"
+GENERATED = "Generated from run records by `unlearnbench report`; do not edit by hand."
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report came to.
+
+    Attributes:
+        paths: The files, in the order of writing.
+        not_drawn: Why figures are missing.
+    """
+
+    paths: tuple[Path, ...]
+    not_drawn: tuple[str, ...]
+
+
+def write_report(
+    source: Path, folder: Path, *, paper: bool = False, figures: Sequence[Draw] = FIGURES, say: Say = unheard
+) -> Written:
+    """Write the report of a run.
+
+    Args:
+        source: The run's output folder, a leaderboard, or a folder of records.
+        folder: Where the report goes.
+        paper: Whether to put the paper's numbers and claims beside ours.
+        figures: What to draw.
+        say: As in `load_entries`.
+
+    Raises:
+        InvalidFileError: If the records cannot be used.
+        StoreError: If the folder cannot be written.
+    """
+    material = Source(tuple(load_records(source, say)), source)
+    try:
+        tables = _write_tables(material.experiments, folder)
+        pictures, entries, not_drawn = _draw_all(material, folder, figures)
+        texts = {PAGE: _page(material, entries, not_drawn, paper)}
+        if paper:
+            texts[PAPER_PAGE] = paper_page(material.records)
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return Written((*(folder / name for name in texts), *tables, *pictures), not_drawn)
+
+
+def _draw_all(source: Source, folder: Path, figures: Sequence[Draw]) -> tuple[list[Path], list[str], tuple[str, ...]]:
+    """Write all figures; return their files, their entries on the page, and why some are missing."""
+    paths, entries, missing = [], [], []
+    with styled():
+        for draw in figures:
+            try:
+                for drawing in draw(source):
+                    paths += save(drawing, folder / FIGURE_FOLDER)
+                    entries.append(_entry(drawing))
+            except NotDrawnError as error:
+                name = draw.__module__.rpartition(".")[2].replace("_", " ")
+                missing.append(f"{name}: not drawn: {error}")
+    return paths, entries, tuple(missing)
+
+
+def _entry(drawing: Drawing) -> str:
+    place = f"{FIGURE_FOLDER}/{drawing.name}"
+    return f"![{drawing.name}]({place}.png)\n\n{drawing.title} [SVG]({place}.svg), [CSV]({place}.csv)"
+
+
+def _write_tables(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
+    """Write the numbers of each experiment's tables as CSV."""
+    paths = []
+    for experiment in experiments:
+        paths.append(folder / TABLE_FOLDER / f"{experiment.name}.csv")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_text(csv_text([_numbers(experiment, row) for row in experiment.rows]))
+    return paths
+
+
+def _numbers(experiment: Experiment, row: Row) -> dict[str, Any]:
+    """Return a row's numbers, fractions; what is missing is None."""
+    found: dict[str, Any] = {
+        "problem": row.problem.slug,
+        "method": row.label,
+        "role": row.method.role,
+        "rank": row.rank,
+    }
+    found |= {"forget classes": len(row.problem.forget_classes), "limited data": row.problem.limited}
+    found |= {key: value for key, value in experiment.settings(row).items() if key not in found}
+    found |= {"seeds": len(row.done)}
+    for metric in SHORT.values():
+        low, high = row.interval(metric) or (None, None)
+        values = {"mean": row.mean(metric), "std": row.std(metric), "low": low, "high": high}
+        found |= {f"{metric} {name}": value for name, value in values.items()}
+    return found
+
+
+def _page(source: Source, entries: Sequence[str], not_drawn: Sequence[str], paper: bool) -> str:
+    parts = ["# Report", GENERATED]
+    if paper:
+        parts.append(f"[The paper's numbers and claims beside ours]({PAPER_PAGE})")
+    for experiment in source.experiments:
+        parts += [f"## {experiment.name}", *filter(None, [experiment.manifest.get("description")])]
+        parts += _tables(experiment)
+        parts.append(f"[CSV]({TABLE_FOLDER}/{experiment.name}.csv)")
+    parts += ["## Figures", *entries] if entries else []
+    parts += ["## Not drawn", "\n".join(f"- {line}" for line in not_drawn)] if not_drawn else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(experiment: Experiment) -> Iterator[str]:
+    """Yield an experiment's tables with their captions, and why methods have no rank."""
+    if experiment.has_matrix:
+        yield _matrix_table(experiment)
+        yield "Mean ± standard deviation over seeds, in percent; the gap is FPAe less FDR's, seed by seed, in points."
+    else:
+        for rows in experiment.problems:
+            yield f"### {rows[0].problem.title}"
+            yield _table(HEADER, [cells(row, rows) for row in rows])
+            yield caption(rows)
+    yield _computed_on(experiment)
+    notes = [f"- {row.problem.slug}, {method_name(row)}: {row.note}" for row in experiment.rows if row.note]
+    if notes:
+        yield "\n".join(notes)
+
+
+def _computed_on(experiment: Experiment) -> str:
+    """Return on which devices and in which precision the rows were computed, row by row where these differ."""
+    places: dict[str, list[str]] = {}
+    for row in experiment.rows:
+        problem = f"{row.problem.slug}, " if len(experiment.problems) > 1 else ""
+        places.setdefault(computed_on(row.records), []).append(problem + method_name(row))
+    if len(places) == 1:
+        return f"Computed on {next(iter(places))}."
+    return "\n".join(["Computed on", "", *(f"- {place}: {'; '.join(names)}" for place, names in places.items())])
+
+
+def _matrix_table(experiment: Experiment) -> str:
+    varied = [*experiment.varied_problem, *experiment.varied_options]
+    header = ("method", *varied, *SHORT, "gap to FDR", "seeds")
+    lines = []
+    for rows in experiment.problems:
+        for row in sorted(rows, key=experiment.order):
+            settings = experiment.settings(row)
+            metrics = [percent(row.mean(metric), row.std(metric)) for metric in SHORT.values()]
+            shown = ["" if settings[key] is None else str(settings[key]) for key in varied]
+            seeds = (
+                f"{len(row.done)}" if len(row.done) == len(row.records) else f"{len(row.done)} of {len(row.records)}"
+            )
+            lines.append((method_name(row), *shown, *metrics, gap_to_retrained(row, rows), seeds))
+    return _table(header, lines)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rules = ["---" if name == "method" else "---:" for name in header]
+    return "\n".join([markdown_line(header), markdown_line(rules), *(markdown_line(line) for line in lines)])

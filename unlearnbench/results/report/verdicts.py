@@ -1,0 +1,239 @@
+"""Does a claim hold in the records?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from unlearnbench.results.record import Record
+from unlearnbench.results.report.claim_values import Case, Measured, NotMeasuredError, cases, epochs_of, measured
+from unlearnbench.results.report.claims import (
+    AnyRule,
+    Best,
+    Bounded,
+    Claim,
+    Claims,
+    Each,
+    Less,
+    Lowest,
+    Ordered,
+    Setting,
+    Value,
+    Within,
+    expanded,
+    known_claims,
+    values_of,
+)
+from unlearnbench.results.statistics import standard_deviation
+
+Verdict = Literal["holds", "does not hold", "not run"]
+# Sums in another order may leave a trace.
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a claim in one case.
+
+    Attributes:
+        claim: The claim.
+        verdict: Whether it holds.
+        found: The measured values in words, or what is missing.
+        where: Data set, network and forget classes of the case; "" if nothing of it was run.
+        same: How near the case is to the paper's: `the paper's`, `other schedule`, `other network` or `other data`.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    found: str
+    where: str = ""
+    same: str = ""
+
+
+def outcomes(records: Iterable[Record], claims: Claims | None = None) -> list[Outcome]:
+    """Return what comes of each claim: one outcome for each case that its experiment was run on, at least one."""
+    known = claims or known_claims()
+    every = cases(records)
+    found = []
+    for claim in known.claims:
+        settings = [known.settings[name] for name in claim.settings]
+        looked_at = {case.problems: case for case in (_looked_at(claim, case) for case in every) if case is not None}
+        concerned = [case for case in looked_at.values() if _concerns(claim, case, settings)]
+        tried = [_outcome(claim, case, settings) for case in concerned]
+        found += tried or [Outcome(claim, "not run", f"no record of {' or '.join(claim.manifests)}")]
+    return found
+
+
+def _looked_at(claim: Claim, case: Case) -> Case | None:
+    """Return a case without the records that a claim does not look at, None if nothing is left."""
+    kinds = {value.data for value in values_of(claim.rule)}
+    own = frozenset(record.manifest_name for record in (*case.limited, *case.full) if claim.is_of(record.manifest_name))
+    left = Case(case.limited if "limited" in kinds else (), case.full if "full" in kinds else (), own)
+    return left if left.limited or left.full else None
+
+
+def _concerns(claim: Claim, case: Case, settings: Sequence[Setting]) -> bool:
+    """Return whether records of a case are of the claim's experiment."""
+    kinds = {value.data for value in values_of(claim.rule)}
+    of_claim = case.full if "full" in kinds else case.limited
+    there = not claim.only_there or any(_fits(case, setting) for setting in settings)
+    return there and any(claim.is_of(record.manifest_name) for record in of_claim)
+
+
+def _fits(case: Case, setting: Setting) -> bool:
+    return (case.problem.dataset, case.problem.architecture) == (setting.dataset, setting.architecture)
+
+
+def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> Outcome:
+    problem = case.problem
+    where = (
+        f"{problem.dataset} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {problem.limited} left"
+    )
+    same = nearness(case, settings)
+    if claim.own_schedule and same != "the paper's":
+        epochs = "given weights" if problem.weights else f"{problem.training.get('epochs')} epochs"
+        return Outcome(claim, "not run", f"originals of the paper's schedule: {epochs} here", where, same)
+    try:
+        holds, found = judged(claim.rule, case)
+    except NotMeasuredError as error:
+        return Outcome(claim, "not run", str(error), where, same)
+    return Outcome(claim, "holds" if holds else "does not hold", found, where, same)
+
+
+def nearness(case: Case, settings: Sequence[Setting]) -> str:
+    """Return how near a case is to the settings of the paper."""
+    fitting = [setting for setting in settings if _fits(case, setting)]
+    if fitting:
+        trained = case.problem.weights is None
+        same = trained and any(case.problem.training.get("epochs") == setting.epochs for setting in fitting)
+        return "the paper's" if same or not trained else "other schedule"
+    known = any(case.problem.dataset == setting.dataset for setting in settings)
+    return "other network" if known else "other data"
+
+
+def judged(rule: AnyRule, case: Case) -> tuple[bool, str]:
+    """Return whether a rule holds in a case, and the measured values in words.
+
+    Raises:
+        NotMeasuredError: With all values that the records do not hold.
+    """
+    match rule:
+        case Bounded():
+            return _bounded(rule, case)
+        case Within():
+            return _within(rule, case)
+        case Less():
+            first, second = _all([rule.value, rule.than], case)
+            return first.mean < second.mean - EPSILON, f"{first} against {second}"
+        case Best():
+            return _best(rule, case)
+        case Ordered():
+            return _ordered(rule, case)
+        case Lowest():
+            return _lowest(rule, case)
+
+
+def _all(values: Iterable[Value], case: Case) -> list[Measured]:
+    """Return measured values.
+
+    Raises:
+        NotMeasuredError: With all that are missing.
+    """
+    found, missing = [], []
+    for value in values:
+        try:
+            found.append(measured(value, case))
+        except NotMeasuredError as error:
+            missing.append(str(error))
+    if missing:
+        raise NotMeasuredError("; ".join(dict.fromkeys(missing)))
+    return found
+
+
+def _by_epoch(value: Value, case: Case) -> list[Value]:
+    """Return a value for each epoch if it is asked for after every one."""
+    if value.epoch != "every":
+        return [value]
+    return [value.model_copy(update={"epoch": epoch}) for epoch in epochs_of(value, case)]
+
+
+def _spread(value: Value, each: Each | None, case: Case) -> Iterator[tuple[str, Value]]:
+    """Yield the values that a rule must hold for, each with what tells it from the others."""
+    for one in expanded(value, each):
+        for other in _by_epoch(one, case):
+            words = [f"{each.option} {other.options[each.option]:g}"] if each else []
+            words += [f"epoch {other.epoch}"] if value.epoch == "every" else []
+            yield " ".join(words), other
+
+
+def _bounded(rule: Bounded, case: Case) -> tuple[bool, str]:
+    names, values = zip(*_spread(rule.value, rule.each, case), strict=True)
+    found = list(zip(names, _all(values, case), strict=True))
+    if rule.kind == "at_most":
+        name, worst = max(found, key=lambda pair: pair[1].mean)
+        return worst.mean <= rule.bound + EPSILON, _words(name, worst, len(found))
+    name, worst = min(found, key=lambda pair: pair[1].mean)
+    return worst.mean >= rule.bound - EPSILON, _words(name, worst, len(found))
+
+
+def _within(rule: Within, case: Case) -> tuple[bool, str]:
+    names, values = zip(*_spread(rule.value, rule.each, case), strict=True)
+    *found, base = _all([*values, rule.of], case)
+    differences = [(name, value.less(base)) for name, value in zip(names, found, strict=True)]
+    name, worst = max(differences, key=lambda pair: abs(pair[1].mean))
+    return abs(worst.mean) <= rule.points + EPSILON, f"difference {_words(name, worst, len(found))}"
+
+
+def _words(name: str, value: Measured, of: int) -> str:
+    return f"{value}" if of == 1 else f"{value}, the worst of {of}: {name}"
+
+
+def _best(rule: Best, case: Case) -> tuple[bool, str]:
+    found = _all(expanded(rule.value, Each(option=rule.option, values=rule.values)), case)
+    pairs = list(zip(rule.values, found, strict=True))
+    choose = max if rule.by == "highest" else min
+    best, value = choose(pairs, key=lambda pair: pair[1].mean)
+    claimed = next(one for option, one in pairs if option == rule.best)
+    if best == rule.best:
+        return True, f"{rule.option} {best:g}: {value}"
+    return False, f"{rule.option} {best:g}: {value}; {rule.option} {rule.best:g}: {claimed}"
+
+
+def _ordered(rule: Ordered, case: Case) -> tuple[bool, str]:
+    found = _all([one for value in rule.values for one in _by_epoch(value, case)], case)
+    if len(found) < 2:
+        raise NotMeasuredError(f"{found[0].name}: a single value has no order")
+    sign = 1 if rule.direction == "rising" else -1
+    steps = [sign * (after.mean - before.mean) for before, after in itertools.pairwise(found)]
+    # Without slack equal values have no order either.
+    holds = all(step > -rule.slack - EPSILON if rule.slack else step > EPSILON for step in steps)
+    return holds, _listed(found)
+
+
+def _listed(values: Sequence[Measured]) -> str:
+    """Return values in words; of many the means alone, with the spread and the seeds of all."""
+    if len(values) <= 5:
+        return ", ".join(map(str, values))
+    spreads = [spread for value in values if (spread := standard_deviation(list(value.by_seed.values())))]
+    seeds = sorted({len(value.by_seed) for value in values})
+    of = f"{'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} {'seed' if seeds == [1] else 'seeds'}"
+    widest = f"± up to {max(spreads):.2f}, " if spreads else ""
+    return f"{', '.join(f'{value.mean:.2f}' for value in values)} ({widest}{of})"
+
+
+def _lowest(rule: Lowest, case: Case) -> tuple[bool, str]:
+    own, kept, original = _all([rule.value, rule.kept, rule.kept.model_copy(update={"method": "original"})], case)
+    loss = original.less(kept).mean
+    if loss > rule.points + EPSILON:
+        return False, f"{own}, but what is kept is {loss:.2f} points below Original's"
+    rivals = {}
+    for method in rule.among:
+        value, its_kept = _all([rule.of(method).value, rule.of(method).kept], case)
+        if original.less(its_kept).mean <= rule.points + EPSILON:
+            rivals[method] = value
+    if not rivals:
+        return True, f"{own}; no other method keeps it"
+    name, best = min(rivals.items(), key=lambda pair: pair[1].mean)
+    return own.mean < best.mean - EPSILON, f"{own} against {best} of {name}"

@@ -1,0 +1,182 @@
+"""Tables of ranked rows, as text cells: the terminal's and the markdown pages' common ground."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from unlearnbench.metrics.metric_record import MetricRecord
+from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
+from unlearnbench.results.record import Record
+from unlearnbench.terms import NAMES, SHARES
+
+HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
+
+
+ONE_SEED = "With one seed only test images are drawn: how much another seed would change is not known."
+
+
+def caption(rows: Sequence[Row], order: str = PAPER) -> str:
+    """Return what stands below a table of rows that are ranked by an order of `ORDERS`."""
+    numbers = "Mean ± standard deviation over seeds, in percent."
+    if all(row.rank is None for row in rows):
+        return numbers
+    one_seed = any(row.rank is not None and len(row.done) == 1 for row in rows)
+    return (
+        f"{numbers} {ranking_text(order)} Methods more than {100 * CANE_GATE:g} points of CAne below Original have no "
+        f"rank.{f' {ONE_SEED}' if one_seed else ''}"
+    )
+
+
+def ranking_text(order: str) -> str:
+    """Return how an order of `ORDERS` ranks."""
+    return (
+        f"Ranked by {ORDER_TEXTS[order]}, each as far as a paired 95 % bootstrap over seeds (with t's tails) and test "
+        "images can tell methods from the best: those that it cannot tell from it by the first are ordered by the "
+        "next, and what is left together shares a rank."
+    )
+
+
+def percent(mean: float | None, std: float | None) -> str:
+    """Return a fraction as "12.34 ± 0.56" percent, "-" if there is none."""
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+
+
+def is_share(metric: MetricRecord) -> bool:
+    """Return whether a metric is a share of images: one of ours, or a foreign one that says which images count."""
+    return metric.name in SHARES or metric.hits is not None
+
+
+def method_name(row: Row) -> str:
+    """Return the name of a row's method as tables show it."""
+    return NAMES.get(row.label, row.label) if row.is_reference else row.label
+
+
+def gap_to_retrained(row: Row, rows: Sequence[Row]) -> str:
+    """Return the mean difference of FPAe to FDR's over common seeds, in points with a sign."""
+    metric = "forget_prototype_accuracy"
+    retrained = next((other for other in rows if other.is_reference and other.method.name == "fdr"), None)
+    if retrained is None or row is retrained:
+        return "-"
+    base = retrained.values(metric)
+    gaps = [value - base[seed] for seed, value in row.values(metric).items() if seed in base]
+    return f"{100 * statistics.fmean(gaps):+.2f}" if gaps else "-"
+
+
+def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return a row's cells in the order of `HEADER`."""
+    metrics = [
+        percent(row.mean(name), row.std(name))
+        for name in ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+    ]
+    reads = [sum(record.image_reads.values()) for record in row.done]
+    seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
+    done, total = len(row.done), len(row.records)
+    return (
+        "" if row.rank is None else str(row.rank),
+        method_name(row),
+        metrics[0],
+        metrics[1],
+        gap_to_retrained(row, rows),
+        metrics[2],
+        f"{statistics.fmean(reads):,.0f}" if reads else "-",
+        f"{statistics.fmean(seconds):.2f}" if seconds else "-",
+        str(done) if done == total else f"{done} of {total}",
+    )
+
+
+# What a narrow terminal does without, first to last.
+DISPENSABLE = ("images read", "seconds", "gap to FDR", "seeds")
+
+
+def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> Table:
+    """Return one problem's table with as many columns as the console has room for."""
+    # Measured for a console without end: the width of a narrow one would be the answer.
+    endless = console.options.update(max_width=10_000)
+    for dropped in range(len(DISPENSABLE) + 1):
+        table = terminal_table(rows, DISPENSABLE[:dropped], order)
+        if console.measure(table, options=endless).maximum <= console.width:
+            break
+    return table
+
+
+def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str = PAPER) -> Table:
+    """Return one problem's table for a terminal, without some columns."""
+    title, below = rows[0].problem.title, caption(rows, order)
+    table = Table(title=title, caption=below, title_justify="left", caption_justify="left")
+    shown = [number for number, name in enumerate(HEADER) if name not in without]
+    for name in (HEADER[number] for number in shown):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for number, row in enumerate(rows):
+        following = rows[number + 1] if number + 1 < len(rows) else None
+        # A line between references, ranked methods and those below the gate.
+        ends = following is not None and (row.is_reference, row.rank is None) != (
+            following.is_reference,
+            following.rank is None,
+        )
+        texts = cells(row, rows)
+        style = None if row.rank or row.is_reference else "dim"
+        table.add_row(*(texts[number] for number in shown), end_section=ends, style=style)
+    return table
+
+
+def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
+    """Return one problem's values of any metrics, a line for each metric and method, as the numbers that they are."""
+    table = Table(title=rows[0].problem.title, title_justify="left")
+    for name in ("metric", "method", "mean", "std", "95 % interval", "seeds"):
+        table.add_column(name, justify="left" if name in ("metric", "method") else "right", no_wrap=True)
+    for metric in metrics:
+        for row in rows:
+            mean, std, interval = row.mean(metric), row.std(metric), row.interval(metric)
+            table.add_row(
+                metric,
+                method_name(row),
+                "-" if mean is None else f"{mean:.4f}",
+                "-" if std is None else f"{std:.4f}",
+                "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
+                f"{len(row.values(metric))} of {len(row.records)}",
+            )
+        table.add_section()
+    return table
+
+
+def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str = PAPER) -> None:
+    """Print the table of each problem, and below it why methods have no rank."""
+    for rows in problems:
+        console.print(fitting_table(rows, console, order))
+        for row in rows:
+            if row.note:
+                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def one_line(text: str) -> str:
+    """Return text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def markdown_line(texts: Sequence[str]) -> str:
+    """Return one line of a markdown table; a bar in a cell is escaped."""
+    return f"| {' | '.join(one_line(text).replace('|', chr(92) + '|') for text in texts)} |"
+
+
+def points(value: float | None, *, sign: bool = False) -> str:
+    """Return a fraction as percent or points with two digits, "-" if there is none."""
+    return "-" if value is None else f"{100 * value:{'+' if sign else ''}.2f}"
+
+
+def computed_on(records: Iterable[Record]) -> str:
+    """Return on which devices and in which precision records were made, with their seeds where these differ."""
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        found = record.environment
+        place = ", ".join(str(found[key]) for key in ("device", "precision") if found.get(key))
+        seeds.setdefault(place, set()).add(record.seed)
+    if len(seeds) == 1:
+        return next(iter(seeds))
+    shown = sorted((sorted(numbers), place) for place, numbers in seeds.items())
+    return "; ".join(f"{place} (seed {', '.join(map(str, numbers))})" for numbers, place in shown)

@@ -1,0 +1,1 @@
+"""ERwP and its nine baselines, plugged in by entry points like anyone's."""

@@ -1,0 +1,211 @@
+"""ERwP: efficient removal with preservation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearnbench.models.training import check_finite, set_learning_rate
+from unlearnbench.registry.declare import Range, Search, declare
+from unlearnbench.unlearners.builtin.relevance import RelevanceOptions, relevant_parameters
+from unlearnbench.unlearners.distillation import Reduction, Teacher
+from unlearnbench.unlearners.task import UnlearningTask
+
+
+@dataclass(frozen=True)
+class RemovalOptions:
+    """Removal: how the relevant parameters move.
+
+    Attributes:
+        epochs: Passes over the limited data.
+        batch_size: Images in a step, those of the recipe if None.
+        optimizer: `adam`, or `sgd`.
+        learning_rate: The rate of the first epoch.
+        learning_rate_steps: Pairs of an epoch, counted from 1, and the rate from there on.
+        momentum: Of SGD.
+        weight_decay: On the relevant parameters.
+        batch_norm: `frozen` keeps the original's statistics; `training` normalises by the batch's and moves them.
+        l_e: Whether the loss has the ascent on forget images.
+        l_ne: Whether it has the cross-entropy of retain images.
+        l_kd: Whether it has distillation.
+        stop_when_forgotten: End after the first epoch in which no limited forget image is recognised.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 10
+    batch_size: Annotated[int, Field(gt=0)] | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate_steps: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)]], ...] = ()
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    batch_norm: Literal["frozen", "training"] = "frozen"
+    l_e: bool = True
+    l_ne: bool = True
+    l_kd: bool = True
+    stop_when_forgotten: bool = False
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Distillation: what holds the retain classes.
+
+    Attributes:
+        beta: Weight of the distillation loss.
+        kappa: Temperature.
+        reduction: `batch_mean` sums over classes, `element_mean` averages over them.
+    """
+
+    beta: Annotated[float, Field(ge=0)] = 10.0
+    kappa: Annotated[float, Field(gt=0)] = 2.0
+    reduction: Reduction = "batch_mean"
+
+
+@dataclass(frozen=True)
+class ErwpOptions(DistillationOptions, RemovalOptions, RelevanceOptions):
+    """All options of ERwP."""
+
+
+RANGES: dict[str, Search] = {
+    "epochs": Range(5, 40),
+    "learning_rate": Range(1e-5, 1e-2, log=True),
+    "beta": Range(1.0, 30.0, log=True),
+    "batch_size": (16, 32, 64),
+}
+
+
+# Ascent needs some hundred steps; the check's limited data give nine in an epoch.
+@declare(
+    check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20}, ranges=RANGES
+)
+def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpOptions()) -> nn.Module:
+    """ERwP: find the parameters relevant to the forget classes, then move only them.
+
+    On mini-batches of the limited data it ascends the cross-entropy of forget images, descends that of retain
+    images and distils the original's retain logits on all images. All other parameters stay, bit for bit.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited data of both kinds.
+        options: See the option classes.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Raises:
+        TrainingFailedError: If the loss stops being finite; ascent has no lower bound.
+
+    Reads: for the search the limited images of each forget class, once backward and once for every look; for the
+        removal all limited images, once per epoch; the teacher sees these too.
+    Changes: the parameters relevant to the forget classes. With `batch_norm` frozen nothing else at all; in
+        training mode the batch-norm statistics move.
+
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), section 4 and supplement 2. The paper names no
+    optimizer and no batch-norm mode: Adam and the original's statistics are our choice; distillation is
+    averaged over images and summed over classes.
+    """
+    teacher = Teacher(model, task, options.beta, options.kappa, options.reduction) if options.l_kd else None
+    masks, facts = relevant_parameters(model, task, options)
+    task.report("relevant_share", facts["relevant_share"])
+    update = MaskedUpdate(model, masks, options)
+    for epoch in range(1, options.epochs + 1):
+        set_mode(model, options)
+        set_learning_rate(update.optimizer, rate_of_epoch(options, epoch))
+        total = torch.zeros((), device=task.device)
+        for images, labels in task.batches(1, batch_size=options.batch_size):
+            with task.autocast():
+                logits = model(images)
+            loss = removal_loss(logits.float(), labels, task, options)
+            if teacher is not None:
+                loss = loss + teacher.loss(images, logits)
+            update.step(loss)
+            total += loss.detach()
+        check_finite(float(total), f"removal epoch {epoch}")
+        if options.stop_when_forgotten and not _recognises_any(model, task):
+            break
+    return model
+
+
+def removal_loss(logits: Tensor, labels: Tensor, task: UnlearningTask, options: RemovalOptions) -> Tensor:
+    """Return a batch's cross-entropy, retain images counted up and forget images down, over the batch size.
+
+    Args:
+        logits: (B, K) of the model.
+        labels: (B,) class indices.
+        task: Knows which labels are forget classes.
+        options: Which of the two terms there are.
+    """
+    entropy = F.cross_entropy(logits, labels, reduction="none")
+    signs = torch.where(task.is_forget(labels), -float(options.l_e), float(options.l_ne))
+    return (signs * entropy).sum() / len(labels)
+
+
+def rate_of_epoch(options: RemovalOptions, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 1."""
+    rate = options.learning_rate
+    for first, stepped in sorted(options.learning_rate_steps):
+        rate = stepped if epoch >= first else rate
+    return rate
+
+
+def set_mode(model: nn.Module, options: RemovalOptions) -> None:
+    """Put a model into training mode, batch norm as the options say."""
+    model.train()
+    if options.batch_norm == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _recognises_any(model: nn.Module, task: UnlearningTask) -> bool:
+    """Return whether the model recognises any limited forget image; it is in evaluation mode afterwards."""
+    model.eval()
+    with torch.no_grad():
+        hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]
+    return sum(hits) > 0
+
+
+class MaskedUpdate:
+    """Optimizer steps that leave everything outside a mask as it is, bit for bit.
+
+    Args:
+        model: Parameters without a mask take no part at all.
+        masks: Bool tensors by parameter name.
+        options: Optimizer settings.
+    """
+
+    def __init__(self, model: nn.Module, masks: dict[str, Tensor], options: RemovalOptions) -> None:
+        named = dict(model.named_parameters())
+        model.requires_grad_(False)
+        self._parameters = [named[name].requires_grad_() for name in masks]
+        self._masks = list(masks.values())
+        # Weight decay and momentum move parameters without a gradient; their first values go back in.
+        self._kept = [parameter.detach().clone() for parameter in self._parameters]
+        if options.optimizer == "adam":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                self._parameters, lr=options.learning_rate, weight_decay=options.weight_decay
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                self._parameters,
+                lr=options.learning_rate,
+                momentum=options.momentum,
+                weight_decay=options.weight_decay,
+            )
+
+    def step(self, loss: Tensor) -> None:
+        """Move the masked parameters down the loss's gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward()
+        with torch.no_grad():
+            for parameter, mask in zip(self._parameters, self._masks, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(mask)
+            self.optimizer.step()
+            for parameter, mask, kept in zip(self._parameters, self._masks, self._kept, strict=True):
+                torch.where(mask, parameter, kept, out=parameter.data)

@@ -1,0 +1,473 @@
+"""Forward passes that start at a layer: what runs before it is computed once for many looks at the layer."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from unlearnbench.models.batches import inference_batch
+
+# Values beyond this are not kept: passes then start at the image.
+MEMORY_LIMIT = 2 * 2**30
+# Images on which a pass that starts at a layer is compared with the model's own, and how far logits may be apart:
+# folding rounds differently, a mistake would be far larger.
+# Seven: no layer is likely to have as many channels.
+COMPARED_IMAGES, TOLERANCE = 7, 1e-3
+
+Values = dict[fx.Node, Any]
+# Positions (n,) of images, and the value that a parameter has for them.
+Part = tuple[Tensor, Tensor]
+Passes = Callable[[Sequence[Part]], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node's part in a pass.
+
+    Attributes:
+        node: The node.
+        call: Computes its value.
+        last_uses: Nodes whose values nobody needs afterwards.
+    """
+
+    node: fx.Node
+    call: Callable[[Values], Any]
+    last_uses: tuple[fx.Node, ...]
+
+
+class Suffixes:
+    """What a model computes from a layer on, for each of some layers.
+
+    The model is read as a graph (torch.fx), so that it is known which values before a layer are used after it. A layer
+    has no suffix if it is not called exactly once or shares a parameter with another module, or if a pass that starts
+    at it does not give what the model gives; and no layer has one if the model cannot be read as a graph.
+
+    After the layer batch norm is folded into the convolution before it.
+
+    Args:
+        model: In evaluation mode.
+        images: (n, C, H, W), a few of any content.
+        layers: Modules at which passes will start.
+
+    Attributes:
+        bytes_per_image: Of the values that passes begin with, at the layer where they are most.
+        mixes_images: Whether what the model says of an image depends on the others in its batch.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, layers: Iterable[nn.Module]) -> None:
+        self.bytes_per_image = 0
+        self.mixes_images = _mixes_images(model, images)
+        self._starts: dict[nn.Module, fx.Node] = {}
+        self._needed: dict[nn.Module, set[fx.Node]] = {}
+        self._steps: dict[nn.Module, list[Step]] = {}
+        graph = None if self.mixes_images else _graph_of(model)
+        if graph is None:
+            return
+        try:
+            self._read(model, graph, images, layers)
+        # The graph calls the model's own code, perhaps in a way that it does not bear.
+        except Exception:
+            self._starts.clear()
+            self.bytes_per_image = 0
+
+    def _read(self, model: nn.Module, graph: Graph, images: Tensor, layers: Iterable[nn.Module]) -> None:
+        """Find the suffixes of those layers that have one."""
+        self._nodes = graph.nodes
+        self._order = {node: position for position, node in enumerate(self._nodes)}
+        self._calls = Calls(model, graph)
+        with torch.no_grad():
+            values = self._all_values(images.clone())
+        self._by_image = {node for node, value in values.items() if _has_rows(value, len(images))}
+        found = [(start, layer) for layer in dict.fromkeys(layers) if (start := self._calls.only(layer)) is not None]
+        prefix = ReusedPrefix(model, images, self)
+        for start, layer in sorted(found, key=lambda pair: self._order[pair[0]]):
+            if start not in self._by_image:
+                continue
+            nodes, needed = self._back(self._nodes[-1:], start)
+            self._starts[layer], self._needed[layer], self._steps[layer] = start, needed, self._folded(nodes, start)
+            if self._agrees(prefix, layer):
+                size = sum(values[node].nbytes for node in needed) // len(images)
+                self.bytes_per_image = max(self.bytes_per_image, size)
+            else:
+                del self._starts[layer]
+                prefix = ReusedPrefix(model, images, self)
+
+    def _all_values(self, images: Tensor) -> Values:
+        """Return copies of the values of all nodes.
+
+        Raises:
+            ValueError: If one is used after it was changed in place: the graph does not tell by whom.
+        """
+        values: Values = {self._nodes[0]: images}
+        found: Values = {}
+        versions: dict[fx.Node, int] = {}
+        for node in self._nodes:
+            if any(values[used]._version != versions[used] for used in node.all_input_nodes if used in versions):
+                raise ValueError("a value is used that was changed in place")
+            if found:
+                values[node] = self._calls.of(node)(values)
+            value = found[node] = values[node]
+            if isinstance(value, Tensor):
+                found[node], versions[node] = value.clone(), value._version
+        return found
+
+    @staticmethod
+    def _agrees(prefix: ReusedPrefix, layer: nn.Module) -> bool:
+        """Return whether passes that start at a layer, as looks make them, give what the model gives."""
+        parameter = next(layer.parameters(recurse=False))
+        own = parameter.data.clone()
+        other = own * (torch.arange(own.numel(), device=own.device) % 2).view(own.shape)
+        rows = torch.arange(len(prefix.logits), device=own.device)
+        parts = (rows[-1:], other), (rows[:2].flip(0), own)
+        try:
+            with prefix.varying(layer, parameter) as passes:
+                found = passes(parts)
+        except Exception:
+            return False
+        with prefix.varying(None, parameter) as passes:
+            expected = passes(parts)
+        return all(_alike(*pair) for pair in zip(found, expected, strict=True))
+
+    def __contains__(self, layer: nn.Module) -> bool:
+        """Return whether a pass can start at a layer."""
+        return layer in self._starts
+
+    def place(self, layer: nn.Module) -> int:
+        """Return a number that grows along a pass from layer to layer; 0 for those at which no pass can start."""
+        return self._order[self._starts[layer]] if layer in self else 0
+
+    def _back(self, wanted: Iterable[fx.Node], start: fx.Node) -> tuple[list[fx.Node], set[fx.Node]]:
+        """Return the nodes to compute for the wanted ones, in order, and those before `start` whose values it takes."""
+        computed: set[fx.Node] = set()
+        needed: set[fx.Node] = set()
+        waiting = list(wanted)
+        while waiting:
+            node = waiting.pop()
+            # What has not one row for each image, a size say, cannot be cut like the images: it is computed anew.
+            if self._order[node] < self._order[start] and node in self._by_image:
+                needed.add(node)
+            elif node not in computed:
+                computed.add(node)
+                waiting.extend(node.all_input_nodes)
+        return sorted(computed, key=self._order.__getitem__), needed
+
+    def _plain(self, nodes: Sequence[fx.Node]) -> list[Step]:
+        """Return the steps of a pass over nodes."""
+        return _steps({node: self._calls.of(node) for node in nodes})
+
+    def _folded(self, nodes: Sequence[fx.Node], start: fx.Node) -> list[Step]:
+        """Return the steps of a pass over nodes, with batch norms folded away but at `start`."""
+        calls = {node: self._calls.of(node) for node in nodes}
+        for norm, (convolution, call) in self._calls.folded.items():
+            if convolution in calls and norm in calls and start not in (convolution, norm):
+                calls[convolution], calls[norm] = call, _first_argument(norm)
+        return _steps(calls)
+
+    @staticmethod
+    def _execute(steps: Sequence[Step], values: Values) -> Iterator[tuple[fx.Node, Any]]:
+        """Yield the nodes of the steps with their values; `values` are those before.
+
+        Whoever wants to keep a value must copy it before the next: a module that works in place would change it.
+        """
+        for step in steps:
+            values[step.node] = step.call(values)
+            yield step.node, values[step.node]
+            for node in step.last_uses:
+                del values[node]
+
+    def advance(self, values: Values, layer: nn.Module | None, following: nn.Module, images: Tensor) -> Values:
+        """Return the values that passes begin with at a layer, given those at another.
+
+        Args:
+            values: At `layer`, with a row for each image.
+            layer: Where passes began before; None if nowhere.
+            following: The layer.
+            images: (N, C, H, W).
+        """
+        start = self._nodes[1] if layer is None else self._starts[layer]
+        if layer is None or self._order[start] > self._order[self._starts[following]]:
+            values, start = {self._nodes[0]: images}, self._nodes[1]
+        found = {node: values[node] for node in self._needed[following] if node in values}
+        wanted = self._needed[following] - found.keys()
+        nodes, needed = self._back(wanted, start)
+        steps = self._plain(nodes)
+        for rows in torch.arange(len(images), device=images.device).split(inference_batch(images.device, images.shape)):
+            for node, value in self._execute(steps, {node: values[node][rows] for node in needed}):
+                if node in wanted:
+                    if node not in found:
+                        found[node] = _room(value, len(images))
+                    found[node][rows] = value
+        return found
+
+    def finish(self, layer: nn.Module, values: Values, positions: Tensor) -> Tensor:
+        """Return the logits (n, K) of a pass that starts at a layer with the images at (n,) positions.
+
+        Args:
+            layer: The layer.
+            values: That passes begin with there.
+            positions: Of the images.
+        """
+        # Taking rows copies them, so that a module that works in place does not reach what is kept.
+        chosen = {node: values[node][positions] for node in self._needed[layer]}
+        return self._logits(self._steps[layer], chosen)
+
+    def _logits(self, steps: Sequence[Step], values: Values) -> Tensor:
+        """Return what the last of the steps computes."""
+        ((_, logits),) = deque(self._execute(steps, values), maxlen=1)
+        found: Tensor = logits
+        return found
+
+
+def _steps(calls: dict[fx.Node, Callable[[Values], Any]]) -> list[Step]:
+    """Return steps in the order of the nodes, each with the values that nobody needs after it."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in calls:
+        last |= dict.fromkeys(node.all_input_nodes, node)
+    return [Step(node, call, tuple(used for used, by in last.items() if by is node)) for node, call in calls.items()]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as a graph.
+
+    Attributes:
+        nodes: In the order of a pass; the images first, the logits last.
+        constants: Tensors that the model's code makes itself, by the name that the nodes call them by.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    constants: dict[str, Tensor]
+
+
+class Reader(fx.Tracer):
+    """Reads a model as a graph without calling its parts as modules: else they would count as a network that runs."""
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Read on in a part's own code."""
+        return super().call_module(m, m.forward, args, kwargs)
+
+
+def _graph_of(model: nn.Module) -> Graph | None:
+    """Return a model as a graph; None if it cannot be read as one, or takes more than images."""
+    try:
+        # A copy: a model may keep what goes through it, and here these are stand-ins for tensors.
+        read = copy.deepcopy(model)
+        nodes = tuple(Reader().trace(read).nodes)
+    # Reading runs the model's own code on the stand-ins, and much of what code can do they do not bear.
+    except Exception:
+        return None
+    inputs = [str(node.target) for node in nodes if node.op == "placeholder"]
+    if len(inputs) != 1 or inputs[0].startswith("*"):
+        return None
+    return Graph(nodes, {name: value for name, value in vars(read).items() if name.startswith("_tensor_constant")})
+
+
+def _mixes_images(model: nn.Module, images: Tensor) -> bool:
+    """Return whether what a model says of an image depends on the others in the batch."""
+    with torch.no_grad():
+        try:
+            return not _alike(model(images[:1].clone()), model(images.clone())[:1])
+        # One that does not take a single image mixes them too.
+        except Exception:
+            return True
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Return whether logits differ by rounding alone, measured by how far those of the classes are apart."""
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return False
+    spread = (expected - expected.mean(dim=-1, keepdim=True)).abs().max()
+    return bool(((found - expected).abs() <= TOLERANCE * spread).all())
+
+
+def _room(value: Tensor, rows: int) -> Tensor:
+    """Return an empty tensor like a value with other rows, its channels in the same place in memory."""
+    last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if last else torch.contiguous_format
+    return value.new_empty((rows, *value.shape[1:])).to(memory_format=order)
+
+
+def _has_rows(value: Any, rows: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
+
+
+def _first_argument(node: fx.Node) -> Callable[[Values], Any]:
+    (argument,) = node.all_input_nodes
+    return lambda values: values[argument]
+
+
+class Calls:
+    """How the nodes of a model's graph are computed.
+
+    Args:
+        model: In evaluation mode.
+        graph: Its graph.
+
+    Attributes:
+        folded: For each batch norm that can be folded, the node of the convolution before it and what computes both.
+    """
+
+    def __init__(self, model: nn.Module, graph: Graph) -> None:
+        nodes = graph.nodes
+        self._constants = graph.constants
+        self._modules = dict(model.named_modules())
+        self._called = {node: self._modules[str(node.target)] for node in nodes if node.op == "call_module"}
+        # Where a parameter is used: by the module that holds it, and by name.
+        self._users = Counter(value for module in model.modules() for value in module.parameters(recurse=False))
+        named = dict(model.named_parameters(remove_duplicate=False))
+        self._users.update(named[str(node.target)] for node in nodes if node.op == "get_attr" and node.target in named)
+        self._interpreter = fx.Interpreter(model, garbage_collect_values=False, graph=nodes[0].graph)
+        self.folded = dict(self._folded())
+
+    def of(self, node: fx.Node) -> Callable[[Values], Any]:
+        """Return what computes a node's value from those before it."""
+        if node.op == "output":
+            return _first_argument(node)
+        if node.op == "get_attr" and node.target in self._constants:
+            constant = self._constants[str(node.target)]
+            return lambda values: constant
+        compute = getattr(self._interpreter, node.op)
+
+        def call(values: Values) -> Any:
+            arguments, named = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            return compute(node.target, arguments, named)
+
+        return call
+
+    def only(self, layer: nn.Module) -> fx.Node | None:
+        """Return the node that calls a layer; None if its parameters are used anywhere else."""
+        # A hook before the call may compute a weight from a parameter before the parameter has the value of a look.
+        alone = not layer._forward_pre_hooks and all(self._users[own] == 1 for own in layer.parameters(recurse=False))
+        nodes = [node for node, module in self._called.items() if module is layer]
+        # Its only argument is a tensor by position: the input that is cut into parts.
+        plain = len(nodes) == 1 and len(nodes[0].args) == 1 and nodes[0].args == tuple(nodes[0].all_input_nodes)
+        return nodes[0] if alone and plain else None
+
+    def _folded(self) -> Iterator[tuple[fx.Node, tuple[fx.Node, Callable[[Values], Any]]]]:
+        for node, norm in self._called.items():
+            before = node.all_input_nodes[0]
+            convolution = self._called.get(before)
+            if (
+                isinstance(norm, nn.modules.batchnorm._BatchNorm)
+                and norm.running_var is not None
+                and isinstance(convolution, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+                and len(before.users) == 1
+            ):
+                try:
+                    fused = fuse_conv_bn_eval(convolution, norm)
+                # Of a weight that is computed, say.
+                except Exception:
+                    continue
+                yield node, (before, _applied(fused, before))
+
+
+def _applied(module: nn.Module, node: fx.Node) -> Callable[[Values], Any]:
+    argument = _first_argument(node)
+    # Not called as a module: whoever counts the networks that run would take a large layer for one.
+    return lambda values: module.forward(argument(values))
+
+
+class ReusedPrefix:
+    """A model's passes over fixed images that start at a layer.
+
+    Several passes with different values of a parameter of the layer go through the rest of the model together.
+
+    Args:
+        model: In evaluation mode.
+        images: (N, C, H, W).
+        suffixes: Of this model.
+
+    Attributes:
+        logits: (N, K), of the model as it is.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, suffixes: Suffixes) -> None:
+        self._model = model
+        self._images = images
+        self._suffixes = suffixes
+        self._affordable = suffixes.bytes_per_image * len(images) <= MEMORY_LIMIT
+        self._layer: nn.Module | None = None
+        self._values: Values = {}
+        with torch.no_grad():
+            batches = images.split(inference_batch(images.device, images.shape))
+            # Copies: a model may work in place on its images.
+            self.logits = torch.cat([model(batch.clone()) for batch in batches])
+
+    @contextmanager
+    def varying(self, layer: nn.Module | None, parameter: nn.Parameter) -> Iterator[Passes]:
+        """Give a function that runs images through the model, each part of them with a value of its own of a parameter.
+
+        It takes parts and returns the logits (n, K) of each, which are good until the next pass. The parameter is
+        restored to the bit.
+
+        Args:
+            layer: Whose parameter it is, at which passes start; None for passes from the image on.
+            parameter: It.
+        """
+        kept = parameter.data.clone()
+        try:
+            with torch.no_grad():
+                if layer is not None and self._affordable and layer in self._suffixes:
+                    if layer is not self._layer:
+                        self._values = self._suffixes.advance(self._values, self._layer, layer, self._images)
+                        self._layer = layer
+                    with self._in_parts(layer, parameter) as passes:
+                        yield passes
+                else:
+                    yield lambda parts: [self._alone(parameter, part) for part in parts]
+        finally:
+            parameter.data.copy_(kept)
+
+    def _alone(self, parameter: nn.Parameter, part: Part) -> Tensor:
+        """Return the logits of a pass from the image on."""
+        positions, value = part
+        parameter.data.copy_(value)
+        logits: Tensor = self._model(self._images[positions])
+        return logits
+
+    @contextmanager
+    def _in_parts(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
+        """Let the layer compute each part of its input with the part's own value of the parameter."""
+        now: Sequence[Part] = ()
+        room = torch.empty(0)
+        forward, own = layer.forward, vars(layer).get("forward")
+
+        def in_parts(inputs: Tensor) -> Tensor:
+            # One piece of memory for all passes: fresh memory costs more than the copy.
+            nonlocal room
+            start = 0
+            for rows, (_, value) in zip(inputs.split([len(part) for part, _ in now]), now, strict=True):
+                parameter.data.copy_(value)
+                found: Tensor = forward(rows)
+                if len(now) == 1:
+                    return found
+                if len(room) < len(inputs):
+                    room = _room(found, len(inputs))
+                room[start : start + len(rows)] = found
+                start += len(rows)
+            return room[:start]
+
+        def passes(parts: Sequence[Part]) -> Sequence[Tensor]:
+            nonlocal now
+            now = parts
+            logits = self._suffixes.finish(layer, self._values, torch.cat([part for part, _ in parts]))
+            return torch.split(logits, [len(part) for part, _ in parts])
+
+        layer.forward = in_parts
+        try:
+            yield passes
+        finally:
+            if own is None:
+                del layer.forward
+            else:
+                layer.forward = own

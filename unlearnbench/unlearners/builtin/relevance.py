@@ -1,0 +1,298 @@
+"""Which parameters matter to a class: ERwP's search, layer by layer (supplement, section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearnbench.unlearners.builtin.prefix_cache import COMPARED_IMAGES, MEMORY_LIMIT, Suffixes
+from unlearnbench.unlearners.builtin.relevance_search import LiteralLooks, Look, Looks, QuickLooks
+from unlearnbench.unlearners.task import UnlearningTask
+
+AugmentationName = Literal["grayscale", "vertical_flip", "rotation", "affine", "none"]
+
+
+@dataclass(frozen=True)
+class RelevanceOptions:
+    """Relevance: which parameters may move.
+
+    Attributes:
+        augmentation: Applied to a class's images before the backward pass; one that training did not use.
+        first_share: Share of a layer's parameters that is zeroed first, then doubled.
+        threshold: A class's accuracy below this is low.
+        judged_on: Whether that accuracy is read on the `plain` or the `augmented` limited images.
+        layers: What is searched: `weights` takes each convolution and linear weight as a layer,
+            `all` each parameter tensor, biases and batch norm included.
+        keep_share: Share of the relevant parameters of each layer and class that is kept, the most
+            relevant first (supplement 5.7).
+    """
+
+    augmentation: AugmentationName = "grayscale"
+    first_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
+    judged_on: Literal["plain", "augmented"] = "plain"
+    layers: Literal["weights", "all"] = "weights"
+    keep_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True)
+class LayerFinding:
+    """What the search found for one class in one layer.
+
+    Attributes:
+        label: The class.
+        layer: Name of the parameter tensor.
+        share: Share of the layer that is relevant.
+        accuracy_before: The class's accuracy with the layer intact.
+        accuracy_after: The same with that share zeroed, where it is low; else None, since the search then stops
+            to count.
+        low: Whether that is below the threshold; if not, all of the layer counts as relevant.
+    """
+
+    label: int
+    layer: str
+    share: float
+    accuracy_before: float
+    accuracy_after: float | None
+    low: bool
+
+
+def augmented(pixels: Tensor, name: AugmentationName, generator: torch.Generator) -> Tensor:
+    """Return images under one augmentation, each with random parameters of its own.
+
+    Args:
+        pixels: (N, C, H, W) float32 in [0, 1].
+        name: `grayscale`; `vertical_flip`; `rotation` by -45..45 degrees; `affine`: rotation by -30..30
+            degrees, shift by up to 10 % of the side, scale 0.8..1.2, shear by -10..10 degrees; `none`.
+        generator: On the CPU.
+    """
+    if name == "none":
+        return pixels
+    if name == "grayscale":
+        return _luma(pixels).expand_as(pixels) if pixels.shape[1] == 3 else pixels
+    if name == "vertical_flip":
+        return pixels.flip(-2)
+    reach = (45.0, 0.0, 0.0, 0.0) if name == "rotation" else (30.0, 0.1, 0.2, 10.0)
+    drawn = 2 * torch.rand(len(pixels), 5, generator=generator) - 1
+    angle, shear = torch.deg2rad(drawn[:, 0] * reach[0]), torch.deg2rad(drawn[:, 4] * reach[3])
+    scale = 1 + drawn[:, 3] * reach[2]
+    # Rows of the map from output to input coordinates, both in [-1, 1], for the whole batch at once.
+    first = torch.stack([angle.cos(), -angle.sin() + shear.tan(), 2 * drawn[:, 1] * reach[1]], dim=1)
+    second = torch.stack([angle.sin(), angle.cos(), 2 * drawn[:, 2] * reach[1]], dim=1)
+    matrix = torch.stack([first, second], dim=1)
+    matrix[:, :, :2] /= scale[:, None, None]
+    grid = F.affine_grid(matrix.to(pixels.device), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    """Return (N, 1, H, W) grey values, weighted as in ITU-R BT.601; importing torchvision for it takes 2 s."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device)
+    return (pixels * weights[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def searched_layers(model: nn.Module, layers: Literal["weights", "all"]) -> dict[str, nn.Parameter]:
+    """Return the parameter tensors that count as layers, by name."""
+    if layers == "all":
+        return dict(model.named_parameters())
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith("weight") and isinstance(model.get_submodule(name.rpartition(".")[0]), kinds)
+    }
+
+
+def zeroed_count(size: int, share: float) -> int:
+    """Return how many parameters of a layer a share is, rounded up."""
+    return min(size, math.ceil(round(size * share, 6)))
+
+
+def first_of(order: Tensor, count: int, like: Tensor) -> Tensor:
+    """Return a bool mask of the shape of `like` that marks the first `count` positions of a flat order."""
+    chosen = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+    chosen[order[:count]] = True
+    return chosen.view(like.shape)
+
+
+def find_share(first_share: float, threshold: float) -> Generator[float, float, tuple[float, float | None]]:
+    """Look for the share of a layer that must be zeroed for a class's accuracy to be low.
+
+    The order of looks is that of the paper: double from the first share on until the accuracy is low; then
+    try once with half the difference to the share before taken away, and keep that if it is low too.
+
+    Args:
+        first_share: In (0, 1].
+        threshold: An accuracy below this is low.
+
+    Yields:
+        A share to zero; it wants to be sent the class's accuracy without it, or any that is not low for one that
+        is not.
+
+    Returns:
+        The share and the accuracy there; the whole layer and None if no share makes it low.
+    """
+    before, share = 0.0, first_share
+    while (accuracy := (yield share)) >= threshold:
+        if share >= 1.0:
+            return share, None
+        before, share = share, min(1.0, 2 * share)
+    fewer = share - (share - before) / 2
+    accuracy_at_fewer = yield fewer
+    return (fewer, accuracy_at_fewer) if accuracy_at_fewer < threshold else (share, accuracy)
+
+
+def search(
+    model: nn.Module,
+    task: UnlearningTask,
+    options: RelevanceOptions,
+    look: type[Looks] = QuickLooks,
+) -> tuple[dict[str, Tensor], list[LayerFinding]]:
+    """Find the parameters relevant to the forget classes, by zeroing shares of each layer.
+
+    Weights are restored after each look; the model is the same, bit for bit, afterwards.
+
+    Args:
+        model: The original model.
+        task: Gives the limited images of each forget class.
+        options: How to search.
+        look: `QuickLooks`, or `LiteralLooks` for the paper's order to the letter; both find the same.
+
+    Returns:
+        For each layer a bool mask of the parameters relevant to any forget class, and the findings for
+        each class and layer.
+
+    Source: ERwP (ECCV 2022), supplement section 2. The model is in evaluation mode, the loss is the class's
+    mean cross-entropy, and a share of a layer is rounded up to whole parameters; of equal gradients the
+    first in memory counts as larger.
+    """
+    model.eval()
+    parameters = searched_layers(model, options.layers)
+    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in parameters}
+    masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in parameters.items()}
+    findings: dict[tuple[int, str], LayerFinding] = {}
+    suffixes = Suffixes(model, _some_images(task), owners.values())
+    if suffixes.mixes_images:
+        # Then each class must go through alone and whole.
+        look = LiteralLooks
+    for group in _groups(model, task, options, parameters, suffixes.bytes_per_image):
+        # The backward passes are counted by now; each look from here on is a pass of its own.
+        looks = look(model, suffixes, {label: images for label, (_, images) in group.items()}, task, options.threshold)
+        # Along a pass, so that the values at which passes start follow from those of the layer before.
+        for index, (name, parameter) in sorted(
+            enumerate(parameters.items()), key=lambda item: suffixes.place(owners[item[1][0]])
+        ):
+            orders = {
+                label: gradients[index].flatten().abs().sort(descending=True, stable=True).indices
+                for label, (gradients, _) in group.items()
+            }
+            for label, (share, after) in _shares(looks, owners[name], parameter, orders, options).items():
+                findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, after is not None)
+                kept_count = zeroed_count(zeroed_count(parameter.numel(), share), options.keep_share)
+                masks[name] |= first_of(orders[label], kept_count, parameter)
+        # The next group's gradients are computed before its looks; these would lie beside them.
+        del looks, group
+    return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in parameters]
+
+
+def _some_images(task: UnlearningTask) -> Tensor:
+    """Return a few images (n, C, H, W) that are nobody's: brighter from corner to corner, and from one to the next."""
+    shape = (COMPARED_IMAGES, *task.image_shape)
+    return torch.linspace(-2, 2, math.prod(shape), device=task.device).view(shape)
+
+
+def _groups(
+    model: nn.Module,
+    task: UnlearningTask,
+    options: RelevanceOptions,
+    parameters: dict[str, nn.Parameter],
+    bytes_per_image: int,
+) -> Iterator[dict[int, tuple[tuple[Tensor, ...], Tensor]]]:
+    """Yield the forget classes' gradients and images in groups that fit in memory, at least one class at a time."""
+    group: dict[int, tuple[tuple[Tensor, ...], Tensor]] = {}
+    size = 0
+    for label in task.forget_classes.tolist():
+        gradients, images = _gradients(model, task, options, parameters, label)
+        own = len(images) * bytes_per_image + sum(gradient.nbytes for gradient in gradients)
+        if group and size + own > MEMORY_LIMIT:
+            yield group
+            group, size = {}, 0
+        group[label] = gradients, images
+        size += own
+    yield group
+
+
+def _gradients(
+    model: nn.Module,
+    task: UnlearningTask,
+    options: RelevanceOptions,
+    parameters: dict[str, nn.Parameter],
+    label: int,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the gradients of a class's loss, and the images on which its accuracy is read."""
+    plain = task.images_of(label)
+    labels = torch.full((len(plain),), label, device=task.device)
+    changed = augmented(task.pixels(plain), options.augmentation, task.generator("augmentation", label))
+    loss_images = task.normalise(changed)
+    loss = F.cross_entropy(model(loss_images.clone()), labels)
+    # A parameter that the loss does not reach, of an output for training alone, say, has gradient 0.
+    gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    return gradients, plain if options.judged_on == "plain" else loss_images
+
+
+def _shares(
+    looks: Looks,
+    layer: nn.Module,
+    parameter: nn.Parameter,
+    orders: dict[int, Tensor],
+    options: RelevanceOptions,
+) -> dict[int, tuple[float, float | None]]:
+    """Return the share of a layer found for each class, and the accuracy there; all classes look at the same time.
+
+    The accuracy is None where no share makes it low.
+
+    Args:
+        looks: Answer for the classes.
+        layer: Whose parameter it is.
+        parameter: Of which shares are zeroed.
+        orders: By class the flat positions of the parameter, the most relevant first.
+        options: How to search.
+    """
+    searches = {label: find_share(options.first_share, options.threshold) for label in orders}
+    wanted = {label: next(search) for label, search in searches.items()}
+    found = {}
+    while wanted:
+        asked = [
+            Look(label, first_of(orders[label], zeroed_count(parameter.numel(), share), parameter))
+            for label, share in wanted.items()
+        ]
+        for label, accuracy in zip(tuple(wanted), looks.accuracies(layer, parameter, asked), strict=True):
+            try:
+                wanted[label] = searches[label].send(accuracy)
+            except StopIteration as end:
+                del wanted[label]
+                found[label] = end.value
+    return found
+
+
+def relevant_parameters(
+    model: nn.Module, task: UnlearningTask, options: RelevanceOptions
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the masks of `search` and its findings as JSON values, searched once for the same settings."""
+    settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(RelevanceOptions)}
+
+    def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        masks, findings = search(model, task, options)
+        marked = sum(int(mask.sum()) for mask in masks.values())
+        total = sum(mask.numel() for mask in masks.values())
+        return masks, {"relevant_share": marked / total, "findings": [vars(finding) for finding in findings]}
+
+    return task.keep("relevance", settings, compute)

@@ -1,0 +1,229 @@
+"""The conformance check of unlearners, for plugin authors and for `unlearnbench check`."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unlearnbench.errors import NotApplicable, PluginError, UnlearnBenchError
+from unlearnbench.models.classifier import classifier, output_classes
+from unlearnbench.models.random_state import own_random_state
+from unlearnbench.registry.declare import CHECK_OPTIONS, EXEMPTIONS
+from unlearnbench.registry.options import call_arguments, check_options, check_positional, positional_arguments, schema
+from unlearnbench.unlearners.task import UnlearningTask
+from unlearnbench.unlearners.toy_problem import FORGET_CLASSES, NUM_CLASSES, _hash, _logits, small_problem
+
+Unlearner = Callable[..., nn.Module]
+Status = Literal["passed", "failed", "exempt", "not applicable"]
+# The limited images of the check are few; a method that holds the retain classes stays within this.
+RETAIN_LOSS = 0.1
+UNKNOWN_OPTION = "no_method_has_this_option"
+
+
+class ConformanceError(UnlearnBenchError):
+    """An unlearner does not keep to the contract; the message lists the checks that failed."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        check: What was looked at.
+        status: How it went.
+        message: What was seen.
+    """
+
+    check: str
+    status: Status
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of an unlearner.
+
+    Attributes:
+        model: What it returned.
+        task: The task it had.
+        logits: (N, O) of the model on the limited images; empty if it is no model.
+    """
+
+    model: Any
+    task: UnlearningTask
+    logits: Tensor
+
+
+def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Check that an unlearner keeps to the contract; takes seconds on a CPU.
+
+    It runs on a small real problem (handwritten digits, 8 and 9 to be forgotten, 10 % of the training images
+    left): with its defaults for what must always hold, and with `options` for what it promises to do.
+
+    Args:
+        function: The unlearner.
+        options: Options for the checks of forgetting and retaining; those that it declares, if None.
+
+    Returns:
+        The findings, none of them failed. An unlearner that raises `NotApplicable` has a single one.
+
+    Raises:
+        ConformanceError: Listing every check that failed.
+    """
+    findings = list(examine(function, options))
+    failed = [finding for finding in findings if finding.status == "failed"]
+    if failed:
+        name = getattr(function, "__name__", repr(function))
+        lines = [f"  {finding.check}: {finding.message}" for finding in failed]
+        raise ConformanceError("\n".join([f"{name} fails {len(failed)} of {len(findings)} checks", *lines]))
+    return findings
+
+
+def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> Iterator[Finding]:
+    """Yield the findings of all checks, failed ones among them; see `check_unlearner`."""
+    if not small_problem().is_whole:
+        # The unlearner that was checked before this one broke it; that stands in its own findings.
+        small_problem.cache_clear()
+    signature = _signature_fault(function)
+    yield _finding("options have types and defaults", signature)
+    if signature:
+        return
+    yield _finding("unknown options are refused", _unknown_option_fault(function))
+    try:
+        first = _run(function, {}, global_seed=1)
+    except NotApplicable as reason:
+        yield Finding("runs with its defaults", "not applicable", str(reason))
+        return
+    # Foreign code may raise anything; the finding says what.
+    except Exception as error:
+        yield Finding("runs with its defaults", "failed", f"{type(error).__name__}: {error}")
+        return
+    yield Finding("runs with its defaults", "passed")
+    fault = _model_fault(first)
+    yield _finding("returns a model with finite outputs", fault)
+    if fault:
+        return
+    yield _finding("is repeatable", _repeatable_fault(function, first))
+    yield from _untouched(function)
+    yield from _behaviour(function, options)
+
+
+def _finding(check: str, fault: str) -> Finding:
+    return Finding(check, "failed" if fault else "passed", fault)
+
+
+def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) -> Outcome:
+    """Run an unlearner on a copy of the original, with global random state of its own."""
+    problem = small_problem()
+    task = problem.task()
+    checked, faults = check_options(getattr(function, "__name__", "unlearner"), schema(function), values)
+    if faults:
+        raise PluginError("; ".join(faults.values()))
+    with own_random_state(global_seed):
+        model = function(copy.deepcopy(problem.original), task, **call_arguments(function, checked))
+    logits = _logits(model, problem.task()._data)[0] if isinstance(model, nn.Module) else torch.empty(0)
+    return Outcome(model, task, logits)
+
+
+def _signature_fault(function: Unlearner) -> str:
+    try:
+        schema(function)
+        check_positional(positional_arguments(function))
+    except (PluginError, TypeError, NameError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _unknown_option_fault(function: Unlearner) -> str:
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
+        return "takes **options, so that a misspelt option would pass unseen; name each option"
+    faults = check_options("unlearner", schema(function), {UNKNOWN_OPTION: 1})[1]
+    return "" if UNKNOWN_OPTION in faults else f"accepts the option {UNKNOWN_OPTION!r}"
+
+
+def _model_fault(outcome: Outcome) -> str:
+    model = outcome.model
+    if not isinstance(model, nn.Module):
+        return f"returned {type(model).__name__}, not a torch.nn.Module"
+    expected = (len(outcome.task._data), len(output_classes(model)))
+    if outcome.logits.shape != expected:
+        return f"logits have shape {tuple(outcome.logits.shape)}, not (images, outputs) = {expected}"
+    known = torch.isin(torch.arange(NUM_CLASSES), output_classes(model)).tolist()
+    kept = [label for label in range(NUM_CLASSES) if label not in FORGET_CLASSES]
+    if classifier(model).out_features != expected[1] or not all(known[label] for label in kept):
+        return f"its {classifier(model).out_features} outputs do not stand for the retain classes"
+    if not torch.isfinite(outcome.logits).all():
+        return "logits are not finite"
+    return ""
+
+
+def _repeatable_fault(function: Unlearner, first: Outcome) -> str:
+    again = _run(function, {}, global_seed=1)
+    if again.logits.shape == first.logits.shape and torch.equal(again.logits, first.logits):
+        return ""
+    return "two runs with the same seed gave different models; draw random numbers from task.generator or torch"
+
+
+def _untouched(function: Unlearner) -> Iterator[Finding]:
+    """Yield whether original, data and random state are as before, run under two global seeds."""
+    problem = small_problem()
+    random_states = []
+    data_fault = ""
+    for seed in (1, 2):
+        task = problem.task()
+        images = _hash([task._data._images, task._data.labels])
+        with own_random_state(seed):
+            defaults = check_options("unlearner", schema(function), {})[0]
+            function(copy.deepcopy(problem.original), task, **call_arguments(function, defaults))
+            random_states.append(_random_states())
+        if _hash([task._data._images, task._data.labels]) != images:
+            data_fault = "the limited images or labels were changed in place; work on a copy"
+    original_fault = "" if problem.is_whole else "the original model was changed; only the copy that is given may be"
+    seeded = [name for name, state in random_states[0].items() if random_states[1][name] == state]
+    random_fault = f"seeds the global random state of {' and '.join(seeded)}; use task.generator" if seeded else ""
+    yield _finding("leaves the original model as it is", original_fault)
+    yield _finding("leaves the limited data as they are", data_fault)
+    yield _finding("leaves the random state's seed to the harness", random_fault)
+
+
+def _random_states() -> dict[str, str]:
+    """Return hashes of the global random states, by library."""
+    numpy_state = np.random.get_state(legacy=False)
+    states = {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": repr(numpy_state["state"]["key"].tobytes()).encode() + str(numpy_state["state"]["pos"]).encode(),
+        "random": repr(random.getstate()).encode(),
+    }
+    return {name: hashlib.sha256(state).hexdigest() for name, state in states.items()}
+
+
+def _behaviour(function: Unlearner, options: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Yield whether forget accuracy falls to half and retain accuracy holds."""
+    problem = small_problem()
+    exempt: dict[str, str] = getattr(function, EXEMPTIONS, {})
+    chosen = getattr(function, CHECK_OPTIONS, {}) if options is None else options
+    model = _run(function, chosen, global_seed=1).model
+    for check, name, forget in (
+        ("forget accuracy falls", "forgets", True),
+        ("retain accuracy holds", "retains", False),
+    ):
+        before = problem.accuracy(problem.original, forget=forget)
+        after = problem.accuracy(model, forget=forget)
+        good = after <= before / 2 if forget else after >= before - RETAIN_LOSS
+        seen = f"{100 * before:.1f} % before, {100 * after:.1f} % after"
+        if name in exempt:
+            yield Finding(check, "exempt", f"{exempt[name]} ({seen})")
+        else:
+            bound = "at most half of it" if forget else f"at most {100 * RETAIN_LOSS:g} points less"
+            yield Finding(check, "passed" if good else "failed", seen if good else f"{seen}; {bound} is expected")

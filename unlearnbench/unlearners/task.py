@@ -1,0 +1,247 @@
+"""What an unlearner is given: the limited data and the problem, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from time import monotonic
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unlearnbench.models.batches import Batches
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.training import autocast, resolve_precision
+from unlearnbench.seeds import derived_seed
+
+Kind = Literal["all", "forget", "retain"]
+
+
+class Keeper(Protocol):
+    """Keeps tensors that depend on the original model and the limited data only."""
+
+    def __call__(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what `compute` returns, or did in an earlier call of the same method with the same name and settings.
+
+        The facts get an `id` that names them among the kept results.
+        """
+
+
+class Watcher(Protocol):
+    """Is told which models there are and when an epoch ends."""
+
+    def watch(self, model: nn.Module) -> None:
+        """Take note of a model that a method may train."""
+
+    def epoch_ended(self, image_reads: dict[str, int]) -> None:
+        """Take note of the end of an epoch, and of the images read by then."""
+
+
+class UnlearningTask:
+    """The limited data, the classes, the recipe, and a way to make a fresh model.
+
+    It holds copies of the limited images alone: neither test images nor the other training images can be
+    reached through it. It counts the images that go out, by kind.
+
+    Args:
+        limited_data: The limited images of all classes.
+        forget_classes: Ascending class indices.
+        num_classes: K.
+        recipe: How the original was trained.
+        seed: The run's seed.
+        fresh_model: Returns the model as the original's training started.
+        keep: Keeps what can be shared between runs; None computes anew.
+        advance: Called with the number of images after each batch.
+        watcher: Told of models and epochs; None if nobody looks.
+
+    Attributes:
+        forget_classes: (F,) int64 on the device.
+        retain_classes: (K - F,) int64 on the device.
+        num_classes: K.
+        recipe: How the original was trained.
+        device: Where images and labels are.
+        seed: The run's seed.
+        details: JSON values that a method wants in its record; see `report`.
+        shared_seconds: Seconds that kept results took when they were computed, in an earlier run.
+    """
+
+    def __init__(
+        self,
+        limited_data: Batches,
+        forget_classes: tuple[int, ...],
+        num_classes: int,
+        recipe: TrainingRecipe,
+        seed: int,
+        fresh_model: Callable[[], nn.Module],
+        *,
+        keep: Keeper | None = None,
+        advance: Callable[[int], None] = lambda images: None,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.device = limited_data.labels.device
+        self.num_classes = num_classes
+        self.recipe = recipe
+        self.seed = seed
+        self.forget_classes = torch.tensor(forget_classes, device=self.device)
+        retain = [label for label in range(num_classes) if label not in forget_classes]
+        self.retain_classes = torch.tensor(retain, device=self.device)
+        self._data = limited_data
+        self._fresh_model = fresh_model
+        self._keep = keep
+        self._advance = advance
+        self._watcher = watcher
+        self._forgotten = torch.zeros(num_classes, dtype=torch.bool, device=self.device)
+        self._forgotten[self.forget_classes] = True
+        is_forget = self._forgotten[limited_data.labels]
+        every = torch.arange(len(limited_data), device=self.device)
+        self._positions = {"all": every, "forget": every[is_forget], "retain": every[~is_forget]}
+        self._reads = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self._epochs_given = 0
+        self.details: dict[str, Any] = {}
+        self.shared_seconds = 0.0
+
+    def is_forget(self, labels: Tensor) -> Tensor:
+        """Return (B,) bool: which of (B,) labels are forget classes."""
+        return self._forgotten[labels]
+
+    def size(self, kind: Kind = "all") -> int:
+        """Return how many limited images of a kind there are."""
+        return len(self._positions[kind])
+
+    def steps(self, kind: Kind = "all", batch_size: int | None = None) -> int:
+        """Return how many batches an epoch has."""
+        return math.ceil(self.size(kind) / (batch_size or self.recipe.batch_size))
+
+    def batches(
+        self, epochs: int, kind: Kind = "all", *, batch_size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield shuffled batches with the training augmentation.
+
+        Args:
+            epochs: Passes over the limited images of the kind.
+            kind: `all`, `forget` or `retain` images.
+            batch_size: The recipe's, if None.
+
+        A pass is an epoch: with `evaluate_every` in the manifest the model is judged as it is after it.
+
+        Yields:
+            Normalised images (B, C, H, W) float32 and their labels (B,) int64.
+        """
+        for _ in range(epochs):
+            generator = self.generator("batches", self._epochs_given)
+            self._epochs_given += 1
+            for images, labels in self._data.shuffled(
+                batch_size or self.recipe.batch_size, generator, self._positions[kind]
+            ):
+                self.count(labels)
+                yield images, labels
+            if self._watcher is not None:
+                self._watcher.epoch_ended(self.image_reads)
+
+    def plain(self, kind: Kind = "all", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of the limited images in order, as a test shows them."""
+        for images, labels in self._data.in_order(batch_size, self._positions[kind]):
+            self.count(labels)
+            yield images, labels
+
+    def images_of(self, label: int) -> Tensor:
+        """Return the limited images of one class, (M, C, H, W) float32, as a test shows them."""
+        positions = torch.nonzero(self._data.labels == label).flatten()
+        images = self._data.plain(positions)
+        self.count(self._data.labels[positions])
+        return images
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height, width of the images as the network takes them."""
+        return tuple(self._data.plain(self._positions["all"][:0]).shape[1:])
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return normalised images as intensities in [0, 1]."""
+        return self._data.denormalise(images)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return intensities in [0, 1] as the network takes them."""
+        return self._data.normalise(pixels * 255.0)
+
+    def count(self, labels: Tensor) -> None:
+        """Count images that go through the network; `batches`, `plain` and `images_of` do it themselves.
+
+        Args:
+            labels: (B,) class indices of the images.
+        """
+        forget = self._forgotten[labels].sum()
+        self._reads[0] += forget
+        self._reads[1] += len(labels) - forget
+        self._advance(len(labels))
+
+    @property
+    def image_reads(self) -> dict[str, int]:
+        """How many images of each kind went out so far."""
+        forget, retain = self._reads.tolist()
+        return {"forget": forget, "retain": retain}
+
+    def report(self, name: str, value: Any) -> None:
+        """Put a JSON value under a name into the record's `details`."""
+        self.details[name] = value
+
+    def fresh_model(self) -> nn.Module:
+        """Return the model as the original's own training started: random, or pre-trained where the recipe says so."""
+        model = self._fresh_model().to(self.device)
+        self.watch(model)
+        return model
+
+    def watch(self, model: nn.Module) -> None:
+        """Say that this model is the one that will be returned.
+
+        Only needed for a model of the method's own making, a deep copy for example; the given model and a fresh one
+        are known.
+        """
+        if self._watcher is not None:
+            self._watcher.watch(model)
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """Return a random stream on the CPU for one purpose, the same for every method with this seed."""
+        return torch.Generator().manual_seed(derived_seed(self.seed, "task", *purpose))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which a forward pass computes in the recipe's precision."""
+        return autocast(resolve_precision(self.recipe.precision, self.device), self.device)
+
+    def keep(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and facts that depend on the original model, the limited data and `settings` only.
+
+        They are computed once and shared by all runs on the same original and limited data. What computing
+        them cost in images is counted each time.
+        """
+
+        def counted() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            before = self._reads.clone()
+            started = monotonic()
+            tensors, facts = compute()
+            forget, retain = (self._reads - before).tolist()
+            cost = {"image_reads": {"forget": forget, "retain": retain}, "seconds": monotonic() - started}
+            return tensors, {**facts, **cost}
+
+        if self._keep is None:
+            return counted()
+        before = self._reads.clone()
+        started = monotonic()
+        tensors, facts = self._keep(name, settings, counted)
+        self.details.setdefault("kept", {})[name] = facts["id"]
+        self.shared_seconds += max(0.0, facts["seconds"] - (monotonic() - started))
+        reads = facts["image_reads"]
+        self._reads = before + torch.tensor([reads["forget"], reads["retain"]], device=self.device)
+        return {key: value.to(self.device) for key, value in tensors.items()}, facts

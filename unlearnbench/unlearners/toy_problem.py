@@ -1,0 +1,90 @@
+"""A small real problem on the digits, on which a method shows that it keeps to the contract."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearnbench.datasets.dataset import open_dataset
+from unlearnbench.datasets.split import limited_count
+from unlearnbench.models.batches import Batches, in_batches
+from unlearnbench.models.build import Network
+from unlearnbench.models.classifier import output_classes
+from unlearnbench.models.device_data import LoadedData
+from unlearnbench.models.random_state import own_random_state
+from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.training import ReferenceTraining
+from unlearnbench.unlearners.task import UnlearningTask
+
+FORGET_CLASSES = (8, 9)
+NUM_CLASSES = 10
+RECIPE = TrainingRecipe(epochs=8, batch_size=64, learning_rate=0.1, weight_decay=1e-4, schedule="one_cycle", padding=1)
+NETWORK = Network("digits_net", {"width": 16}, NUM_CLASSES, (1, 8, 8))
+
+
+@dataclass(frozen=True)
+class SmallProblem:
+    """Digits with two classes to forget, and an original model trained for a second or two.
+
+    Attributes:
+        data: The images.
+        original: The original model, in evaluation mode; never handed out.
+        start: The model as its training started.
+        fingerprint: Hash of the original's weights as they were trained.
+    """
+
+    data: LoadedData
+    original: nn.Module
+    start: nn.Module
+    fingerprint: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the original is still as it was trained."""
+        return _hash(self.original.state_dict().values()) == self.fingerprint
+
+    def task(self, seed: int = 0) -> UnlearningTask:
+        """Return a fresh task with the limited data of a seed."""
+        counts = tuple(limited_count(count, 0.1, None) for count in self.data.dataset.info.train_counts)
+        # Bound to the start alone: through `self` a method could reach the images.
+        fresh = functools.partial(copy.deepcopy, self.start)
+        return UnlearningTask(self.data.limited(counts, seed), FORGET_CLASSES, NUM_CLASSES, RECIPE, seed, fresh)
+
+    def accuracy(self, model: nn.Module, *, forget: bool) -> float:
+        """Return the accuracy on the test images of forget or retain classes."""
+        logits, labels = _logits(model, self.data.test)
+        predicted = output_classes(model)[logits.argmax(dim=1)]
+        wanted = torch.isin(labels, torch.tensor(FORGET_CLASSES)) == forget
+        return float((predicted == labels)[wanted].float().mean())
+
+
+def _logits(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+    model.eval()
+    with torch.inference_mode():
+        parts = [(model(images), labels) for images, labels in in_batches(batches)]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+@functools.cache
+def small_problem() -> SmallProblem:
+    """Return the problem that all checks use, made once per process."""
+    data = LoadedData(open_dataset("digits"), RECIPE, torch.device("cpu"))
+    start = NETWORK.build(0, "original")
+    original = copy.deepcopy(start)
+    with own_random_state(0):
+        training = ReferenceTraining(original, data.train, torch.arange(len(data.train)), RECIPE, 0, "original")
+        training.train()
+    return SmallProblem(data, original, start, _hash(original.state_dict().values()))
+
+
+def _hash(tensors: Any) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
