@@ -19,7 +19,7 @@ from unlearnbench.datasets.dataset import open_dataset
 from unlearnbench.datasets.download import unpack
 from unlearnbench.errors import DatasetError
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 
 def whole(message: str) -> str:

@@ -29,7 +29,7 @@ from unlearnbench.datasets.dataset import open_dataset
 from unlearnbench.errors import DatasetError
 from unlearnbench.registry import entry_points
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 
 def whole(message: str) -> str:

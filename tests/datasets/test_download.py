@@ -14,7 +14,7 @@ from unlearnbench.datasets.download import Download, fetch
 from unlearnbench.errors import DatasetError
 from unlearnbench.models.weights import PublishedWeights, fetch_weights
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 CONTENT = bytes(range(256)) * 4000
 

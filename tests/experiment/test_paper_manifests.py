@@ -22,7 +22,7 @@ from unlearnbench.datasets.builtin import cifar100, cub200
 from unlearnbench.experiment.resolve import resolve
 from unlearnbench.models.build import Network
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 MANIFESTS = REPOSITORY / "manifests"
 METHODS = ["wd", "tslnrc", "tslnrc_kd", "tolnrc", "tolnrc_kd", "folmrcsc", "folmrcsc_kd", "folnrc", "folnrc_kd", "erwp"]

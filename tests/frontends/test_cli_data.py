@@ -14,7 +14,7 @@ from unlearnbench.datasets import catalog
 from unlearnbench.datasets.download import Download
 from unlearnbench.errors import DatasetError
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 
 @pytest.fixture

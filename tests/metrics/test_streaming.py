@@ -18,7 +18,7 @@ from unlearnbench.models.batches import BATCHES_AHEAD, Augmentation, Batches, re
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import TrainingRecipe
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 10), dtype=np.uint8)
 LABELS = torch.arange(23)

@@ -22,7 +22,7 @@ from unlearnbench.experiment.resolve import resolve
 from unlearnbench.models.build import Network
 from unlearnbench.models.weights import PublishedWeights, cached_weights, find_weights
 
-pytest_plugins = ["data_fixtures"]
+pytest_plugins = ["support.data_fixtures"]
 
 TSLNRC = '[[unlearners]]\nname = "tslnrc"\noptions = { epochs = 1 }'
 

@@ -300,12 +300,14 @@ def test_one_metric_leaves_the_others_alone(own_run: Path) -> None:
 
 def test_a_new_metric_is_added_from_features_alone(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Added:
-        name, kind, target, distribution, version, source = "added", "metrics", "added:added", "own", "2.0", "0" * 16
+        name, kind, target, module, attribute = "added", "metrics", "added:added", "added", "added"
+        version, distribution, distribution_version, digest = 1, "own", "2.0", "0" * 16
 
         def load(self) -> Any:
             return lambda features, references: Measurement(0.5, {"classes": features.num_classes})
 
-    modules = [sys.modules[f"unlearnbench.{name}"] for name in ("judging", "components", "evaluation")]
+    names = ("metrics.compute", "metrics.standard", "results.evaluate")
+    modules = [sys.modules[f"unlearnbench.{name}"] for name in names]
     known = {module: module.find for module in modules}
     for module, find in known.items():
         monkeypatch.setattr(
