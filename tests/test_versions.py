@@ -21,7 +21,7 @@ def test_no_code_moved_without_its_version() -> None:
         (
             {"a": {"version": 1, "digest": "y"}},
             "a: the code changed and version 1 did not\n  If its results change too, raise the version; "
-            "if they are the same: python tests/versions.py --confirm",
+            "if they do not: python tests/versions.py --confirm",
         ),
         ({"a": {"version": 2, "digest": "y"}}, "a: version 1 is 2 now"),
         ({}, "a: gone"),

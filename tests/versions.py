@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from unlearnbench.engine.executor import run_quietly
+from unlearnbench.engine.executor import finish
 from unlearnbench.experiment.plan import make_plan
 from unlearnbench.experiment.resolve import resolve
 from unlearnbench.registry import identity
@@ -74,7 +74,7 @@ def moved(locked: Versions, present: Versions) -> list[str]:
         elif before["version"] == now["version"]:
             lines.append(
                 f"{name}: the code changed and version {now['version']} did not\n"
-                "  If its results change too, raise the version; if they are the same: python tests/versions.py --confirm"
+                "  If its results change too, raise the version; if they do not: python tests/versions.py --confirm"
             )
         else:
             lines.append(f"{name}: version {before['version']} is {now['version']} now")
@@ -94,7 +94,7 @@ def rounding() -> str:
 
 def golden_run(output: Path) -> Numbers:
     """Return every metric of the golden run by method."""
-    records: list[Record] = run_quietly(make_plan(resolve(MANIFEST)), output, "cpu")
+    records: list[Record] = finish(make_plan(resolve(MANIFEST)), output, "cpu")
     return {
         record.method.label: {
             label: None if metric.value is None else round(metric.value, 9)

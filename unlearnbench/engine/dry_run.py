@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from unlearnbench.engine.recording import finished_records
 from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.results.record import Record
 from unlearnbench.store import Store
 
 
@@ -40,11 +40,16 @@ class Work:
             self.image_passes += passes
 
 
-def planned_work(plan: Plan, output: Path, store: Store) -> list[Work]:
-    """Return the work of a plan, by kind, in the order of running."""
+def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> list[Work]:
+    """Return the work of a plan, by kind, in the order of running.
+
+    Args:
+        plan: The plan.
+        finished: The records that need no work, by cell; see `finished_records`.
+        store: The output folder's store.
+    """
     works: dict[str, Work] = {}
     seen: set[str] = set()
-    finished = finished_records(plan, output, store)
     for cell in plan.cells:
         # A method that cannot run here has a record and no model; nothing will be made for it.
         skipped = cell.id in finished and finished[cell.id].status != "done"

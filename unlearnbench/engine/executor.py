@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from unlearnbench.engine.dry_run import known_passes, planned_work
 from unlearnbench.engine.pool import Schedule, Workers
 from unlearnbench.engine.progress import Display
-from unlearnbench.engine.recording import kept_records
+from unlearnbench.engine.recording import kept_records, plan_for
 from unlearnbench.engine.runner import Runner
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.machine import Precision
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import Record, write_record
@@ -62,24 +64,124 @@ def device_precision(name: str) -> Precision:
     return resolve_precision("auto", choose_devices(name)[0])
 
 
-def run_plan(
-    plan: Plan, output: Path, store: Store, devices: Sequence[torch.device], display: Display, jobs: int = 1
+def run(
+    manifest: Resolved | Path | str,
+    output: Path | str = "runs",
+    *,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    jobs: int = 1,
+    console: Console | None = None,
 ) -> list[Record]:
-    """Run all cells that are not done yet and return the records of all, in the plan's order.
+    """Run a manifest and return the records of all its cells; what is done already is not done again.
+
+    Args:
+        manifest: A manifest, loaded or by its path.
+        output: The output folder.
+        device: Where to compute: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        only: Labels of the unlearners to run, all if empty. References always run.
+        jobs: How many cells run at a time.
+        console: Where progress is shown; None shows nothing.
+
+    Returns:
+        The records in the plan's order. A cell that failed has one too, with its reason.
+
+    Raises:
+        ManifestError: If the manifest has faults.
+        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        StoreError: If a record cannot be written.
+        UnlearnBenchError: If torch cannot use the device.
+    """
+    resolved = manifest if isinstance(manifest, Resolved) else resolve(Path(manifest))
+    folder, say = Path(output), _teller(console)
+    plan = plan_for(resolved, folder, device_precision(device), tuple(only), say)
+    return finish(plan, folder, device, jobs=jobs, console=console, say=say)
+
+
+def _teller(console: Console | None) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if console is not None:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return say
+
+
+def finish(
+    plan: Plan,
+    output: Path,
+    device: str = "auto",
+    *,
+    jobs: int = 1,
+    console: Console | None = None,
+    say: Callable[[str], None] = lambda message: None,
+) -> list[Record]:
+    """Run what is left to do of a plan and return the records of all its cells, in the plan's order.
+
+    Args:
+        plan: What to run.
+        output: The output folder.
+        device: As in `run`.
+        jobs: As in `run`.
+        console: As in `run`.
+        say: Called with a line when the user should know something: a wait, a damaged file.
+
+    Raises:
+        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        StoreError: If a record cannot be written.
+        UnlearnBenchError: If torch cannot use the device.
+    """
+    store = Store(output / "store", say)
+    finished = kept_records(plan, output, store)
+    if len(finished) == len(plan.cells):
+        return [finished[cell.id] for cell in plan.cells]
+    return run_plan(plan, output, store, finished, device, jobs, console)
+
+
+def run_plan(
+    plan: Plan,
+    output: Path,
+    store: Store,
+    finished: dict[str, Record],
+    device: str,
+    jobs: int = 1,
+    console: Console | None = None,
+) -> list[Record]:
+    """Run the cells of a plan that are not finished and return the records of all, in the plan's order.
 
     Args:
         plan: What to run.
         output: The output folder.
         store: Its store.
-        devices: Where to compute: several processes use them in turn, one the first.
-        display: What the user sees, with a lane for each process.
+        finished: The records that count already, by cell.
+        device: As in `run`.
         jobs: How many cells run at a time: 1 in this process, more in as many others.
+        console: As in `run`.
 
     Raises:
         InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
         StoreError: If a record cannot be written.
+        UnlearnBenchError: If torch cannot use the device.
     """
-    finished = kept_records(plan, output, store)
+    devices = choose_devices(device, jobs)
+    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    _teller(console)(
+        f"{plan.resolved.manifest.name}: {len(plan.cells)} cells, {len(finished)} done before, "
+        f"on {devices[0].type}{at_a_time}"
+    )
+    passes = known_passes(planned_work(plan, finished, store))
+    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, jobs) as display:
+        return _run_cells(plan, output, store, finished, devices, display, jobs)
+
+
+def _run_cells(
+    plan: Plan,
+    output: Path,
+    store: Store,
+    finished: dict[str, Record],
+    devices: Sequence[torch.device],
+    display: Display,
+    jobs: int,
+) -> list[Record]:
     runner = Runner(plan, output, store, devices[0], display.lanes[0], jobs)
     runner.check_networks()
     records = {}
@@ -133,22 +235,3 @@ def _outcome(record: Record) -> str:
     parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
     reasons = [f"{short}: {record.metrics[shown[short]].reason}" for short, value in values.items() if value is None]
     return "\n  ".join([f"{name}: {', '.join(parts)}", *reasons])
-
-
-def run_quietly(
-    plan: Plan, output: Path, device: str = "auto", say: Callable[[str], None] = lambda message: None
-) -> list[Record]:
-    """Run what is left to do of a plan and return the records of all its cells, in the plan's order.
-
-    Args:
-        plan: What to run.
-        output: The output folder.
-        device: As `--device`.
-        say: Called with a line when the user should know something: a wait, a damaged file.
-    """
-    store = Store(output / "store", say)
-    finished = kept_records(plan, output, store)
-    if len(finished) == len(plan.cells):
-        return [finished[cell.id] for cell in plan.cells]
-    with Display(Console(file=io.StringIO()), len(plan.cells), 1) as display:
-        return run_plan(plan, output, store, choose_devices(device), display)

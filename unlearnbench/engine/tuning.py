@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.datasets.held_out import without_test_images
-from unlearnbench.engine.executor import device_precision, run_quietly
+from unlearnbench.engine.executor import device_precision, finish
 from unlearnbench.engine.recording import plan_for
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.problem import Problem
@@ -217,7 +217,7 @@ def _run(problem: Resolved, method: Method, options: dict[str, Any], number: int
     tried = replace(method, options=values, label=label)
     trial = replace(problem, methods=(*references, tried))
     plan = plan_for(trial, budget.output, device_precision(budget.device))
-    records = run_quietly(plan, budget.output, budget.device)
+    records = finish(plan, budget.output, budget.device)
     return score(records, label)
 
 

@@ -25,6 +25,19 @@ WeightKey = Literal["weights", "start"]
 _WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
 
 
+def load_manifest(path: Path | str) -> Resolved:
+    """Return a manifest with all that it names looked up, ready to be run.
+
+    Args:
+        path: The manifest, a TOML file.
+
+    Raises:
+        InvalidFileError: If the file cannot be read.
+        ManifestError: With all its faults at once.
+    """
+    return resolve(Path(path))
+
+
 def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     """Read a manifest and look up all it names.
 

@@ -165,10 +165,11 @@ def _precision(device: str) -> Precision:
 
 def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
     from unlearnbench.engine.dry_run import planned_work, work_json, work_table
+    from unlearnbench.engine.recording import finished_records
     from unlearnbench.store import Store
 
     store = Store(output / "store", create=False)
-    works = {plan.resolved.file: planned_work(plan, output, store) for plan in plans}
+    works = {plan.resolved.file: planned_work(plan, finished_records(plan, output, store), store) for plan in plans}
     if as_json:
         _print_json([{"manifest": file, "work": work_json(work)} for file, work in works.items()])
         return
@@ -180,8 +181,6 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
 
 def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Record]:
     """Run a plan; torch is imported only if something is left to do."""
-    from unlearnbench.engine.dry_run import known_passes, planned_work
-    from unlearnbench.engine.progress import Display
     from unlearnbench.engine.recording import kept_records
     from unlearnbench.store import Store
 
@@ -195,20 +194,13 @@ def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Reco
 
     store = Store(output / "store", say)
     finished = kept_records(plan, output, store)
-    name = plan.resolved.manifest.name
     if len(finished) == len(plan.cells):
-        messages.print(f"{name}: all {len(plan.cells)} cells are done already", highlight=False)
+        messages.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
         return [finished[cell.id] for cell in plan.cells]
     with messages.status("starting", spinner="line"):
-        from unlearnbench.engine.executor import choose_devices, run_plan
+        from unlearnbench.engine.executor import run_plan
 
-        devices = choose_devices(device, jobs)
-    passes = known_passes(planned_work(plan, output, store))
-    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
-    where = f"on {devices[0].type}{at_a_time}"
-    messages.print(f"{name}: {len(plan.cells)} cells, {len(finished)} done before, {where}", highlight=False)
-    with Display(messages, len(plan.cells), passes, jobs) as display:
-        return run_plan(plan, output, store, devices, display, jobs)
+    return run_plan(plan, output, store, finished, device, jobs, messages)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:

@@ -119,7 +119,7 @@ def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Recor
     """Run one cell, unless it is done, and return its record."""
     with _ONE_AT_A_TIME:
         # Listing solvers must not wait for torch.
-        from unlearnbench.engine.executor import device_precision, run_quietly
+        from unlearnbench.engine.executor import device_precision, finish
         from unlearnbench.engine.recording import plan_for
 
         resolved = resolve(Path(sample["manifest"]))
@@ -132,7 +132,7 @@ def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Recor
             return bool(cell.problem.slug == sample["problem"] and cell.seed == sample["seed"])
 
         plan = replace(plan, cells=tuple(cell for cell in plan.cells if wanted(cell)))
-        return run_quietly(plan, Path(sample["output"]), sample["device"])[-1]
+        return finish(plan, Path(sample["output"]), sample["device"])[-1]
 
 
 def chosen_method(resolved: Resolved, name: str, options: dict[str, Any]) -> Method:

@@ -81,11 +81,11 @@ class ManifestTests(pytest.File):
     @cached_property
     def records(self) -> list[Record]:
         """The records of all its cells."""
-        from unlearnbench.engine.executor import device_precision, run_quietly
+        from unlearnbench.engine.executor import device_precision, finish
         from unlearnbench.engine.recording import plan_for
 
         output = Path(self.config.getoption("--unlearnbench-output"))
-        return run_quietly(plan_for(self.resolved, output, device_precision("auto")), output)
+        return finish(plan_for(self.resolved, output, device_precision("auto")), output)
 
     def collect(self) -> Iterator[ExpectationTest]:
         """Yield the tests.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,9 @@ from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
 from unlearnbench.registry.entry_points import find, names
+from unlearnbench.results.load import Say, unheard
 from unlearnbench.results.record import Record, read_record, record_paths, with_hash, write_record
 from unlearnbench.store import file_hash
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Evaluation:
     faults: int
 
 
-def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
+def evaluate(folder: Path | str, wanted: Sequence[str] = (), say: Say = unheard) -> Evaluation:
     """Compute metrics of all finished records from their feature files and rewrite the records.
 
     Without names every metric in a record is computed anew and the standard ones that it lacks are added. What was
@@ -53,6 +52,7 @@ def evaluate(folder: Path, wanted: tuple[str, ...], say: Say) -> Evaluation:
         InvalidFileError: If there are no records, or one is damaged.
         PluginError: If a wanted metric is not installed.
     """
+    folder, wanted = Path(folder), tuple(wanted)
     records = {path: read_record(path) for path in record_paths(folder)}
     _check_wanted(wanted, records.values())
     references = reference_records(records.values())
