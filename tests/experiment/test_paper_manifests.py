@@ -16,10 +16,10 @@ from support.paths import REPOSITORY
 from support.records import record_files
 from support.tiny_data import cifar_folders, cub_folder, imagenet_tree, small_imagenet
 
-from unlearnbench.datasets import catalog
 from unlearnbench.datasets.add import add
 from unlearnbench.datasets.builtin import cifar100, cub200
 from unlearnbench.experiment.resolve import resolve
+from unlearnbench.models import weights as weights_module
 from unlearnbench.models.build import Network
 
 pytest_plugins = ["support.data_fixtures"]
@@ -76,12 +76,12 @@ def random_weights(architecture: str, classes: int) -> dict[str, torch.Tensor]:
 
 def publish(architecture: str, label: str, classes: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put random weights where published ones would lie."""
-    published = catalog.WEIGHTS[(architecture, label)]
+    published = weights_module.WEIGHTS[(architecture, label)]
     state = random_weights(architecture, classes)
     (data / "weights").mkdir(parents=True)
     torch.save(state, data / "weights" / published.file_name)
     changed = replace(published, num_classes=classes, checksum="")
-    monkeypatch.setitem(catalog.WEIGHTS, (architecture, label), changed)
+    monkeypatch.setitem(weights_module.WEIGHTS, (architecture, label), changed)
 
 
 def shortened(path: Path, folder: Path, epochs: int) -> Path:

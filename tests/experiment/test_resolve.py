@@ -466,7 +466,7 @@ def test_a_plugin_that_cannot_be_imported_is_a_fault_at_its_name(tmp_path: Path,
 
 def test_a_class_name_among_many_is_answered_with_the_first_ones(tmp_path: Path, search_path: Path) -> None:
     source = """
-from unlearnbench.dataset import Dataset, DatasetInfo
+from unlearnbench.datasets.dataset import Dataset, DatasetInfo
 NAMES = tuple(f"class{i:03}" for i in range(100))
 def many(folder):
     info = DatasetInfo("many", "1", NAMES, (5,) * 100, (5,) * 100, (1, 8, 8), (0.5,), (0.5,))

@@ -13,6 +13,7 @@ from support.tiny_data import WebServer, cifar_folders, cifar_official, class_tr
 from unlearnbench.datasets import catalog
 from unlearnbench.datasets.download import Download
 from unlearnbench.errors import DatasetError
+from unlearnbench.models import weights as weights_module
 
 pytest_plugins = ["support.data_fixtures"]
 
@@ -178,4 +179,4 @@ def test_a_data_folder_that_cannot_be_read_is_named(
     done = cli("validate", manifest)
     assert (done.code, done.err) == (1, f"{manifest}:3: dataset.name: {message}")
     with pytest.raises(DatasetError, match="Set UNLEARNBENCH_DATA to another folder"):
-        catalog.cached_weights(catalog.WEIGHTS["resnet20", "pytorchcv"])
+        weights_module.cached_weights(weights_module.WEIGHTS["resnet20", "pytorchcv"])

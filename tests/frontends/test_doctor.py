@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from support.commands import cli
+from support.paths import REPOSITORY
 
 from unlearnbench.frontends import doctor
 
-PROJECT = Path(doctor.__file__).parent.parent / "pyproject.toml"
+PROJECT = REPOSITORY / "pyproject.toml"
 
 
 def test_a_data_folder_that_is_a_file_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_the_plugin_costs_nothing_at_the_start() -> None:
         "print(sorted(m for m in set(sys.modules) - before))"
     )
     done = python("-c", code, path=ROOT)
-    assert eval(done.out) == ["unlearnbench", "unlearnbench.frontends.pytest_plugin"]
+    assert eval(done.out) == ["unlearnbench", "unlearnbench.frontends", "unlearnbench.frontends.pytest_plugin"]
 
 
 def test_the_suite_checks_the_methods_that_are_named(tmp_path: Path) -> None:

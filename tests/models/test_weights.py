@@ -15,10 +15,10 @@ from support.manifests import ARCHITECTURE, WD, manifest_text, write_manifest
 from support.records import record_files
 from support.tiny_data import WebServer
 
-from unlearnbench.datasets import catalog
 from unlearnbench.errors import DatasetError
 from unlearnbench.experiment.plan import make_plan
 from unlearnbench.experiment.resolve import resolve
+from unlearnbench.models import weights as weights_module
 from unlearnbench.models.build import Network
 from unlearnbench.models.weights import PublishedWeights, cached_weights, find_weights
 
@@ -163,7 +163,7 @@ def published(monkeypatch: pytest.MonkeyPatch, server: WebServer, data: Path, tm
     server.files[f"/net-{digits}.pth"] = content
     url = server.url(f"/net-{digits}.pth")
     weights = PublishedWeights(url, f"net-{digits}.pth", "sha256", digits, len(content), 10, (0.25,), (0.5,))
-    monkeypatch.setitem(catalog.WEIGHTS, ("digits_net", "theirs"), weights)
+    monkeypatch.setitem(weights_module.WEIGHTS, ("digits_net", "theirs"), weights)
     return weights
 
 
@@ -209,7 +209,7 @@ def test_published_weights_with_other_classes_cannot_be_the_original(
     published: PublishedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli("data", "fetch", "weights", "digits_net", "theirs")
-    monkeypatch.setitem(catalog.WEIGHTS, ("digits_net", "theirs"), replace(published, num_classes=1000))
+    monkeypatch.setitem(weights_module.WEIGHTS, ("digits_net", "theirs"), replace(published, num_classes=1000))
     path = manifest(tmp_path, 'weights = "theirs"')
     expected = (
         f"{path}:7: architecture.weights: 'theirs' has 1000 classes, digits has 10: it cannot be the original\n"

@@ -37,7 +37,9 @@ def row(
     role: str = "unlearner",
 ) -> Row:
     """Return a row with one record per seed; outcomes are arrays of hits or plain shares."""
-    method = MethodRecord.model_construct(label=label, name=label, role=role)
+    method = MethodRecord.model_construct(
+        label=label, name=label, role=role, options={}, version=1, distribution="d", distribution_version="1"
+    )
     records = []
     for seed, outcomes in enumerate(zip(forget, prototype, strict=True)):
         values = dict(zip(("forget_accuracy", "forget_prototype_accuracy"), outcomes, strict=True))

@@ -1,7 +1,7 @@
 """The method keeps to the contract of unlearnbench's unlearners."""
 
 from unlearnbench.registry.entry_points import find
-from unlearnbench.unlearners.contract import check_unlearner
+from unlearnbench.testing import check_unlearner
 
 from unlearnbench_example.example import example
 

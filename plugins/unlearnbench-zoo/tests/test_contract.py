@@ -6,7 +6,7 @@ import pytest
 from unlearnbench.registry.describe import plugin_page
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import plugin_schema
-from unlearnbench.unlearners.contract import check_unlearner
+from unlearnbench.testing import check_unlearner
 
 NAMES = sorted(entry.name for entry in distribution("unlearnbench-zoo").entry_points)
 
