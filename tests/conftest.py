@@ -15,7 +15,6 @@ from support.commands import cli
 from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
 
 from unlearnbench.registry import entry_points, identity, options, signature, syntax
-from unlearnbench.unlearners import data_card
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +23,6 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setattr(data_card, "_memory_file", lambda: folder / "cache" / "unlearnbench" / "data-cards.json")
         patch.setenv("UNLEARNBENCH_DATA", str(folder / "data"))
         patch.setenv("COLUMNS", "200")
         yield

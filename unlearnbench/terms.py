@@ -5,11 +5,10 @@ from __future__ import annotations
 # The metrics that rank, by the names that the paper gives them, in the paper's order.
 SHORT = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
 
-HEADLINE = ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
+HEADLINE = tuple(SHORT.values())
 
 REFERENCES = {"original": "Original", "fdr": "FDR"}
 
-NAMES = {"original": "Original", "fdr": "FDR"}
 # Shares of images and differences of such: shown in percent. Any other metric is shown as the number that it is.
 SHARES = frozenset(
     {

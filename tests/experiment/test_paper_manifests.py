@@ -14,7 +14,7 @@ import torch
 from support.commands import cli
 from support.paths import REPOSITORY
 from support.records import record_files
-from support.tiny_data import cifar_folders, cub_folder, imagenet_tree, small_imagenet
+from support.tiny_data import cifar_folders, cub_folder, imagenet_tree, small_imagenet, small_side
 
 from unlearnbench.datasets.add import add
 from unlearnbench.datasets.builtin import cifar100, cub200
@@ -48,7 +48,7 @@ def tiny_data(name: str, folder: Path, classes: int, side: int, monkeypatch: pyt
     elif name == "cub200":
         small = functools.partial(cub200.find, classes=classes, train=3 * classes, test=classes)
         monkeypatch.setattr(cub200, "find", small)
-        monkeypatch.setattr(cub200, "SIDE", side)
+        small_side(cub200.cub200, side, monkeypatch)
         add(name, [cub_folder(folder / "CUB_200_2011", classes)])
     else:
         small_imagenet(monkeypatch, classes, 1, 1, side)

@@ -15,7 +15,7 @@ from unlearnbench.metrics.builtin.accuracy import forget_accuracy
 from unlearnbench.metrics.builtin.cost import relearn_cost
 from unlearnbench.metrics.compute import Material, judge, metric_record, needs
 from unlearnbench.metrics.features import FeatureFile, open_features
-from unlearnbench.metrics.measurement import Costs, Measurement, References
+from unlearnbench.metrics.measurement import Costs, Measurement, Missing, References
 from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
 from unlearnbench.registry.entry_points import names
@@ -75,7 +75,7 @@ def test_features_that_are_no_numbers_fail_with_a_reason_and_the_record_is_valid
 
 
 def test_without_references_the_metrics_that_need_them_say_so() -> None:
-    found = judge(standard_metrics(), Material(file(), "FDR failed", "FDR failed"))
+    found = judge(standard_metrics(), Material(file(), Missing("FDR failed"), Missing("FDR failed")))
 
     assert found["normalised_gap"].reason == "no references: FDR failed"
     assert found["speed_up"].reason == "no costs: FDR failed"

@@ -6,13 +6,16 @@ import functools
 import io
 import pickle
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unlearnbench.datasets.add import OFFER
 from unlearnbench.datasets.builtin import imagenet1k
 
 CIFAR_CLASSES = ("apple", "bear", "cup", "worm")
@@ -95,13 +98,18 @@ def imagenet_tree(folder: Path, classes: int = 4, train: int = 3, test: int = 1)
     return folder
 
 
+def small_side(reader: Any, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a reader offer smaller squares."""
+    monkeypatch.setattr(reader, OFFER, replace(getattr(reader, OFFER), side=side))
+
+
 def small_imagenet(
     monkeypatch: pytest.MonkeyPatch, classes: int = 4, train: int = 3, test: int = 1, side: int = 36
 ) -> None:
     """Tell ImageNet's reader that a few classes are all, and keep images small."""
     counts = {"classes": classes, "train": classes * train, "test": classes * test}
     monkeypatch.setattr(imagenet1k, "find", functools.partial(imagenet1k.find, **counts))
-    monkeypatch.setattr(imagenet1k, "SIDE", side)
+    small_side(imagenet1k.imagenet1k, side, monkeypatch)
 
 
 class WebServer:

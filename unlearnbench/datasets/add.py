@@ -10,20 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from unlearnbench.datasets.builtin import cifar100, cub200, image_folder, imagenet1k
 from unlearnbench.datasets.class_folders import Found, raise_faults
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder
 from unlearnbench.datasets.download import is_archive, unpacked
 from unlearnbench.datasets.images import image_size
 from unlearnbench.datasets.storage import Advance, image_fault, index, open_prepared, pack
 from unlearnbench.errors import DatasetError, did_you_mean
+from unlearnbench.registry.entry_points import find, names
+
+Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 # Above this an image folder is not packed; its images stay where they are.
 PACK_LIMIT_BYTES = 16 * 2**30
 LARGEST_KEPT_SIDE = 256
+TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class FolderOptions:
 
     name: str = "default"
     side: int | None = None
-    test_share: float = image_folder.TEST_SHARE
+    test_share: float = TEST_SHARE
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,47 @@ class Listener:
 
 
 SILENT = Listener()
-ADDABLE = ("cifar100", "cub200", "image_folder", "imagenet1k")
+OFFER = "__unlearnbench_offer__"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """How a user's files become what a reader of data sets reads; the reader itself offers it, see `offers`.
+
+    Attributes:
+        find: Finds the images below some folders, or raises `DatasetError` with all that is wrong with them.
+        side: The square that every image is brought to; None keeps their size.
+        shape: The shape that all images have already; None if it is for `side` or the images to say.
+        packed: Whether the images become one array; if not they stay where they are, and an archive has to be
+            unpacked by the user.
+        named: Whether there can be several, each added under a name of its own.
+    """
+
+    find: Callable[[Sequence[Path], FolderOptions], Found]
+    side: int | None = None
+    shape: tuple[int, int, int] | None = None
+    packed: bool = True
+    named: bool = False
+
+
+def offers(offer: Offer) -> Callable[[Reader], Reader]:
+    """Return a decorator for a reader of data sets whose files `unlearnbench data add` can prepare."""
+
+    def mark(reader: Reader) -> Reader:
+        setattr(reader, OFFER, offer)
+        return reader
+
+    return mark
+
+
+def offer_of(name: str) -> Offer | None:
+    """Return how a data set is added, None if its reader offers nothing.
+
+    Raises:
+        PluginError: If no such data set is installed, or its reader cannot be imported.
+    """
+    offer: Offer | None = getattr(find("datasets", name).load(), OFFER, None)
+    return offer
 
 
 def add(
@@ -69,24 +113,26 @@ def add(
     listener told. What an interrupted call left behind is removed by the next one.
 
     Args:
-        name: `cifar100`, `cub200`, `imagenet1k` or `image_folder`.
+        name: A data set whose reader offers how it is added.
         paths: Where the images are.
-        options: For `image_folder`.
+        options: For image folders.
         listener: Told how it goes.
 
     Raises:
         DatasetError: With all that is wrong with the images, or if the disk is full.
     """
-    if name not in ADDABLE:
-        raise DatasetError(f"{name!r} cannot be added{did_you_mean(name, ADDABLE)}")
+    offer = offer_of(name) if name in names("datasets") else None
+    if offer is None:
+        addable = [known for known in names("datasets") if offer_of(known)]
+        raise DatasetError(f"{name!r} cannot be added{did_you_mean(name, addable)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", options.name):
         raise DatasetError(f"--as {options.name}: a name is letters, digits, dots, dashes and underscores")
-    target = data_folder() / name / options.name if name == "image_folder" else data_folder() / name
+    target = data_folder() / name / options.name if offer.named else data_folder() / name
     with _scratch(target) as scratch:
         new = scratch / "new"
         new.mkdir()
         try:
-            _prepare(name, [path.resolve() for path in paths], new, scratch, options, listener)
+            _prepare(name, offer, [path.resolve() for path in paths], new, scratch, options, listener)
         except OSError as error:
             raise DatasetError(f"{name}: cannot be written to {new.parent}: {error.strerror or error}") from error
         before = _revision(target)
@@ -130,49 +176,46 @@ def _scratch(target: Path) -> Iterator[Path]:
 
 
 def _prepare(
-    name: str, paths: Sequence[Path], new: Path, scratch: Path, options: FolderOptions, listener: Listener
+    name: str,
+    offer: Offer,
+    paths: Sequence[Path],
+    new: Path,
+    scratch: Path,
+    options: FolderOptions,
+    listener: Listener,
 ) -> None:
-    if name == "imagenet1k" and any(is_archive(path) for path in paths):
-        raise DatasetError("imagenet1k: its images stay where they are; unpack the archive and add the folder")
+    if not offer.packed and any(is_archive(path) for path in paths):
+        raise DatasetError(f"{name}: its images stay where they are; unpack the archive and add the folder")
     inside = scratch / "unpacked"
     inside.mkdir()
     roots = unpacked(paths, inside, listener.say)
-    found = _found(name, roots, options)
+    found = offer.find(roots, options)
     listener.start(len(found.train.labels) + len(found.test.labels))
-    side, shape = _size(name, found, options)
+    side, shape = _size(name, offer, found, options)
     large = len(found.train.labels) * shape[1] * shape[2] * shape[0] > PACK_LIMIT_BYTES
-    if name != "imagenet1k" and not (name == "image_folder" and large):
-        pack(found, new, options.name if name == "image_folder" else name, side, shape, listener.advance)
+    label = options.name if offer.named else name
+    if offer.packed and not (offer.named and large):
+        pack(found, new, label, side, shape, listener.advance)
         return
     if inside in roots:
         raise DatasetError(f"{name}: too large to be packed; unpack the archive yourself and add the folder")
-    root = Path(os.path.commonpath(roots))
-    index(found, new, options.name if name == "image_folder" else name, shape[1], root, listener.advance)
+    index(found, new, label, shape[1], Path(os.path.commonpath(roots)), listener.advance)
 
 
-def _found(name: str, roots: Sequence[Path], options: FolderOptions) -> Found:
-    if name == "cifar100":
-        return cifar100.find(roots)
-    if name == "cub200":
-        return cub200.find(roots)
-    if name == "imagenet1k":
-        return imagenet1k.find(roots)
-    return image_folder.find(roots, test_share=options.test_share)
-
-
-def _size(name: str, found: Found, options: FolderOptions) -> tuple[int | None, tuple[int, int, int]]:
+def _size(name: str, offer: Offer, found: Found, options: FolderOptions) -> tuple[int | None, tuple[int, int, int]]:
     """Return the side that images are brought to, None if they keep their size, and their shape then."""
-    if name == "cifar100":
-        return None, (3, 32, 32)
-    if name == "image_folder" and options.side is None:
-        common = _common_size(found)
+    if offer.shape is not None:
+        return None, offer.shape
+    side = offer.side or options.side
+    if side is None:
+        common = _common_size(name, found)
         if common is not None:
             return None, (3, *common)
-    side = {"cub200": cub200.SIDE, "imagenet1k": imagenet1k.SIDE}.get(name, options.side or LARGEST_KEPT_SIDE)
+        side = LARGEST_KEPT_SIDE
     return side, (3, side, side)
 
 
-def _common_size(found: Found) -> tuple[int, int] | None:
+def _common_size(name: str, found: Found) -> tuple[int, int] | None:
     """Return height and width if all images share them and they are small, else None; names what is no image."""
     sizes: set[tuple[int, int]] = set()
     faults = []
@@ -181,5 +224,5 @@ def _common_size(found: Found) -> tuple[int, int] | None:
             sizes.add(image_size(Path(file).read_bytes(), Path(file)))
         except DatasetError as error:
             faults.append(image_fault(error))
-    raise_faults("image_folder", faults)
+    raise_faults(name, faults)
     return sizes.pop() if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_KEPT_SIDE else None

@@ -12,12 +12,13 @@ from torch import nn
 
 from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import open_features
+from unlearnbench.metrics.measurement import Missing
 from unlearnbench.models.classifier import save_network
 from unlearnbench.registry.component import Metric
 from unlearnbench.results.record import EpochRecord
 from unlearnbench.terms import HEADLINE
 
-NOT_KEPT = "epochs are judged by the headline metrics alone"
+NOT_KEPT = Missing("epochs are judged by the headline metrics alone")
 
 
 def judge_epochs(

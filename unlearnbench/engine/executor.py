@@ -23,6 +23,7 @@ from unlearnbench.machine import Precision
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import Record, write_record
 from unlearnbench.store import Store
+from unlearnbench.terms import SHORT
 
 
 def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
@@ -203,9 +204,15 @@ Walk = Generator[tuple[Cell, Record], None, None]
 
 
 def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
-    """Yield every cell with its record, in the plan's order."""
-    for cell in runner.plan.cells:
-        yield cell, finished.get(cell.id) or runner.run_cell(cell)
+    """Yield every cell with its record: what was done before, then what is done here."""
+    cells = runner.plan.cells
+    yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
+    schedule = Schedule(cells, finished)
+    while task := schedule.take():
+        record = runner.run_cell(task.cell) if task.makes_record else runner.make(task.cell)
+        schedule.end(task, recorded=record is not None)
+        if record is not None:
+            yield task.cell, record
 
 
 def _side_by_side(
@@ -230,8 +237,7 @@ def _outcome(record: Record) -> str:
     name = f"{record.method.label}, seed {record.seed}"
     if record.status != "done":
         return f"{name}: {record.status.replace('_', ' ')}: {record.reason}"
-    shown = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
-    values = {short: record.value(metric) for short, metric in shown.items()}
+    values = {short: record.value(metric) for short, metric in SHORT.items()}
     parts = [f"{short} {'failed' if value is None else f'{100 * value:.2f}'}" for short, value in values.items()]
-    reasons = [f"{short}: {record.metrics[shown[short]].reason}" for short, value in values.items() if value is None]
+    reasons = [f"{short}: {record.metrics[SHORT[short]].reason}" for short, value in values.items() if value is None]
     return "\n  ".join([f"{name}: {', '.join(parts)}", *reasons])

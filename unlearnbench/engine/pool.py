@@ -251,6 +251,7 @@ class Schedule:
 
     def __init__(self, cells: Sequence[Cell], finished: Collection[str]) -> None:
         self._waiting = [Task(cell, not cell.is_reference) for cell in cells if cell.id not in finished]
+        self._places = {task.cell.id: place for place, task in enumerate(self._waiting)}
         self._running: list[Task] = []
         # A problem's id is a hash, made anew each time it is asked for.
         self._group = {task.cell.id: (task.cell.problem.id, task.cell.seed) for task in self._waiting}
@@ -275,7 +276,8 @@ class Schedule:
         """Note that a task has come to its end, and whether its cell has a record, of success or failure."""
         self._running.remove(task)
         if not recorded:
-            self._waiting.insert(0, Task(task.cell, makes_record=True))
+            self._waiting.append(Task(task.cell, makes_record=True))
+            self._waiting.sort(key=lambda waiting: self._places[waiting.cell.id])
 
     def _is_ready(self, task: Task) -> bool:
         if any(other.cell.model_id == task.cell.model_id for other in self._running):

@@ -22,7 +22,7 @@ from unlearnbench.machine import cores, environment
 from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.metrics.live_model import LiveModel
-from unlearnbench.metrics.measurement import Costs, References
+from unlearnbench.metrics.measurement import Costs, Missing, References
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import EpochRecord, FileRecord, Record
@@ -73,7 +73,7 @@ class Runner:
 
     @property
     def broken(self) -> dict[str, str]:
-        """Why reference models that cannot be made failed, by their names in the store."""
+        """Why reference models, and features of theirs, could not be made, by their names in the store."""
         return self._maker.broken
 
     @cached_property
@@ -118,11 +118,13 @@ class Runner:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("".join(traceback.format_exception(error)))
             self.told.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-        return self._record(cell, Outcome("failed", reason, epochs=self._maker.epochs_of_failed.get(cell.id, ())))
+        return self.failed(cell, reason, self._maker.epochs_of_failed.get(cell.id, ()))
 
-    def failed(self, cell: Cell, reason: str) -> Record:
-        """Return the record of a cell that ended without one of its own."""
-        return self._record(cell, Outcome("failed", reason))
+    def failed(self, cell: Cell, reason: str, epochs: tuple[EpochRecord, ...] = ()) -> Record:
+        """Return the record of a cell that came to nothing."""
+        if cell.is_reference:
+            self.broken[cell.features_id] = _first_line(reason)
+        return self._record(cell, Outcome("failed", reason, epochs=epochs))
 
     def _record(self, cell: Cell, outcome: Outcome) -> Record:
         return make_record(self.plan, cell, outcome, self.environment)
@@ -157,9 +159,9 @@ class Runner:
         # A model that another machine made stays that machine's, wherever its metrics are computed.
         return make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
 
-    def _speed_up(self, cell: Cell, references: tuple[Path, Path] | str) -> float | None:
+    def _speed_up(self, cell: Cell, references: tuple[Path, Path] | Missing) -> float | None:
         """Return how many times longer the training of FDR took, None where that cannot be said."""
-        if isinstance(references, str):
+        if isinstance(references, Missing):
             return None
         own, retrained = (
             sum(self.store.facts("models", name)["seconds"].get(stage, 0.0) for stage in ("train", "unlearn"))
@@ -167,28 +169,30 @@ class Runner:
         )
         return retrained / own if own > 0 and retrained > 0 else None
 
-    def _references(self, cell: Cell) -> tuple[Path, Path] | str:
-        """Return the folders with Original's and FDR's features of a cell's problem and seed, or why one is missing."""
+    def _references(self, cell: Cell) -> tuple[Path, Path] | Missing:
+        """Return the folders with Original's and FDR's features of a cell's problem and seed.
+
+        They are made before anything is judged by them; here they are only read.
+        """
         folders = []
         for name in ("original", "fdr"):
-            reference = self._reference_cells[cell.problem.id, cell.seed, name]
-            try:
-                folders.append(self._maker.features(reference))
-            # Whatever it is, the reference's own cell says so; the metrics without a reference stand.
-            except (Exception, SystemExit) as error:
-                return f"{name} of seed {cell.seed} failed: {_first_line(str(error))}"
+            identity = self._reference_features[cell.problem.id, cell.seed, name]
+            if not self.store.has("features", identity):
+                reason = self.broken.get(identity, "its features are not in the store")
+                return Missing(f"{name} of seed {cell.seed} failed: {reason}")
+            folders.append(self.store.entry("features", identity))
         return folders[0], folders[1]
 
     @cached_property
-    def _reference_cells(self) -> dict[tuple[str, int, str], Cell]:
+    def _reference_features(self) -> dict[tuple[str, int, str], str]:
         cells = (cell for cell in self.plan.cells if cell.is_reference)
-        return {(cell.problem.id, cell.seed, cell.method.name): cell for cell in cells}
+        return {(cell.problem.id, cell.seed, cell.method.name): cell.features_id for cell in cells}
 
     def _material(
         self,
         cell: Cell,
         features: FeatureFile,
-        references: tuple[Path, Path] | str,
+        references: tuple[Path, Path] | Missing,
         opened: contextlib.ExitStack,
     ) -> Material:
         """Return what the metrics of a cell can ask for."""
@@ -199,7 +203,7 @@ class Runner:
             test=lambda: self._maker.data.test,
             original=lambda: self._maker.load(network, self._maker.reference_folder(cell, cell.original) / MODEL_FILE),
         )
-        if isinstance(references, str):
+        if isinstance(references, Missing):
             return Material(features, references, references, model)
         original, retrained = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
         reads = [self.store.facts("models", name)["image_reads"] for name in (cell.model_id, cell.retrained.id)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnbench.datasets.add import ADDABLE, SILENT, Listener, add
+from unlearnbench.datasets.add import SILENT, Listener, add, offer_of
 from unlearnbench.datasets.builtin.image_folder import sources
 from unlearnbench.datasets.catalog import DATASET_DOWNLOADS
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
@@ -80,7 +80,7 @@ def _note(name: str, folder: Path, error: Exception) -> str:
     if name in DATASET_DOWNLOADS:
         return f"{size_text(DATASET_DOWNLOADS[name].size or 0)} to fetch: unlearnbench data fetch {name}"
     return (
-        f"get it yourself, then: unlearnbench data add {name} PATH" if name in ADDABLE else " ".join(str(error).split())
+        f"get it yourself, then: unlearnbench data add {name} PATH" if offer_of(name) else " ".join(str(error).split())
     )
 
 

@@ -14,7 +14,15 @@ from unlearnbench import __version__
 from unlearnbench.errors import StoreError, UnlearnBenchError
 from unlearnbench.frontends.cli_data import data_app, telling
 from unlearnbench.frontends.cli_plugins import plugin_app
-from unlearnbench.frontends.cli_results import JsonOption, RankBy, RankOrder, add_board_commands, leaderboard_app, tell
+from unlearnbench.frontends.cli_results import (
+    JsonOption,
+    RankBy,
+    RankOrder,
+    add_board_commands,
+    leaderboard_app,
+    table_console,
+    tell,
+)
 
 if TYPE_CHECKING:
     from unlearnbench.experiment.plan import Plan
@@ -40,12 +48,6 @@ Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard,
 
 def _messages() -> Console:
     return Console(stderr=True)
-
-
-def _data() -> Console:
-    """Return the console for tables; beside a terminal it is wide enough to cut nothing."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
 
 
 def _print_json(value: Any) -> None:
@@ -176,7 +178,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
     for plan in plans:
         work = works[plan.resolved.file]
         typer.echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
-        _data().print(work_table(work))
+        table_console().print(work_table(work))
 
 
 def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Record]:
@@ -211,7 +213,7 @@ def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> 
     if as_json:
         _print_json([row.as_json() for rows in problems for row in rows])
     else:
-        print_tables(problems, _data(), order)
+        print_tables(problems, table_console(), order)
 
 
 @app.command()
@@ -268,7 +270,7 @@ def evaluate(
     done = evaluate_folder(folder, tuple(metrics or ()), lambda line: spoken.setdefault(line))
     if metrics and not as_json:
         for rows in rows_by_problem(done.records):
-            _data().print(metric_table(rows, done.labels))
+            table_console().print(metric_table(rows, done.labels))
     else:
         _show_tables(list(done.records), as_json)
     for line in spoken:
@@ -289,7 +291,7 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
         _print_json(relevance_json(found))
     else:
         for shown in relevance_tables(found):
-            _data().print(shown)
+            table_console().print(shown)
     for path in write_relevance(found, folder / "relevance"):
         _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnbench.experiment.assets import Holding
+from unlearnbench.frontends.cli_results import table_console
 from unlearnbench.machine import size_text
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON f
     if as_json:
         typer.echo(json.dumps([vars(holding) for holding in found], indent=1))
         return
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(holdings_table(found))
+    table_console().print(holdings_table(found))
 
 
 @data_app.command("add")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from unlearnbench.frontends.cli_results import JsonOption
 
 if TYPE_CHECKING:
-    from unlearnbench.registry.entry_points import Plugin
+    pass
 
 
 plugin_app = typer.Typer()
@@ -82,34 +82,22 @@ def show(
     name: Annotated[str, typer.Argument(help="An unlearner, data set, architecture or metric.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show the page of a plugin: what it does, its options, its source, and what an unlearner reads."""
+    """Show the page of a plugin: what it does, its options, and its source."""
     from unlearnbench.registry.describe import plugin_json, plugin_page, plugins_named
 
     plugins = plugins_named(name)
     if as_json:
-        typer.echo(json.dumps([{**plugin_json(plugin), **_card(plugin)} for plugin in plugins], indent=1))
+        typer.echo(json.dumps([plugin_json(plugin) for plugin in plugins], indent=1))
         return
     for number, plugin in enumerate(plugins):
         typer.echo(("\n\n" if number else "") + plugin_page(plugin))
-        for card in _card(plugin).values():
-            typer.echo("\n".join(["", *card["lines"]]))
-
-
-def _card(plugin: Plugin) -> dict[str, Any]:
-    """Return an unlearner's data card, nothing for other plugins."""
-    if plugin.kind != "unlearners":
-        return {}
-    from unlearnbench.unlearners.data_card import data_card
-
-    card = data_card(plugin)
-    return {"data_card": {**vars(card), "lines": card.lines()}}
 
 
 @plugin_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An installed unlearner.")],
 ) -> None:
-    """Check that an unlearner keeps to the contract, on a small real problem."""
+    """Check that an unlearner keeps to the contract, on a small real problem, and say what it reads and runs."""
     from unlearnbench.registry.entry_points import find
 
     plugin = find("unlearners", name)

@@ -12,6 +12,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from unlearnbench.results.compare import Comparison
+    from unlearnbench.results.leaderboard.exports import Files
+    from unlearnbench.results.leaderboard.view import Board
 
 
 leaderboard_app = typer.Typer(help="Build and check pages to publish.", no_args_is_help=True)
@@ -132,6 +134,34 @@ def compare(
     show_comparisons(compare_records(one, other, tuple(metrics or ())), ("A", "B"), as_json)
 
 
+def _inspect_files(board: Board) -> Files:
+    """Return Inspect's logs, a file for each manifest and method.
+
+    Raises:
+        UnlearnBenchError: If Inspect is not installed.
+    """
+    import tempfile
+
+    from unlearnbench.errors import UnlearnBenchError
+    from unlearnbench.results.leaderboard.exports import inspect_records
+
+    try:
+        from unlearnbench.frontends.inspect_logs import write_inspect_logs
+    except ModuleNotFoundError as error:
+        missing = (error.name or "inspect_ai").partition(".")[0]
+        raise UnlearnBenchError(
+            f"--to inspect: {missing} is not installed\n  pip install 'unlearnbench[inspect]'"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        return {path.name: path.read_bytes() for path in write_inspect_logs(inspect_records(board), Path(folder))}
+
+
+def table_console() -> Console:
+    """Return the console for tables; where the output is no terminal it is wide enough to cut nothing."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
     """Print comparisons, a table for each problem."""
     from unlearnbench.results.compare import comparison_json, comparison_table
@@ -139,8 +169,7 @@ def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_j
     if as_json:
         typer.echo(json.dumps([comparison_json(comparison) for comparison in comparisons], indent=1))
         return
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
+    console = table_console()
     for problem in dict.fromkeys(comparison.first.problem.id for comparison in comparisons):
         shown = [comparison for comparison in comparisons if comparison.first.problem.id == problem]
         console.print(comparison_table(shown, names))
@@ -169,7 +198,8 @@ def export(
 
     entries = load_entries(runs, tell)
     check_entries(entries)
-    files = export_board(make_board([entry.record for entry in entries], rank_by.value), form)
+    board = make_board([entry.record for entry in entries], rank_by.value)
+    files = _inspect_files(board) if form == "inspect" else export_board(board, form)
     only = next(iter(files.values())) if len(files) == 1 else b""
     if output is None and isinstance(only, str):
         typer.echo(only, nl=False)

@@ -15,16 +15,18 @@ import numpy as np
 
 from unlearnbench.errors import MetricError, PluginError, UnlearnBenchError
 from unlearnbench.metrics.features import FeatureFile
-from unlearnbench.metrics.measurement import Costs, Measurement, References
+from unlearnbench.metrics.measurement import Costs, Measurement, Missing, References
 from unlearnbench.metrics.metric_record import MetricRecord, packed
 from unlearnbench.registry.component import Metric
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import call_arguments
 
+ONLY_IN_A_RUN = Missing("only a run has the model; put the metric into the manifest and run it")
+
 
 @dataclass(frozen=True)
 class Material:
-    """What metrics can ask for; a text in its place says why it is not there.
+    """What metrics can ask for.
 
     Attributes:
         features: The judged model's features.
@@ -34,9 +36,9 @@ class Material:
     """
 
     features: FeatureFile
-    references: References | str
-    costs: Costs | str
-    model: Any = "only a run has the model; put the metric into the manifest and run it"
+    references: References | Missing
+    costs: Costs | Missing
+    model: Any = ONLY_IN_A_RUN
 
 
 NEEDS = tuple(field.name for field in dataclasses.fields(Material))
@@ -85,8 +87,8 @@ def _value(function: Callable[..., Any], metric: Metric, material: Material) -> 
     given = []
     for name in needs(function):
         found = getattr(material, name)
-        if isinstance(found, str):
-            raise MetricError(f"no {name}: {found}")
+        if isinstance(found, Missing):
+            raise MetricError(f"no {name}: {found.reason}")
         given.append(found)
     with np.errstate(all="ignore"):
         value = function(*given, **_arguments(function, json.dumps(metric.options)))

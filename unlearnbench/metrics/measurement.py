@@ -47,6 +47,17 @@ class Measurement(float):
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Stands for what a metric could ask for and cannot have.
+
+    Attributes:
+        reason: Why it is not there.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class References:
     """The feature files of the reference models of the same problem and seed.
 

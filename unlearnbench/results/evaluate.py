@@ -10,7 +10,7 @@ from pathlib import Path
 from unlearnbench.errors import InvalidFileError, PluginError, did_you_mean
 from unlearnbench.metrics.compute import Material, metric_record, needs
 from unlearnbench.metrics.features import open_features
-from unlearnbench.metrics.measurement import Costs, References
+from unlearnbench.metrics.measurement import Costs, Missing, References
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
@@ -144,9 +144,9 @@ def evaluated(
             if before is not None and "model" in asked:
                 say(f"{chosen.label} needs the model, which only a run has; it stays as it is")
                 continue
-            missing = [text for text in (getattr(material, name) for name in asked) if isinstance(text, str)]
+            missing = [lack for lack in (getattr(material, name) for name in asked) if isinstance(lack, Missing)]
             if missing and before is not None and before.status == "done":
-                kept.setdefault(missing[0], []).append(chosen.label)
+                kept.setdefault(missing[0].reason, []).append(chosen.label)
             else:
                 found[chosen.label] = metric_record(chosen, material)
     return found, kept
@@ -174,12 +174,12 @@ def _material(
         try:
             files.append(opened.enter_context(open_features(feature_path(folder, reference))))
         except InvalidFileError as error:
-            return Material(features, str(error), costs)
+            return Material(features, Missing(str(error)), costs)
     return Material(features, References(*files), costs)
 
 
-def _no_record(folder: Path, record: Record, name: str) -> str:
-    return f"{folder} holds no finished record of {name} with seed {record.seed}"
+def _no_record(folder: Path, record: Record, name: str) -> Missing:
+    return Missing(f"{folder} holds no finished record of {name} with seed {record.seed}")
 
 
 def feature_path(folder: Path, record: Record) -> Path:

@@ -11,7 +11,7 @@ from rich.table import Table
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
 from unlearnbench.results.record import Record
-from unlearnbench.terms import NAMES, SHARES
+from unlearnbench.terms import REFERENCES, SHARES
 
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
 
@@ -54,7 +54,7 @@ def is_share(metric: MetricRecord) -> bool:
 
 def method_name(row: Row) -> str:
     """Return the name of a row's method as tables show it."""
-    return NAMES.get(row.label, row.label) if row.is_reference else row.label
+    return REFERENCES.get(row.label, row.label) if row.is_reference else row.label
 
 
 def gap_to_retrained(row: Row, rows: Sequence[Row]) -> str:

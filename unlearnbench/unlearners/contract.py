@@ -19,6 +19,7 @@ from unlearnbench.models.classifier import classifier, output_classes
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.registry.declare import CHECK_OPTIONS, EXEMPTIONS
 from unlearnbench.registry.options import call_arguments, check_options, check_positional, positional_arguments, schema
+from unlearnbench.unlearners.network_count import networks_that_run
 from unlearnbench.unlearners.task import UnlearningTask
 from unlearnbench.unlearners.toy_problem import FORGET_CLASSES, NUM_CLASSES, _hash, _logits, small_problem
 
@@ -58,11 +59,14 @@ class Outcome:
         model: What it returned.
         task: The task it had.
         logits: (N, O) of the model on the limited images; empty if it is no model.
+        networks: How many different networks computed something: the given one, teachers, fresh ones. Weights kept in
+            other forms (masks, importances, copies of parameters) are not seen.
     """
 
     model: Any
     task: UnlearningTask
     logits: Tensor
+    networks: int
 
 
 def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -109,7 +113,7 @@ def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> It
     except Exception as error:
         yield Finding("runs with its defaults", "failed", f"{type(error).__name__}: {error}")
         return
-    yield Finding("runs with its defaults", "passed")
+    yield Finding("runs with its defaults", "passed", _counts(first))
     fault = _model_fault(first)
     yield _finding("returns a model with finite outputs", fault)
     if fault:
@@ -130,10 +134,21 @@ def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) ->
     checked, faults = check_options(getattr(function, "__name__", "unlearner"), schema(function), values)
     if faults:
         raise PluginError("; ".join(faults.values()))
-    with own_random_state(global_seed):
-        model = function(copy.deepcopy(problem.original), task, **call_arguments(function, checked))
+    given = copy.deepcopy(problem.original)
+    with own_random_state(global_seed), networks_that_run(given) as networks:
+        model = function(given, task, **call_arguments(function, checked))
+        number = networks.number
     logits = _logits(model, problem.task()._data)[0] if isinstance(model, nn.Module) else torch.empty(0)
-    return Outcome(model, task, logits)
+    return Outcome(model, task, logits, number)
+
+
+def _counts(outcome: Outcome) -> str:
+    """Return what a run read and how many networks it ran: a method's data card."""
+    task, reads = outcome.task, outcome.task.image_reads
+    return (
+        f"{reads['forget']:,} passes of {task.size('forget')} forget images and {reads['retain']:,} of "
+        f"{task.size('retain')} retain images, {outcome.networks} network{'s' if outcome.networks != 1 else ''}"
+    )
 
 
 def _signature_fault(function: Unlearner) -> str:

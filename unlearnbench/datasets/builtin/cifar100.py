@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from unlearnbench.datasets.add import Offer, offers
 from unlearnbench.datasets.catalog import how_to_get, not_here
 from unlearnbench.datasets.class_folders import Found, FoundPart, class_images, merged, paired, raise_faults
 from unlearnbench.datasets.dataset import Dataset
@@ -20,6 +21,7 @@ from unlearnbench.errors import DatasetError
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 500, 100
 
 
+@offers(Offer(lambda roots, options: find(roots), shape=(3, 32, 32)))
 def cifar100(folder: Path) -> Dataset:
     """Return CIFAR-100: 100 classes in alphabetical order, 32x32 colour, 500 training and 100 test images each.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearnbench.datasets.add import Offer, offers
 from unlearnbench.datasets.catalog import how_to_get, not_here
 from unlearnbench.datasets.class_folders import Found, FoundPart, check_counts, raise_faults
 from unlearnbench.datasets.dataset import Dataset
@@ -16,6 +17,7 @@ SIDE = 256
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
+@offers(Offer(lambda roots, options: find(roots), side=SIDE))
 def cub200(folder: Path) -> Dataset:
     """Return CUB-200-2011: 200 bird species, colour, the official 5,994 training and 5,794 test images.
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearnbench.datasets.add import TEST_SHARE, Offer, offers
 from unlearnbench.datasets.class_folders import Found, class_images, merged, paired, share_for_test
 from unlearnbench.datasets.dataset import Dataset
 from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError, did_you_mean
 
 TEST_NAMES = ("test", "val", "validation")
-TEST_SHARE = 0.2
 
 
+@offers(Offer(lambda roots, options: find(roots, test_share=options.test_share), named=True))
 def image_folder(folder: Path, *, source: str = "default") -> Dataset:
     """Return class folders that were added with `unlearnbench data add image_folder PATH --as NAME`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearnbench.datasets.add import Offer, offers
 from unlearnbench.datasets.catalog import not_here
 from unlearnbench.datasets.class_folders import Found, check_counts, class_images, merged, paired
 from unlearnbench.datasets.dataset import Dataset
@@ -14,6 +15,7 @@ CLASSES, TRAIN_IMAGES, TEST_IMAGES = 1_000, 1_281_167, 50_000
 SIDE = 256
 
 
+@offers(Offer(lambda roots, options: find(roots), side=SIDE, packed=False))
 def imagenet1k(folder: Path) -> Dataset:
     """Return ImageNet-1k: 1,000 classes in the order of their WordNet ids, 1,281,167 and 50,000 images.
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import StoreError, UnlearnBenchError
+from unlearnbench.errors import StoreError
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
 from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import Record
@@ -24,11 +22,7 @@ HUB_DATASET = "unlearnbench/unlearnbench"
 
 
 def export(board: Board, form: str) -> Files:
-    """Return the files of a format.
-
-    Raises:
-        UnlearnBenchError: If the format needs what is not here.
-    """
+    """Return the files of a format, one of `WRITERS`."""
     return WRITERS[form](board)
 
 
@@ -203,23 +197,6 @@ def _hub_entries(problem: ProblemBoard, line: Line) -> str:
     return "\n".join(entries) + "\n"
 
 
-def write_inspect(board: Board) -> Files:
-    """Return Inspect's logs, a file for each manifest and method.
-
-    Raises:
-        UnlearnBenchError: If Inspect is not installed.
-    """
-    try:
-        # Looked up by name: the module imports inspect_ai, which is an extra.
-        writer = importlib.import_module("unlearnbench.frontends.inspect_logs").write_inspect_logs
-    except ModuleNotFoundError as error:
-        raise UnlearnBenchError(
-            f"--to inspect: {error.name} is not installed\n  pip install 'unlearnbench[inspect]'"
-        ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        return {path.name: path.read_bytes() for path in writer(inspect_records(board), Path(folder))}
-
-
 def inspect_records(board: Board) -> list[Record]:
     """Return the records that logs are of, in the order of their samples: a cell once for each manifest that has it."""
     found = {}
@@ -234,5 +211,4 @@ WRITERS: dict[str, Callable[[Board], Files]] = {
     "json": write_json,
     "latex": write_latex,
     "hf": write_hub,
-    "inspect": write_inspect,
 }
