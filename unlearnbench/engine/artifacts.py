@@ -229,7 +229,6 @@ class Maker:
             advance=self._told.advance,
             watcher=snapshots,
         )
-        task.watch(model)
         self._start_measuring()
         try:
             with (
@@ -243,13 +242,13 @@ class Maker:
                 seconds = time.monotonic() - started + task.shared_seconds - (snapshots.seconds if snapshots else 0.0)
             check_unlearned(unlearned, method.name, network.num_classes)
         except (Exception, SystemExit):
-            self.epochs_of_failed[cell.id] = self._epochs(cell, snapshots, None)
+            self.epochs_of_failed[cell.id] = self._epochs(cell, snapshots)
             raise
         save_network(unlearned, folder / MODEL_FILE)
         facts = {**self._model_facts({"unlearn": seconds}, reads, task.details), "networks": networks.number}
-        epochs = self._epochs(cell, snapshots, unlearned)
-        if snapshots is not None and snapshots.taken and not epochs:
-            facts["details"]["epochs"] = "the task does not know the returned model; the method should call task.watch"
+        epochs = self._epochs(cell, snapshots)
+        if snapshots is not None and reads["forget"] + reads["retain"] > 0 and not snapshots.ended:
+            facts["details"]["epochs"] = "the method does not say when an epoch ends; it should call task.end_epoch"
         return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
 
     def _snapshots(self, folder: Path) -> Snapshots | None:
@@ -259,7 +258,7 @@ class Maker:
         shutil.rmtree(folder / EPOCHS, ignore_errors=True)
         return Snapshots(folder / EPOCHS, every) if every else None
 
-    def _epochs(self, cell: Cell, snapshots: Snapshots | None, model: nn.Module | None) -> tuple[EpochRecord, ...]:
+    def _epochs(self, cell: Cell, snapshots: Snapshots | None) -> tuple[EpochRecord, ...]:
         """Return the headline metrics after each epoch of a method that is done, and remove the snapshots."""
         if snapshots is None:
             return ()
@@ -267,7 +266,7 @@ class Maker:
         def extract(snapshot: Snapshot, path: Path) -> None:
             self._extract(cell, snapshot.path, path, f"epoch {snapshot.epoch} of {_name(cell)}")
 
-        epochs = tuple(judge_epochs(snapshots.of(model), self._plan.metrics, extract))
+        epochs = tuple(judge_epochs(snapshots, self._plan.metrics, extract))
         snapshots.remove()
         return epochs
 

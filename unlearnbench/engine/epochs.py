@@ -59,11 +59,10 @@ class Snapshot:
 
 
 class Snapshots:
-    """Saves the models that a task has handed out whenever the task ends an epoch.
+    """Saves the model of a method at the end of its epochs.
 
-    Which of them the method trains shows when it returns one; until then all are saved. The files are written
-    from copies: the models, the random state and the images that count stay as they are, and the seconds that it
-    takes are counted apart.
+    The files are written from copies: the model, the random state and the images that count stay as they are, and the
+    seconds that it takes are counted apart.
 
     Args:
         folder: Where the files go; made if missing.
@@ -71,52 +70,32 @@ class Snapshots:
 
     Attributes:
         seconds: What saving took so far.
+        ended: How many epochs have ended.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
         self.seconds = 0.0
+        self.ended = 0
         self._folder = folder
         self._every = every
-        self._models: list[nn.Module] = []
-        self._epoch = 0
-        self._reads: dict[int, dict[str, int]] = {}
+        self._taken: list[Snapshot] = []
 
-    def watch(self, model: nn.Module) -> None:
-        """Save this model too from now on."""
-        if all(model is not known for known in self._models):
-            self._models.append(model)
-
-    def epoch_ended(self, image_reads: dict[str, int]) -> None:
-        """Save the models if it is time."""
-        self._epoch += 1
-        if self._epoch % self._every:
+    def epoch_ended(self, model: nn.Module, image_reads: dict[str, int]) -> None:
+        """Save the model if it is time."""
+        self.ended += 1
+        if self.ended % self._every:
             return
         started = monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._reads[self._epoch] = image_reads
-        for number, model in enumerate(self._models):
-            save_network(model, self._path(number, self._epoch))
+        snapshot = Snapshot(self.ended, image_reads, self._folder / f"{self.ended}.safetensors")
+        save_network(model, snapshot.path)
+        self._taken.append(snapshot)
         self.seconds += monotonic() - started
 
-    @property
-    def taken(self) -> int:
-        """How many epochs there are snapshots of."""
-        return len(self._reads)
-
-    def of(self, model: nn.Module | None) -> Iterator[Snapshot]:
-        """Yield the snapshots of a model, by epoch; of the one handed out last if it is None.
-
-        A model that the task did not hand out and that nobody asked it to watch has none.
-        """
-        numbers = [number for number, known in enumerate(self._models) if model is None or known is model]
-        for epoch, reads in self._reads.items():
-            path = self._path(numbers[-1], epoch) if numbers else None
-            if path is not None and path.is_file():
-                yield Snapshot(epoch, reads, path)
+    def __iter__(self) -> Iterator[Snapshot]:
+        """Yield the snapshots by epoch."""
+        yield from self._taken
 
     def remove(self) -> None:
         """Remove all files."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, number: int, epoch: int) -> Path:
-        return self._folder / f"{number}-{epoch}.safetensors"

@@ -35,13 +35,10 @@ class Keeper(Protocol):
 
 
 class Watcher(Protocol):
-    """Is told which models there are and when an epoch ends."""
+    """Is told when an epoch ends."""
 
-    def watch(self, model: nn.Module) -> None:
-        """Take note of a model that a method may train."""
-
-    def epoch_ended(self, image_reads: dict[str, int]) -> None:
-        """Take note of the end of an epoch, and of the images read by then."""
+    def epoch_ended(self, model: nn.Module, image_reads: dict[str, int]) -> None:
+        """Take note of the model at the end of an epoch, and of the images read by then."""
 
 
 class UnlearningTask:
@@ -59,7 +56,7 @@ class UnlearningTask:
         fresh_model: Returns the model as the original's training started.
         keep: Keeps what can be shared between runs; None computes anew.
         advance: Called with the number of images after each batch.
-        watcher: Told of models and epochs; None if nobody looks.
+        watcher: Told of the end of each epoch; None if nobody looks.
 
     Attributes:
         forget_classes: (F,) int64 on the device.
@@ -129,8 +126,6 @@ class UnlearningTask:
             kind: `all`, `forget` or `retain` images.
             batch_size: The recipe's, if None.
 
-        A pass is an epoch: with `evaluate_every` in the manifest the model is judged as it is after it.
-
         Yields:
             Normalised images (B, C, H, W) float32 and their labels (B,) int64.
         """
@@ -142,8 +137,6 @@ class UnlearningTask:
             ):
                 self.count(labels)
                 yield images, labels
-            if self._watcher is not None:
-                self._watcher.epoch_ended(self.image_reads)
 
     def plain(self, kind: Kind = "all", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of the limited images in order, as a test shows them."""
@@ -194,18 +187,16 @@ class UnlearningTask:
 
     def fresh_model(self) -> nn.Module:
         """Return the model as the original's own training started: random, or pre-trained where the recipe says so."""
-        model = self._fresh_model().to(self.device)
-        self.watch(model)
-        return model
+        return self._fresh_model().to(self.device)
 
-    def watch(self, model: nn.Module) -> None:
-        """Say that this model is the one that will be returned.
+    def end_epoch(self, model: nn.Module) -> None:
+        """Say that an epoch of the method is over: with `evaluate_every` the model is judged as it is now.
 
-        Only needed for a model of the method's own making, a deep copy for example; the given model and a fresh one
-        are known.
+        Args:
+            model: The model that the method will return.
         """
         if self._watcher is not None:
-            self._watcher.watch(model)
+            self._watcher.epoch_ended(model, self.image_reads)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         """Return a random stream on the CPU for one purpose, the same for every method with this seed."""

@@ -45,11 +45,14 @@ def example(
     original = copy.deepcopy(model).eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
     model.train()
-    for images, _ in task.batches(epochs):
-        with torch.no_grad():
-            target = original(images).index_fill(1, task.forget_classes, -torch.inf).softmax(dim=1)
-        loss = F.cross_entropy(model(images), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    for _ in range(epochs):
+        for images, _ in task.batches(1):
+            with torch.no_grad():
+                target = original(images).index_fill(1, task.forget_classes, -torch.inf).softmax(dim=1)
+            loss = F.cross_entropy(model(images), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        # With `evaluate_every` the model is judged as it is now.
+        task.end_epoch(model)
     return model

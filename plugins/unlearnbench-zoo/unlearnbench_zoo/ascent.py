@@ -62,6 +62,7 @@ def neggrad_plus(
             if retain is not None:
                 loss = loss + alpha * F.cross_entropy(forward(model, retain[0], task), retain[1])
             descent.step(loss)
+        task.end_epoch(model)
     return model
 
 

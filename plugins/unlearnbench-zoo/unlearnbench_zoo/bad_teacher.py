@@ -64,6 +64,7 @@ def bad_teacher(
             target = torch.where(task.is_forget(labels)[:, None], bad, good)
             student = forward(model, images, task)
             descent.step(divergence(student / temperature, (target / temperature).softmax(dim=1)))
+        task.end_epoch(model)
     return model
 
 

@@ -52,4 +52,5 @@ def delete(
             with torch.no_grad():
                 masked = forward(original, images, task).index_fill(1, task.forget_classes, -torch.inf)
             descent.step(divergence(forward(model, images, task), masked.softmax(dim=1)))
+        task.end_epoch(model)
     return model

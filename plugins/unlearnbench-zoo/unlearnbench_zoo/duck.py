@@ -87,6 +87,7 @@ def duck(
                 distance = (1 - F.cosine_similarity(moved, nearest)).mean()
                 entropy = F.cross_entropy(forward(model, others, task) / temperature, other_labels)
                 descent.step(forget_weight * distance + retain_weight * entropy)
+        task.end_epoch(model)
         if forget_accuracy(model, task) < target_accuracy:
             break
     return model

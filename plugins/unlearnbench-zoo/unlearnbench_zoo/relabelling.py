@@ -174,4 +174,5 @@ def _relabel(model: nn.Module, task: UnlearningTask, epochs: int, batch_size: in
             descent.step(F.cross_entropy(forward(model, images, task), task.retain_classes[drawn]))
         for images, labels in task.batches(1, "retain", batch_size=batch_size):
             descent.step(F.cross_entropy(forward(model, images, task), labels))
+        task.end_epoch(model)
     return model

@@ -91,4 +91,5 @@ def scrub(
         for images, labels in task.batches(1, "retain", batch_size=retain_batch_size):
             logits = forward(model, images, task)
             descent.step(gamma * F.cross_entropy(logits, labels) + alpha * distance(images, logits))
+        task.end_epoch(model)
     return model

@@ -77,10 +77,12 @@ def unsir(
             drawn = torch.randint(len(noise), (number,), generator=generator).to(task.device)
             inputs, targets = torch.cat([images, noise[drawn]]), torch.cat([labels, noise_labels[drawn]])
             impair.step(F.cross_entropy(forward(model, inputs, task), targets))
+        task.end_epoch(model)
     repair = Descent(model, torch.optim.Adam(model.parameters(), lr=repair_learning_rate), batch_norm)
     for _ in repair.epochs(repair_epochs):
         for images, labels in task.batches(1, "retain", batch_size=batch_size):
             repair.step(F.cross_entropy(forward(model, images, task), labels))
+        task.end_epoch(model)
     return model
 
 

@@ -355,4 +355,5 @@ def _train(
             total += loss.detach()
             step += 1
         check_finite(float(total), f"epoch {epoch + 1}")
+        task.end_epoch(model)
     return model

@@ -125,6 +125,7 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
             update.step(loss)
             total += loss.detach()
         check_finite(float(total), f"removal epoch {epoch}")
+        task.end_epoch(model)
         if options.stop_when_forgotten and not _recognises_any(model, task):
             break
     return model
