@@ -42,7 +42,7 @@ def test_values_come_back_as_they_were(value: dict[str, Any]) -> None:
 
 def test_what_is_not_said_is_left_out() -> None:
     text = manifest_toml({"b": None, "a": [], "problem": {"forget_last": 2, "limited_share": None, "matrix": {}}})
-    assert text == "\n[problem]\nforget_last = 2\n"
+    assert text == "[problem]\nforget_last = 2\n"
 
 
 def test_a_manifest_keeps_its_fields() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.experiment.resolve import Resolved, resolve
-from unlearnbench.experiment.writer import toml_value
 from unlearnbench.registry.component import Method
 from unlearnbench.registry.declare import RANGES, Range, Search
 from unlearnbench.registry.entry_points import find
@@ -183,7 +183,7 @@ def _search(
         options = {**given, **chosen}
         trials.append(Trial(method.label, options, _run(problem, method, options, len(trials), budget)))
         number = f"trial {len(trials)} of {budget.trials}"
-        say(f"{method.label}: {number}: score {trials[-1].score:.4f} with {toml_value(options)}")
+        say(f"{method.label}: {number}: score {trials[-1].score:.4f} with {json.dumps(options)}")
         return trials[-1].score
 
     run({})

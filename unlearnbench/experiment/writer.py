@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+import tomli_w
 
 
 def manifest_toml(manifest: Mapping[str, Any], comment: str = "") -> str:
@@ -17,39 +17,12 @@ def manifest_toml(manifest: Mapping[str, Any], comment: str = "") -> str:
         manifest: JSON values, as `Record.manifest` holds them.
         comment: A first line.
     """
-    lines = [f"# {comment}"] if comment else []
-    tables = {key: value for key, value in manifest.items() if _is_table(value)}
-    lines += [f"{key} = {toml_value(value)}" for key, value in manifest.items() if key not in tables and _says(value)]
-    for key, value in tables.items():
-        header = f"[{key}]" if isinstance(value, dict) else f"[[{key}]]"
-        for entry in [value] if isinstance(value, dict) else value:
-            lines += ["", header, *_pairs(entry)]
-    return "\n".join(lines) + "\n"
+    text = tomli_w.dumps(_said(manifest))
+    return f"# {comment}\n\n{text}" if comment else text
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
-
-
-def _says(value: Any) -> bool:
-    return value is not None and value not in ({}, [])
-
-
-def _pairs(table: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{_key(key)} = {toml_value(value)}" for key, value in table.items() if _says(value))
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
-
-
-def toml_value(value: Any) -> str:
-    """Return a JSON value as TOML in one line."""
-    if isinstance(value, dict):
-        return f"{{ {', '.join(_pairs(value))} }}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(toml_value(one) for one in value)}]"
-    if isinstance(value, float):
-        return repr(value)
-    # TOML's basic strings have JSON's escapes, except for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _said(value: Any) -> Any:
+    """Return a value without the entries of its tables that say nothing."""
+    if isinstance(value, Mapping):
+        return {key: _said(inner) for key, inner in value.items() if inner is not None and inner not in ({}, [])}
+    return [_said(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import inspect
 import json
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import docstring_parser
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unlearnbench.errors import PluginError, did_you_mean
@@ -79,17 +79,8 @@ def _type_name(annotation: Any) -> str:
 
 def argument_meanings(docstring: str | None) -> dict[str, str]:
     """Return what the `Args:` or `Attributes:` section of a Google docstring says of each name."""
-    match = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n|\n)+)", inspect.cleandoc(docstring or "") + "\n", re.M)
-    meanings: dict[str, str] = {}
-    current = ""
-    for line in match.group(1).splitlines() if match else []:
-        found = re.match(r" {4}(\w+)(?: \(.*?\))?: (.*)", line)
-        if found:
-            current = found.group(1)
-            meanings[current] = found.group(2).strip()
-        elif current and line.strip():
-            meanings[current] += f" {line.strip()}"
-    return meanings
+    parsed = docstring_parser.parse(docstring or "", docstring_parser.DocstringStyle.GOOGLE)
+    return {found.arg_name: " ".join((found.description or "").split()) for found in parsed.params}
 
 
 def options_class(function: Callable[..., Any]) -> type[Any] | None:

@@ -7,6 +7,9 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.predictions import class_probabilities, entropy
@@ -36,27 +39,6 @@ def attack_inputs(
     )
 
 
-def logistic_fit(inputs: NDArray[np.float64], targets: NDArray[np.bool_], penalty: float = 1.0) -> NDArray[np.float64]:
-    """Return (D + 1,) weights of a logistic regression, the intercept last, by Newton's method.
-
-    Minimises sum_i log(1 + exp(-s_i (w.x_i + b))) + penalty / 2 |w|^2 with s_i = 1 for targets, else -1.
-    """
-    design = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
-    ridge = penalty * np.eye(design.shape[1])
-    # The intercept is free; a trace keeps the system solvable where all inputs are constant.
-    ridge[-1, -1] = 1e-9
-    weights = np.zeros(design.shape[1])
-    for _ in range(50):
-        likely = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
-        gradient = design.T @ (likely - targets) + ridge @ weights
-        curvature = (design * (likely * (1 - likely))[:, None]).T @ design + ridge
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    return weights
-
-
 def cross_validated_accuracy(
     inputs: NDArray[np.float64], members: NDArray[np.bool_], fold: NDArray[np.int64], classes: NDArray[np.int64]
 ) -> float:
@@ -71,10 +53,8 @@ def cross_validated_accuracy(
     right = np.zeros(len(inputs))
     for held in np.unique(fold):
         test = fold == held
-        mean, std = inputs[~test].mean(axis=0), inputs[~test].std(axis=0)
-        scaled = (inputs - mean) / np.where(std > 1e-12, std, 1.0)
-        weights = logistic_fit(scaled[~test], members[~test])
-        score = scaled[test] @ weights[:-1] + weights[-1]
+        attack = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky", tol=1e-8))
+        score = attack.fit(inputs[~test], members[~test]).decision_function(inputs[test])
         # A score of 0 decides nothing and counts half.
         right[test] = np.where(score == 0, 0.5, (score > 0) == members[test])
     return float(np.mean([right[classes == label].mean() for label in np.unique(classes)]))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import entr, rel_entr, softmax
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.features import FeatureFile
@@ -96,13 +97,10 @@ def jensen_shannon(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
     if first.shape != second.shape or len(first) == 0:
         raise MetricError(f"Jensen-Shannon divergence: {first.shape} and {second.shape} are not the same images")
     middle = (first + second) / 2
-    divergence = np.zeros(len(first))
-    for probabilities in (first, second):
-        positive = probabilities > 0
-        ratio = np.divide(probabilities, middle, out=np.ones_like(middle), where=positive)
-        divergence += (probabilities * np.log(ratio)).sum(axis=1) / 2
+    divergence = (rel_entr(first, middle) + rel_entr(second, middle)).sum(axis=1) / 2
     # Rounding can leave a trace below 0 where p and q are equal.
-    return np.maximum(divergence, 0.0)
+    found: NDArray[np.float64] = np.maximum(divergence, 0.0)
+    return found
 
 
 def js_divergence(
@@ -156,10 +154,7 @@ def class_probabilities(
     if len(logits) == 0:
         raise MetricError("there is no test image of these classes")
     require_finite(logits=logits)
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    odds = np.exp(shifted)
-    odds /= odds.sum(axis=1, keepdims=True)
+    odds = softmax(logits.astype(np.float64), axis=1)
     found = np.zeros((len(logits), len(classes)))
     column = {int(label): number for number, label in enumerate(classes)}
     for output, label in enumerate(output_classes.tolist()):
@@ -170,6 +165,5 @@ def class_probabilities(
 
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (N,) entropies in nats of (N, C) probabilities; 0 log 0 counts as 0."""
-    positive = np.where(probabilities > 0, probabilities, 1.0)
-    found: NDArray[np.float64] = -(probabilities * np.log(positive)).sum(axis=1)
+    found: NDArray[np.float64] = entr(probabilities).sum(axis=1)
     return found

@@ -1,4 +1,4 @@
-"""Linear-probe recovery: what a new linear classifier finds in frozen features."""
+"""Recovery: what is found in frozen features by a linear probe, by prototypes of a few shots, by neighbours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from sklearn.linear_model import RidgeClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.accuracy import accuracy
@@ -29,31 +32,15 @@ class LinearProbe:
     """
 
     def __init__(self, features: NDArray[np.float64], labels: NDArray[np.int64], ridge: float) -> None:
-        self.classes, index = np.unique(labels, return_inverse=True)
-        counts = np.bincount(index)
-        weights = len(labels) / (len(counts) * counts[index])
-        self._mean = np.average(features, axis=0, weights=weights)
-        std = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=weights))
-        # A dead feature stays 0.
-        self._scale = np.where(std > 1e-12, std, 1.0)
-        root = np.sqrt(weights)[:, None]
-        inputs = root * (features - self._mean) / self._scale
-        targets = np.eye(len(counts))[index]
-        self._intercept = np.average(targets, axis=0, weights=weights)
-        targets = root * (targets - self._intercept)
-        penalty = ridge * len(labels)
-        # Of the two equal forms of the solution the one with the smaller matrix.
-        if features.shape[1] <= len(labels):
-            matrix = inputs.T @ inputs + penalty * np.eye(features.shape[1])
-            self._weight = np.linalg.solve(matrix, inputs.T @ targets)
-        else:
-            matrix = inputs @ inputs.T + penalty * np.eye(len(labels))
-            self._weight = inputs.T @ np.linalg.solve(matrix, targets)
+        weights = compute_sample_weight("balanced", labels)
+        self._scaler = StandardScaler().fit(features, sample_weight=weights)
+        # scikit-learn's targets are -1 and 1 in place of 0 and 1, which leaves the order of the scores as it is.
+        self._ridge = RidgeClassifier(alpha=ridge * len(labels), solver="cholesky")
+        self._ridge.fit(self._scaler.transform(features), labels, sample_weight=weights)
 
     def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the class of each row; of equal scores the lowest class index."""
-        scores = (features - self._mean) / self._scale @ self._weight + self._intercept
-        found: NDArray[np.int64] = self.classes[scores.argmax(axis=1)]
+        found: NDArray[np.int64] = self._ridge.predict(self._scaler.transform(features))
         return found
 
 
@@ -224,6 +211,8 @@ def neighbour_classes(
     distance: Distance,
 ) -> NDArray[np.int64]:
     """Return the class that most of the nearest known rows have.
+
+    By hand: scikit-learn's neighbours leave open which of equally near rows count.
 
     Args:
         known: (M, D) features with a label.
