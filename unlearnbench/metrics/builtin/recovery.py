@@ -8,9 +8,6 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.linear_model import RidgeClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.class_weight import compute_sample_weight
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.accuracy import accuracy
@@ -25,6 +22,9 @@ class LinearProbe:
     Minimises sum_i w_i |y_i - W z_i - b|^2 + ridge * N * |W|^2 over W and b, where y_i is the one-hot label,
     z_i the standardised feature and w_i = N / (number of classes * images of its class).
 
+    By hand: scikit-learn's RidgeClassifier finds the same classes, as a test shows, and takes ten times as long for
+    the many small fits of a run.
+
     Args:
         features: (N, D).
         labels: (N,) class indices.
@@ -32,15 +32,31 @@ class LinearProbe:
     """
 
     def __init__(self, features: NDArray[np.float64], labels: NDArray[np.int64], ridge: float) -> None:
-        weights = compute_sample_weight("balanced", labels)
-        self._scaler = StandardScaler().fit(features, sample_weight=weights)
-        # scikit-learn's targets are -1 and 1 in place of 0 and 1, which leaves the order of the scores as it is.
-        self._ridge = RidgeClassifier(alpha=ridge * len(labels), solver="cholesky")
-        self._ridge.fit(self._scaler.transform(features), labels, sample_weight=weights)
+        self.classes, index = np.unique(labels, return_inverse=True)
+        counts = np.bincount(index)
+        weights = len(labels) / (len(counts) * counts[index])
+        self._mean = np.average(features, axis=0, weights=weights)
+        std = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=weights))
+        # A dead feature stays 0.
+        self._scale = np.where(std > 1e-12, std, 1.0)
+        root = np.sqrt(weights)[:, None]
+        inputs = root * (features - self._mean) / self._scale
+        targets = np.eye(len(counts))[index]
+        self._intercept = np.average(targets, axis=0, weights=weights)
+        targets = root * (targets - self._intercept)
+        penalty = ridge * len(labels)
+        # Of the two equal forms of the solution the one with the smaller matrix.
+        if features.shape[1] <= len(labels):
+            matrix = inputs.T @ inputs + penalty * np.eye(features.shape[1])
+            self._weight = np.linalg.solve(matrix, inputs.T @ targets)
+        else:
+            matrix = inputs @ inputs.T + penalty * np.eye(len(labels))
+            self._weight = inputs.T @ np.linalg.solve(matrix, targets)
 
     def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the class of each row; of equal scores the lowest class index."""
-        found: NDArray[np.int64] = self._ridge.predict(self._scaler.transform(features))
+        scores = (features - self._mean) / self._scale @ self._weight + self._intercept
+        found: NDArray[np.int64] = self.classes[scores.argmax(axis=1)]
         return found
 
 
