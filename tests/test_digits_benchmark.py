@@ -12,6 +12,8 @@ from unlearnbench.results.load import load_records
 from unlearnbench.results.ranking import Row, rows_by_problem
 from unlearnbench.store import file_hash
 
+pytestmark = pytest.mark.slow
+
 MANIFEST = REPOSITORY / "manifests" / "digits.toml"
 
 FAE, FPAE, CANE = "forget_accuracy", "forget_prototype_accuracy", "retain_accuracy"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import FinishedRun
 from support.commands import cli, start
 from support.manifests import manifest_text, write_manifest
@@ -17,6 +18,8 @@ from support.plugins import fake_distribution
 from support.records import comparable_records
 
 from unlearnbench.results.record import read_record, with_hash, write_record
+
+pytestmark = pytest.mark.slow
 
 # Writes a checkpoint after every epoch.
 RUN = (

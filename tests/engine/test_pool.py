@@ -20,6 +20,8 @@ from support.records import comparable_records, record_files
 
 from unlearnbench.results.record import Record, read_record
 
+pytestmark = pytest.mark.slow
+
 METHODS = """
 import multiprocessing
 import os

@@ -20,6 +20,8 @@ from unlearnbench.registry.entry_points import find, names
 from unlearnbench.registry.options import schema
 from unlearnbench.results.record import read_record
 
+pytestmark = pytest.mark.slow
+
 # What folmrcsc lets tune search.
 DECLARED = getattr(find("unlearners", "folmrcsc").load(), RANGES)
 

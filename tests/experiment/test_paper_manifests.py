@@ -145,6 +145,7 @@ def test_a_manifest_beside_the_fast_one_shares_its_reference_models(name: str) -
     assert next(one for one in ours["unlearners"] if one == fast["unlearners"][-1])["name"] == "erwp"
 
 
+@pytest.mark.slow
 # One manifest goes through all methods; the others through those that differ in where they start and what they touch,
 # as far as the network is small enough to search it in a few seconds. Training a deep network anew on one image of each
 # class ends in numbers that are not finite, batch norm having nothing to average.

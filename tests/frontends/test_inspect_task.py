@@ -23,6 +23,8 @@ from unlearnbench.registry.entry_points import names
 from unlearnbench.results.load import load_records
 from unlearnbench.results.record import read_record
 
+pytestmark = pytest.mark.slow
+
 
 def inspect_eval(manifest: Path, output: Path, logs: Path, *arguments: str) -> Done:
     """Run `inspect eval` as a user does, in a process of its own."""

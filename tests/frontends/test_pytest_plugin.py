@@ -14,6 +14,8 @@ from support.records import make_record
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.frontends.expectations import Expectation
 
+pytestmark = pytest.mark.slow
+
 ROOT = REPOSITORY
 EXPECT = """
 [expect.wd]

@@ -206,6 +206,7 @@ def test_a_network_without_a_feature_for_each_image_is_told_so(tmp_path: Path, h
     assert str(caught.value).startswith(told)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_images_that_are_not_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unlearnbench.models.batches.MOST_IMAGES", 4)
     tensors: list[int] = []

@@ -32,6 +32,7 @@ def test_the_example_is_what_new_plugin_writes() -> None:
     assert written == texts(EXAMPLE)
 
 
+@pytest.mark.slow
 def test_a_new_plugin_is_listed_and_passes_its_own_tests(tmp_path: Path) -> None:
     done = cli("new-plugin", "my-method", "--output", tmp_path)
     assert done.code == 0, done.err

@@ -33,6 +33,8 @@ from unlearnbench.results.ranking import Row
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.report import FIGURES, write_report
 
+pytestmark = pytest.mark.slow
+
 PAPER = REPOSITORY / "manifests" / "paper"
 TWINS = ("figure1-relevance-digits", "figure3-augmentations-digits", "figure4-cam-digits")
 AUGMENTATIONS = ["grayscale", "vertical_flip", "rotation", "affine"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def test_a_page_that_was_edited_is_found(board: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.write_text(path.read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]")),
+        lambda path: path.write_text(path.read_text().replace("    1,\n", "    1,\n    2,\n", 1)),
         lambda path: path.write_bytes(b"\xff\xfe"),
         Path.unlink,
         lambda path: shutil.rmtree(path.parent),
@@ -429,7 +430,7 @@ def test_a_row_is_run_again_and_compared(board: Path, reproduced: Path) -> None:
 
 def test_one_record_is_a_row_of_one_seed(board: Path) -> None:
     row = read_row(record_of(board, "folnrc/seed-1.json"))
-    assert "seeds = [1]\n" in row.manifest()
+    assert tomllib.loads(row.manifest())["seeds"] == [1]
     assert row.label == "folnrc"
 
 

@@ -25,6 +25,8 @@ from unlearnbench.results.load import load_records
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.report import write_report
 
+pytestmark = pytest.mark.slow
+
 PAPER = REPOSITORY / "manifests" / "paper"
 COMMITTED = REPOSITORY / "leaderboard" / "reproduction"
 TWINS = (

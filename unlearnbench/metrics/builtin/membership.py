@@ -56,7 +56,7 @@ def cross_validated_accuracy(
         scaled = (inputs - mean) / np.where(std > 1e-12, std, 1.0)
         # What is checked already need not be checked for each of the many small fits.
         with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-            attack = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(scaled[~test], members[~test])
+            attack = LogisticRegression(tol=1e-8, max_iter=1000).fit(scaled[~test], members[~test])
             score = attack.decision_function(scaled[test])
         # A score of 0 decides nothing and counts half.
         right[test] = np.where(score == 0, 0.5, (score > 0) == members[test])
