@@ -305,11 +305,14 @@ def report(
     paper: Annotated[
         bool, typer.Option("--paper", help="Put the paper's numbers and claims beside what was measured.")
     ] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Pages and one picture for each problem, without CSV and SVG files.")
+    ] = False,
 ) -> None:
     """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""
     from unlearnbench.results.report.report import write_report
 
-    written = write_report(folder, output or folder / "report", paper=paper, say=tell)
+    written = write_report(folder, output or folder / "report", paper=paper, brief=brief, say=tell)
     for path in written.paths:
         typer.echo(path)
     for line in written.not_drawn:
@@ -318,17 +321,22 @@ def report(
 
 @app.command()
 def reproduce(
-    row: Annotated[Path, typer.Argument(exists=True, help="A row's folder of records, or one record.", metavar="ROW")],
+    row: Annotated[
+        Path, typer.Argument(exists=True, help="A file or a folder of records, or one record.", metavar="RECORDS")
+    ],
+    label: Annotated[
+        str, typer.Option("--only", help="The method to run again, where RECORDS holds several.", metavar="METHOD")
+    ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Run the method of ROW again from its record and print both results with their paired difference."""
+    """Run a method again from its records and print both results with their paired difference."""
     from unlearnbench.frontends.cli_results import show_comparisons
     from unlearnbench.results.compare import compare
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
 
-    recorded = read_row(row)
+    recorded = read_row(row, label)
     manifest = output / f"{recorded.first.manifest_name}.toml"
     try:
         output.mkdir(parents=True, exist_ok=True)

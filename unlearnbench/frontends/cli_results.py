@@ -54,11 +54,15 @@ def leaderboard_build(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pages.")] = Path("leaderboard"),
     rank_by: RankBy = RankOrder.paper,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="More records, published and not ranked: experiments (repeatable).", metavar="DIR"),
+    ] = None,
 ) -> None:
     """Write the leaderboard from the records in DIR: README.md, index.html, a page for each problem, the records."""
     from unlearnbench.results.leaderboard.build import build_leaderboard
 
-    for path in build_leaderboard(records, output, rank_by.value, tell):
+    for path in build_leaderboard(records, output, rank_by.value, tell, beside=tuple(beside or ())):
         typer.echo(path)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unlearnbench.errors import InvalidFileError
-from unlearnbench.results.record import ChangedRecordError, Record, read_record, record_paths
+from unlearnbench.registry.component import label_slug
+from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
 from unlearnbench.terms import HEADLINE, REFERENCES
 
 Say = Callable[[str], None]
@@ -24,39 +27,50 @@ class Entry:
         place: Its path below the folder of records that it was found in.
         record: Its content.
         submission: The name of the submission that it is part of on a leaderboard, "" if of none.
+        line: Its line in a file of many records, None where the file is its own.
+        ranked: Whether it takes part in a leaderboard's ranking; an experiment that is published beside it does not.
     """
 
     path: Path
     place: str
     record: Record
     submission: str = ""
+    line: int | None = None
+    ranked: bool = True
+
+    @property
+    def where(self) -> str:
+        """Where it stands, for messages."""
+        return str(self.path) if self.line is None else f"{self.path}:{self.line}"
 
     @property
     def folder(self) -> Path:
         """The folder of records that it was found in."""
-        return self.path.parents[self.place.count("/")]
+        return self.path.parent if self.line is not None else self.path.parents[self.place.count("/")]
 
 
 def unheard(line: str) -> None:
     """Take a message that nobody wants."""
 
 
-def load_records(folder: Path, say: Say = unheard) -> list[Record]:
+def load_records(folder: Path, say: Say = unheard, *, unranked: bool = False) -> list[Record]:
     """Return the records of a folder that tables are made of, by path; the rest is that of `load_entries`."""
-    return [entry.record for entry in load_entries([folder], say)]
+    return [entry.record for entry in load_entries([folder], say, unranked=unranked)]
 
 
-def load_entries(folders: Sequence[Path], say: Say = unheard) -> list[Entry]:
+def load_entries(folders: Sequence[Path], say: Say = unheard, *, unranked: bool = False) -> list[Entry]:
     """Read the records of some folders that tables are made of: all but `without_foreign_references`.
 
     Args:
         folders: Output folders, leaderboards with their submissions, folders of records.
         say: Called with a line for each folder of records of which some are left out.
+        unranked: Whether to take those too that a leaderboard publishes without ranking them.
 
     Raises:
         InvalidFileError: With the faults of all records that cannot be used, or if a folder holds none.
     """
-    return without_foreign_references(read_entries(folders), say)
+    found = [entry for entry in read_entries(folders) if entry.ranked or unranked]
+    return without_foreign_references(found, say)
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
@@ -67,22 +81,101 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """
     found: list[Entry] = []
     faults = []
-    roots: dict[Path, Path] = {}
-    for folder in folders:
-        roots |= {root: folder for root in record_roots(folder) if root not in roots}
-    for root, folder in roots.items():
+    for root in dict.fromkeys(root for folder in folders for root in record_roots(folder)):
         submission = root.name if root.parent.name == SUBMISSIONS else ""
         for path in record_paths(root):
-            place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
             try:
+                if path.suffix == ".jsonl":
+                    found += read_collection(path, submission)
+                    continue
+                place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
                 found.append(Entry(path, place.as_posix(), read_record(path), submission))
             except ChangedRecordError as error:
-                faults.append(f"{error}\n  unlearnbench leaderboard check {folder} names the field")
+                faults.append(f"{error}\n  git diff shows what was changed; the run's own record can be put back")
             except InvalidFileError as error:
                 faults.append(str(error))
     if faults:
         raise InvalidFileError("\n".join(faults))
     return found
+
+
+# What of a metric's record is the same for all records of a method, and stands once in a file of many.
+METRIC_FACTS = ("name", "options", "version", "distribution", "distribution_version", "digest")
+METRIC_DEFAULTS: dict[str, Any] = {"status": "done", "reason": None, "details": {}, "hits": None}
+SHARED = ("manifest", "environment", "metric_facts")
+
+
+def collection_text(entries: Iterable[Entry]) -> str:
+    """Return the text of a file that holds the records of one problem, a record a line.
+
+    The first line holds what the others share: the problem, and the different manifests, environments and facts of
+    metrics, to which a record refers by number. The same records give the same text.
+
+    Args:
+        entries: Records of one problem, in any order.
+    """
+    ordered = sorted(entries, key=lambda entry: (not entry.ranked, *_line_key(entry.record)))
+    head: dict[str, Any] = {"schema_version": SCHEMA, "problem": None, **{name: [] for name in SHARED}}
+    lines = []
+    for entry in ordered:
+        values = entry.record.model_dump(mode="json")
+        head["problem"] = values.pop("problem")
+        facts = {label: {key: metric.pop(key) for key in METRIC_FACTS} for label, metric in values["metrics"].items()}
+        for metric in values["metrics"].values():
+            for key, default in METRIC_DEFAULTS.items():
+                if metric[key] == default:
+                    del metric[key]
+        manifest = {"name": values.pop("manifest_name"), "ranked": entry.ranked, "values": values["manifest"]}
+        for name, shared in zip(SHARED, (manifest, values["environment"], facts), strict=True):
+            if shared not in head[name]:
+                head[name].append(shared)
+            values[name] = head[name].index(shared)
+        lines.append(values)
+    return "".join(json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n" for line in (head, *lines))
+
+
+def _line_key(record: Record) -> tuple[str, bool, str, int]:
+    return record.manifest_name, record.method.role != "reference", record.method.label, record.seed
+
+
+def read_collection(path: Path, submission: str = "") -> list[Entry]:
+    """Return the records of a file that `collection_text` gave.
+
+    Raises:
+        InvalidFileError: If it cannot be read, or one of its lines is no record or was changed.
+    """
+    try:
+        head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InvalidFileError(f"{path}: not lines of JSON: {error}") from error
+    entries, faults = [], []
+    for number, line in enumerate(lines, start=2):
+        try:
+            values, ranked = _expanded(line, head)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            faults.append(f"{path}:{number}: does not fit the first line ({type(error).__name__}: {error})")
+            continue
+        try:
+            record = checked_record(values, f"{path}:{number}")
+        except InvalidFileError as error:
+            faults.append(str(error))
+            continue
+        row = f"{record.manifest_name}/{record.problem.slug}/{label_slug(record.method.label)}"
+        entries.append(Entry(path, f"{row}/seed-{record.seed}.json", record, submission, number, ranked))
+    if faults:
+        raise InvalidFileError("\n".join(faults))
+    return entries
+
+
+def _expanded(line: dict[str, Any], head: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the whole values of a line's record, and whether it is ranked."""
+    manifest, environment, facts = (head[name][line[name]] for name in SHARED)
+    metrics = {label: {**METRIC_DEFAULTS, **facts[label], **metric} for label, metric in line["metrics"].items()}
+    rest = {key: value for key, value in line.items() if key not in SHARED}
+    shared = {"problem": head["problem"], "manifest_name": manifest["name"], "manifest": manifest["values"]}
+    return {**rest, **shared, "environment": environment, "metrics": metrics}, bool(manifest["ranked"])
 
 
 def record_roots(folder: Path) -> list[Path]:
@@ -144,14 +237,14 @@ def _value_faults(entries: Iterable[Entry]) -> Iterator[str]:
     for entry in entries:
         record = entry.record
         for label, metric in record.metrics.items():
-            key = f"{entry.path}: metrics.{label}.value"
+            key = f"{entry.where}: metrics.{label}.value"
             if metric.status == "done" and metric.value is None:
                 yield f"{key}: there is none, though the metric is done"
             elif metric.value is not None and metric.name in HEADLINE and not 0 <= metric.value <= 1:
                 yield f"{key}: {metric.value!r} is not a share between 0 and 1"
         missing = [label for label in HEADLINE if label not in record.metrics]
         if record.status == "done" and missing:
-            yield f"{entry.path}: metrics: {', '.join(missing)} missing, though the cell is done"
+            yield f"{entry.where}: metrics: {', '.join(missing)} missing, though the cell is done"
 
 
 def _problem_faults(entries: Iterable[Entry]) -> Iterator[str]:
@@ -163,13 +256,13 @@ def _problem_faults(entries: Iterable[Entry]) -> Iterator[str]:
         for key in mine:
             if mine[key] != other[key]:
                 yield (
-                    f"{entry.path}: problem.{key}: two problems are mixed under the id {known.record.problem.id}: "
-                    f"{mine[key]!r} here, {other[key]!r} in {known.path}"
+                    f"{entry.where}: problem.{key}: two problems are mixed under the id {known.record.problem.id}: "
+                    f"{mine[key]!r} here, {other[key]!r} in {known.where}"
                 )
         # The folders of a run are named by the problem.
         parts = entry.place.split("/")
         if len(parts) == 4 and parts[1] != entry.record.problem.slug:
-            yield f"{entry.path}: problem.slug: the record is of {entry.record.problem.slug}, its folder of {parts[1]}"
+            yield f"{entry.where}: problem.slug: the record is of {entry.record.problem.slug}, its folder of {parts[1]}"
 
 
 def _double_faults(entries: Iterable[Entry]) -> Iterator[str]:
@@ -180,8 +273,8 @@ def _double_faults(entries: Iterable[Entry]) -> Iterator[str]:
         known = first.setdefault((record.problem.id, record.method.id, record.seed), entry)
         if known is not entry and _result(known.record) != _result(record):
             yield (
-                f"{entry.path}: {record.method.label} with seed {record.seed} is there twice, with other results in "
-                f"{known.path}\n  Keep one of the two"
+                f"{entry.where}: {record.method.label} with seed {record.seed} is there twice, with other results in "
+                f"{known.where}\n  Keep one of the two"
             )
 
 
@@ -202,7 +295,7 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
         missing = [seed for seed in record.manifest.get("seeds", ()) if seed not in there]
         if missing:
             yield (
-                f"{group[0].path.parent}: {record.method.label} lacks seed {', '.join(map(str, missing))} of the "
+                f"{group[0].path if group[0].line else group[0].path.parent}: {record.method.label} lacks seed {', '.join(map(str, missing))} of the "
                 f"manifest {manifest}\n  The same run command goes on where it stopped"
             )
 

@@ -170,24 +170,37 @@ def read_record(path: Path) -> Record:
         raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise InvalidFileError(f"{path}: not a whole JSON file: {error}{_AGAIN}") from error
+    return checked_record(values, str(path), f"not a run record\n  Move it out of {path.parent}")
+
+
+def checked_record(values: Any, where: str, foreign: str = "not a run record") -> Record:
+    """Return the record that JSON values are.
+
+    Args:
+        values: The values.
+        where: Where they stand, for messages.
+        foreign: What to say of values that are no record at all.
+
+    Raises:
+        InvalidFileError: If they are of another schema, or were changed after they were written.
+    """
     version = values.get("schema_version") if isinstance(values, dict) else None
     # JSON has no such number, but Python reads and writes it.
     unreal = next(_not_finite(values), None)
     if unreal is not None:
-        raise InvalidFileError(f"{path}: {unreal[0]}: {unreal[1]} is not a number that a record can hold")
+        raise InvalidFileError(f"{where}: {unreal[0]}: {unreal[1]} is not a number that a record can hold")
     if version != SCHEMA:
-        foreign = f"not a run record\n  Move it out of {path.parent}"
         what = foreign if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
-        raise InvalidFileError(f"{path}: {what}")
+        raise InvalidFileError(f"{where}: {what}")
     try:
         record = Record.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InvalidFileError(f"{path}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}{_AGAIN}") from error
+        raise InvalidFileError(f"{where}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}{_AGAIN}") from error
     if record.hash != content_hash(values):
         raise ChangedRecordError(
-            f"{path}: the content was changed after the run: its hash is not {record.hash[:16]}..."
+            f"{where}: the content was changed after the run: its hash is not {record.hash[:16]}..."
         )
     return record
 
@@ -207,7 +220,7 @@ def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """Return the record files below a folder, by path.
+    """Return the files below a folder that hold run records, by path: of one record (.json) or of many (.jsonl).
 
     Raises:
         InvalidFileError: If there is none, or no such folder.
@@ -215,7 +228,8 @@ def record_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InvalidFileError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
     place = folder / "records" if (folder / "records").is_dir() else folder
-    paths = sorted(path for path in place.rglob("*.json") if not path.name.startswith("."))
+    found = [*place.rglob("*.json"), *place.rglob("*.jsonl")]
+    paths = sorted(path for path in found if not path.name.startswith("."))
     if not paths:
         raise InvalidFileError(f"{folder}: holds no run records\n  unlearnbench run MANIFEST -o {folder}")
     return paths

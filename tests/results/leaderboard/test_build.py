@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -15,7 +16,7 @@ from support.records import make_record, small_board, with_changes, write_record
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.markdown import LEGEND
-from unlearnbench.results.load import read_entries
+from unlearnbench.results.load import collection_text, read_collection, read_entries
 
 COMMITTED = REPOSITORY / "leaderboard"
 
@@ -72,9 +73,11 @@ def test_every_link_of_the_committed_pages_leads_to_a_file() -> None:
     for page in COMMITTED.glob("*.md"):
         targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
         assert targets
-        assert [target for target in targets if not (COMMITTED / target).is_file()] == []
+        assert [target for target in targets if not (COMMITTED / target.partition("#")[0]).is_file()] == []
     links = re.findall(r'href="([^"#][^"]*)"', (COMMITTED / "index.html").read_text())
-    assert [link for link in links if not link.startswith("https:") and not (COMMITTED / link).is_file()] == []
+    assert [
+        link for link in links if not link.startswith("https:") and not (COMMITTED / link.partition("#")[0]).is_file()
+    ] == []
 
 
 def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_path: Path) -> None:
@@ -96,9 +99,10 @@ def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None
     (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
     # Gaps to FDR 0.05 and 0.04; the same images read as FDR.
     assert good[2:8] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
-    assert good[8] == " ".join(f"[{seed}](records/small/problem/good/seed-{seed}.json)" for seed in (0, 1))
+    assert good[8] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
     assert good[9] == "[small](manifests/small.toml)"
-    assert (board / "records/small/problem/good/seed-0.json").is_file()
+    line = json.loads((board / "records/problem.jsonl").read_text().splitlines()[9])
+    assert (line["method"]["label"], line["seed"]) == ("good", 0)
     assert (board / "manifests/small.toml").is_file()
 
 
@@ -107,8 +111,8 @@ def test_failed_and_skipped_cells_are_shown_with_their_reason(tmp_path: Path) ->
     assert "- lossy: CAne is 39.00 points below Original, more than 2\n" in text
     assert "- broken: failed with seed 0, 1: ValueError: no &lt;b>way\n" in text
     assert "- absent: not applicable with seed 0, 1: needs batch norm\n" in text
-    assert "[0 failed](records/small/problem/broken/seed-0.json)" in text
-    assert "[1 not applicable](records/small/problem/absent/seed-1.json)" in text
+    assert "[0 failed](records/problem.jsonl#L8)" in text
+    assert "[1 not applicable](records/problem.jsonl#L7)" in text
 
 
 def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
@@ -209,7 +213,7 @@ def test_pages_of_problems_that_are_gone_are_removed(tmp_path: Path) -> None:
     (board / "mine.md").write_text("# Mine\n")
     (board / "manifests" / "mine.toml").write_text("# mine\n")
     (board / "manifests" / "small.toml").rename(board / "manifests" / "old.toml")
-    shutil.rmtree(board / "records" / "small" / "b")
+    (board / "records" / "b.jsonl").unlink()
     build_leaderboard([board], board)
     names = sorted(name for name in files(board) if not name.startswith("records/"))
     assert names == ["README.md", "a.md", "index.html", "manifests/mine.toml", "manifests/small.toml", "mine.md"]
@@ -221,7 +225,7 @@ def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Pat
     with pytest.raises(InvalidFileError) as caught:
         build_leaderboard([runs], board)
     assert str(caught.value) == (
-        f"{board}/records: 14 of its records are not among those given, {board}/records/small/b/absent/seed-0.json "
+        f"{board}/records: 14 of its records are not among those given, {board}/records/b.jsonl:10 "
         f"for one\n  To keep them: unlearnbench leaderboard build {runs} {board} -o {board}\n"
         f"  To start anew, remove {board}/records first"
     )
@@ -235,7 +239,7 @@ def test_two_records_for_one_place_are_named(tmp_path: Path) -> None:
         build_leaderboard([runs, more], tmp_path / "board")
     place = "records/small/problem/good/seed-0.json"
     assert str(caught.value) == (
-        f"{more}/{place}: {runs}/{place} would be copied to the same {place}\n"
+        f"{more}/{place}: {runs}/{place} is of the same cell, small/problem/good/seed-0\n"
         "  Give one of the two manifests another name, or one of the methods another label"
     )
 
@@ -263,3 +267,35 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         build_leaderboard([runs], tmp_path / "file" / "board")
     assert str(caught.value) == f"{tmp_path}/file/board: cannot be written: Not a directory"
+
+
+def test_a_leaderboard_built_from_its_own_records_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    board = built(tmp_path)
+    before = {path: path.read_bytes() for path in sorted(board.rglob("*")) if path.is_file()}
+    build_leaderboard([board], board)
+    assert {path: path.read_bytes() for path in sorted(board.rglob("*")) if path.is_file()} == before
+
+
+def test_records_beside_the_board_are_published_and_not_ranked(tmp_path: Path) -> None:
+    runs = write_records(tmp_path / "runs", small_board())
+    extra = [make_record(method, 0) for method in ("original", "fdr", "varied")]
+    beside = write_records(tmp_path / "beside", [with_changes(record, manifest_name="experiment") for record in extra])
+    board = tmp_path / "board"
+    build_leaderboard([runs], board, beside=[beside])
+    assert "varied" not in (board / "problem.md").read_text()
+    assert {entry.record.method.label: entry.ranked for entry in read_entries([board])}["varied"] is False
+    build_leaderboard([board], board)
+    assert "varied" not in (board / "problem.md").read_text()
+    assert [row["method"] for row in cli("table", board, "--json").json if row["method"] == "varied"] == []
+    assert len(read_entries([board])) == 17
+
+
+def test_every_committed_record_comes_back_as_it_was_written() -> None:
+    for path in (COMMITTED / "records").glob("*.jsonl"):
+        assert collection_text(read_collection(path)) == path.read_text()
+
+
+def test_the_committed_leaderboard_stays_small() -> None:
+    files = [path for path in COMMITTED.rglob("*") if path.is_file()]
+    assert len(files) <= 40
+    assert sum(path.stat().st_size for path in files) <= 5_000_000

@@ -135,12 +135,20 @@ def of_seed(rows: Sequence[Row], seed: int) -> list[Record]:
 Draw = Callable[[Source], Iterator[Drawing]]
 
 
-def save(drawing: Drawing, folder: Path) -> list[Path]:
-    """Write a drawing as PNG, SVG and CSV below a folder and return the files. To be called within `styled`."""
+def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:
+    """Write a drawing as PNG, SVG and CSV below a folder and return the files. To be called within `styled`.
+
+    Args:
+        drawing: The drawing.
+        folder: Made if missing.
+        brief: Write the PNG alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{drawing.name}.{suffix}" for suffix in ("png", "svg", "csv")]
     # The program's version and the date would make every file another.
     drawing.figure.savefig(paths[0], dpi=DOTS_PER_INCH, metadata={"Software": None})
+    if brief:
+        return paths[:1]
     drawing.figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
     paths[2].write_text(csv_text(drawing.rows))
     return paths

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures.drawing import Drawing, Source
 from unlearnbench.results.figures.style import BLUE, GREY, legend_below, looks, new_figure, percent_axis
 from unlearnbench.results.ranking import CANE_GATE, Row
@@ -29,6 +30,24 @@ def drawings(source: Source) -> Iterator[Drawing]:
             shown = [row for row in rows if row.values(SHORT["CAne"])]
             if any(not row.is_reference for row in shown):
                 yield _drawing(f"{experiment.stem(rows)}-trade-off", experiment.caption(rows), shown)
+
+
+def one_for_each_problem(source: Source) -> Iterator[Drawing]:
+    """Yield one plot for each problem, of the manifest with the most methods on it."""
+    largest: dict[str, tuple[Experiment, tuple[Row, ...]]] = {}
+    for experiment in source.experiments:
+        for rows in experiment.problems:
+            identity = rows[0].problem.id
+            if identity not in largest or _methods(rows) > _methods(largest[identity][1]):
+                largest[identity] = experiment, rows
+    for experiment, rows in largest.values():
+        shown = [row for row in rows if row.values(SHORT["CAne"])]
+        if any(not row.is_reference for row in shown):
+            yield _drawing(f"{rows[0].problem.slug}-trade-off", experiment.caption(rows), shown)
+
+
+def _methods(rows: Sequence[Row]) -> int:
+    return len({row.method.name for row in rows})
 
 
 def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, StoreError
@@ -11,23 +12,31 @@ from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.results.leaderboard.view import Board, make_board, manifest_id
 from unlearnbench.results.leaderboard.web_page import web_page
-from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
+from unlearnbench.results.load import Entry, Say, check_entries, collection_text, load_entries, read_entries, unheard
 from unlearnbench.results.ranking import PAPER
 
 RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
-def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER, say: Say = unheard) -> list[Path]:
-    """Write overview, web page, a page for each problem, and copies of records and manifests.
+def build_leaderboard(
+    sources: Sequence[Path],
+    folder: Path,
+    order: str = PAPER,
+    say: Say = unheard,
+    *,
+    beside: Sequence[Path] = (),
+) -> list[Path]:
+    """Write overview, web page, a page for each problem, its records and the manifests.
 
-    The same records give the same bytes. Records that lie below `folder` already stay where they are, so that a
-    leaderboard can be built anew from its own records.
+    The same records give the same bytes, so that a leaderboard can be built anew from its own records. Submissions
+    that lie below `folder` stay as they are.
 
     Args:
         sources: Output folders, leaderboards, submissions or folders of records.
         folder: Where the pages go.
         order: How to rank, a key of `ranking.ORDERS`.
         say: As in `load_entries`.
+        beside: More of them, whose records are published and not ranked: experiments that vary one method.
 
     Returns:
         The written pages.
@@ -36,22 +45,49 @@ def build_leaderboard(sources: Sequence[Path], folder: Path, order: str = PAPER,
         InvalidFileError: If records cannot be used, or do not make a table together.
         StoreError: If the folder cannot be written.
     """
-    entries = load_entries(sources, say)
+    every = [*load_entries(sources, say, unranked=True), *_beside(beside, say)]
+    entries = [entry for entry in every if entry.ranked]
     check_entries(entries)
-    places = _places(entries, folder)
-    _check_leftovers(places, sources, folder)
+    files = _collections(every, folder)
+    _check_leftovers(every, sources, folder)
     pages = rebuilt_pages(entries, folder, order)
+    own = (folder / "records").resolve()
+    merged = [entry.path for entry in every if entry.line is None and entry.path.resolve().is_relative_to(own)]
     try:
-        _copy_records(places, folder)
         texts = rebuilt_manifests(entries) | pages
-        for place, text in texts.items():
+        for place, text in (files | texts).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(text)
-        for path in outdated(folder, texts):
-            path.unlink()
+        for path in (*outdated(folder, texts), *merged):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return [folder / name for name in pages]
+
+
+def _beside(sources: Sequence[Path], say: Say) -> list[Entry]:
+    entries = load_entries(sources, say, unranked=True) if sources else []
+    return [replace(entry, ranked=False) for entry in entries]
+
+
+def _collections(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
+    """Return the text of each file of records of a leaderboard, by its path below it.
+
+    Raises:
+        InvalidFileError: If two records are of one cell of one manifest, and not the same.
+    """
+    by_problem: dict[str, dict[str, Entry]] = {}
+    for entry in entries:
+        if entry.submission and entry.path.resolve().is_relative_to(folder.resolve()):
+            continue
+        cells = by_problem.setdefault(entry.record.problem.slug, {})
+        known = cells.setdefault(entry.place, entry)
+        if known.record.hash != entry.record.hash:
+            raise InvalidFileError(
+                f"{entry.where}: {known.where} is of the same cell, {entry.place.removesuffix('.json')}\n"
+                "  Give one of the two manifests another name, or one of the methods another label"
+            )
+    return {f"records/{slug}.jsonl": collection_text(cells.values()) for slug, cells in sorted(by_problem.items())}
 
 
 def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[str, str]:
@@ -59,7 +95,7 @@ def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[st
     board = make_board(
         [entry.record for entry in entries],
         order,
-        {entry.record.hash: place for place, entry in reversed(_places(entries, folder).items())},
+        _links(entries, folder),
         {identity: place for identity, (place, _) in _manifests(entries).items()},
     )
     return board_pages(board)
@@ -90,50 +126,37 @@ def _is_generated(path: Path) -> bool:
     return GENERATED in text or text.startswith(f"# {RESOLVED}\n")
 
 
-def _places(entries: Sequence[Entry], folder: Path) -> dict[str, Entry]:
-    """Return the entries by their paths below the leaderboard folder.
-
-    Raises:
-        InvalidFileError: If two different records would get the same path.
-    """
+def _links(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
+    """Return where each record stands below the leaderboard's folder, by its hash."""
     root = folder.resolve()
-    places: dict[str, Entry] = {}
+    links: dict[str, str] = {}
     for entry in entries:
         path = entry.path.resolve()
-        inside = path.is_relative_to(root)
-        place = path.relative_to(root).as_posix() if inside else f"records/{entry.place}"
-        known = places.setdefault(place, entry)
-        if known.record.hash != entry.record.hash:
-            raise InvalidFileError(
-                f"{entry.path}: {known.path} would be copied to the same {place}\n"
-                "  Give one of the two manifests another name, or one of the methods another label"
-            )
-    return dict(sorted(places.items()))
+        if entry.submission and path.is_relative_to(root):
+            links[entry.record.hash] = path.relative_to(root).as_posix()
+    for place, text in _collections(entries, folder).items():
+        for number, line in enumerate(text.splitlines()[1:], start=2):
+            links.setdefault(json.loads(line)["hash"], f"{place}#L{number}")
+    return links
 
 
-def _check_leftovers(places: Mapping[str, Entry], sources: Sequence[Path], folder: Path) -> None:
+def _check_leftovers(entries: Sequence[Entry], sources: Sequence[Path], folder: Path) -> None:
     """Check that the leaderboard's folder of records holds none that its pages would not show.
 
     Raises:
         InvalidFileError: If it does.
     """
     records = folder / "records"
-    left = [path for path in records.rglob("*.json") if path.relative_to(folder).as_posix() not in places]
+    given = {entry.record.hash for entry in entries}
+    there = read_entries([records]) if records.is_dir() and any(records.rglob("*.json*")) else []
+    left = sorted(entry.where for entry in there if entry.record.hash not in given)
     if left:
-        given = " ".join(map(str, sources))
+        named = " ".join(map(str, sources))
         raise InvalidFileError(
-            f"{records}: {len(left)} of its records are not among those given, {min(left)} for one\n"
-            f"  To keep them: unlearnbench leaderboard build {given} {folder} -o {folder}\n"
+            f"{records}: {len(left)} of its records are not among those given, {left[0]} for one\n"
+            f"  To keep them: unlearnbench leaderboard build {named} {folder} -o {folder}\n"
             f"  To start anew, remove {records} first"
         )
-
-
-def _copy_records(places: Mapping[str, Entry], folder: Path) -> None:
-    for place, entry in places.items():
-        target = folder / place
-        if target.resolve() != entry.path.resolve():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(entry.path, target)
 
 
 def _manifests(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, did_you_mean
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.experiment.writer import manifest_toml
-from unlearnbench.results.load import read_entries
+from unlearnbench.results.load import Entry, read_collection, read_entries
 from unlearnbench.results.record import Record, read_record
 
 
@@ -39,19 +39,37 @@ class RecordedRow:
         return manifest_toml(values, f"{self.label} of {self.first.manifest_name}, to be run again")
 
 
-def read_row(path: Path) -> RecordedRow:
-    """Read a record file, or the folder of a row's records.
+def read_row(path: Path, label: str = "") -> RecordedRow:
+    """Read a row's records.
+
+    Args:
+        path: A record file, a file or a folder of many.
+        label: The method's label, where the file or folder holds others too. Of a row that several manifests have the
+            ranked records are taken.
 
     Raises:
-        InvalidFileError: If the records are of several rows, or cannot be used.
+        InvalidFileError: If the records are of several rows or none, or cannot be used.
     """
-    records = [entry.record for entry in read_entries([path])] if path.is_dir() else [read_record(path)]
+    if path.suffix == ".jsonl":
+        entries = read_collection(path)
+    elif path.is_dir():
+        entries = read_entries([path])
+    else:
+        entries = [Entry(path, path.name, read_record(path))]
+    labels = sorted({entry.record.method.label for entry in entries})
+    if label and label not in labels:
+        raise InvalidFileError(f"{path}: holds no row of {label!r}{did_you_mean(label, labels)}")
+    chosen = [entry for entry in entries if not label or entry.record.method.label == label]
+    ranked = [entry for entry in chosen if entry.ranked] or chosen
+    records = [entry.record for entry in ranked]
+    if label:
+        # Manifests may share seeds of a row; each is run again once.
+        records = list({record.seed: record for record in records}.values())
     rows = {(record.problem.id, record.method.id, record.manifest_name) for record in records}
-    if len(rows) > 1:
-        labels = sorted({record.method.label for record in records})
+    if len({row[:2] for row in rows}) > 1 or (len(rows) > 1 and not label):
         raise InvalidFileError(
             f"{path}: holds {len(rows)} rows, {', '.join(labels)}; one can be run again at a time\n"
-            "  Give the folder of one row, for example leaderboard/records/MANIFEST/PROBLEM/METHOD, or one record file"
+            "  Say which: --only LABEL"
         )
     return RecordedRow(tuple(sorted(records, key=lambda record: record.seed)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
+from unlearnbench.results.record import write_record
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
@@ -67,7 +67,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
         for entry in entries:
             target = folder / "records" / entry.place
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(entry.path, target)
+            write_record(entry.record, target)
         manifests = _write_manifests(entries, folder)
         submission = _submission(entries, folder, manifests)
         write_json(folder / SUBMISSION_FILE, submission.model_dump())

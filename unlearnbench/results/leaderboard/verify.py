@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,7 @@ from unlearnbench.results.ranking import PAPER
 from unlearnbench.results.record import (
     ProblemRecord,
     Record,
-    content_hash,
     differences,
-    leaves,
-    read_record,
     record_paths,
 )
 
@@ -77,50 +73,28 @@ def verify(
     for place in features:
         if not place.is_dir():
             raise InvalidFileError(f"--features {place}: no such folder")
-    faults = [fault for root in record_roots(folder) for fault in _file_faults(root)]
+    faults: list[str] = []
+    try:
+        every = read_entries([folder])
+    except InvalidFileError as error:
+        # The lines that tell how to mend a fault are set in.
+        faults += re.split(r"\n(?! )", str(error))
     if (folder / SUBMISSION_FILE).is_file():
         faults += submission_faults(folder)
     faults += [fault for path in sorted(folder.glob(f"{SUBMISSIONS}/*")) for fault in submission_faults(path)]
-    total = sum(len(record_paths(root)) for root in record_roots(folder))
     if faults:
         # Without whole records nothing else can be looked at.
-        return Verdict(total, 0, tuple(faults))
-    every = read_entries([folder])
-    entries = without_foreign_references(every, say)
+        return Verdict(0, 0, tuple(faults))
+    entries = [entry for entry in without_foreign_references(every, say) if entry.ranked]
     for entry in every:
-        faults += [f"{entry.path}: {fault}" for fault in inconsistencies(entry.record)]
+        faults += [f"{entry.where}: {fault}" for fault in inconsistencies(entry.record)]
     faults += entry_faults(entries)
     board = known or _enclosing_leaderboard(folder)
     if board is not None and board.resolve() != folder.resolve():
         faults += _unknown_problems(entries, board, folder)
     recomputed, wrong = _recompute(every, features)
     faults += [*wrong, *_page_faults(folder, entries, order)]
-    return Verdict(total, recomputed, tuple(dict.fromkeys(faults)))
-
-
-def _file_faults(root: Path) -> Iterator[str]:
-    """Yield which record files cannot be used, with the changed field where it can be known."""
-    for path in record_paths(root):
-        try:
-            read_record(path)
-        except InvalidFileError as error:
-            fields = _changed_fields(path) if "content was changed" in str(error) else []
-            if fields:
-                yield from (f"{path}: {field}" for field in fields)
-            else:
-                yield str(error)
-
-
-def _changed_fields(path: Path) -> list[str]:
-    siblings = [_json(other) for other in sorted(path.parent.glob("*.json")) if other != path]
-    return changed_fields(_json(path), [sibling for sibling in siblings if isinstance(sibling, dict)])
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        return None
+    return Verdict(len(every), recomputed, tuple(dict.fromkeys(faults)))
 
 
 def _enclosing_leaderboard(folder: Path) -> Path | None:
@@ -138,7 +112,7 @@ def _unknown_problems(entries: Sequence[Entry], board: Path, folder: Path) -> It
         first = group[0]
         if identity not in problems:
             difference = _nearest(first.record.problem, list(problems.values()))
-            yield f"{first.path}: problem.id: {identity} is not on {board}{difference}"
+            yield f"{first.where}: problem.id: {identity} is not on {board}{difference}"
             continue
         seeds = {record.seed for record in others if record.problem.id == identity}
         for label in dict.fromkeys(entry.record.method.label for entry in group):
@@ -172,18 +146,18 @@ def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, 
         if file is None:
             continue
         if place is None:
-            faults.append(f"{entry.path}: files.features: {file.path} is in none of the folders given with --features")
+            faults.append(f"{entry.where}: files.features: {file.path} is in none of the folders given with --features")
             continue
         try:
             found, kept = evaluated(place, entry.record, references[entry.submission], (), lambda line: None)
         except UnlearnBenchError as error:
-            faults.append(f"{entry.path}: files.features: {error}")
+            faults.append(f"{entry.where}: files.features: {error}")
             continue
-        faults += [f"{entry.path}: metrics.{labels[0]}: not computed: {reason}" for reason, labels in kept.items()]
+        faults += [f"{entry.where}: metrics.{labels[0]}: not computed: {reason}" for reason, labels in kept.items()]
         told = {label: metric.value for label, metric in entry.record.metrics.items() if label in found}
         count += len(told)
         faults += [
-            f"{entry.path}: metrics.{label}.value: {value!r}, but its features give {found[label].value!r}"
+            f"{entry.where}: metrics.{label}.value: {value!r}, but its features give {found[label].value!r}"
             for label, value in told.items()
             if not _same(value, found[label].value)
         ]
@@ -209,24 +183,6 @@ def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator
             yield f"{path}: not what the records give\n  {mend}"
     for path in outdated(folder, texts):
         yield f"{path}: the records give no such file\n  {mend}"
-
-
-def changed_fields(values: Mapping[str, Any], siblings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return `key: found, but ...` for each field of a record that is known to have been changed.
-
-    A metric that is a share of test images must be the share of those that the record counts. For the rest, a value
-    is known to be changed if another one in its place, one that the same method has with another seed, gives the
-    content that the hash is of.
-
-    Args:
-        values: The record's JSON, whose hash is wrong.
-        siblings: That of records of the same folder.
-    """
-    found = [f"{key}: {told!r}, but its test images give {share!r}" for key, told, share in wrong_shares(values)]
-    if found:
-        return found
-    restored = _restored(values, list(siblings))
-    return [] if restored is None else [f"{restored[0]}: {restored[1]!r}, where the run wrote {restored[2]!r}"]
 
 
 def wrong_shares(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
@@ -289,42 +245,3 @@ def _other_problem(problem: ProblemRecord, choice: Mapping[str, Any]) -> Iterato
 
 def _name(choice: Any) -> Any:
     return choice.get("name") if isinstance(choice, dict) else None
-
-
-def _restored(values: Mapping[str, Any], siblings: Sequence[Mapping[str, Any]]) -> tuple[str, Any, Any] | None:
-    """Return key, found and true value of the one field whose change explains the hash, None if none does."""
-    own = dict(leaves(values))
-    changed: dict[str, Any] = copy.deepcopy(dict(values))
-    candidates = [(key, value) for sibling in siblings for key, value in leaves(sibling)]
-    candidates += [("status", status) for status in ("done", "failed", "not_applicable")]
-    candidates += [("seed", seed) for seed in range(100)]
-    tried: set[tuple[str, str]] = set()
-    for key, value in candidates:
-        if key == "hash" or key not in own or own[key] == value or (key, repr(value)) in tried:
-            continue
-        tried.add((key, repr(value)))
-        _put(changed, key, own, value)
-        if content_hash(changed) == values.get("hash"):
-            return key, own[key], value
-        _put(changed, key, own, own[key])
-    return None
-
-
-def _put(values: dict[str, Any], dotted: str, own: Mapping[str, Any], value: Any) -> None:
-    """Set the leaf that `leaves` calls `dotted`; keys may hold dots themselves."""
-    place: Any = values
-    rest = dotted
-    while True:
-        if isinstance(place, list):
-            head, _, rest = rest.partition(".")
-            number = int(head)
-            if not rest:
-                place[number] = value
-                return
-            place = place[number]
-            continue
-        key = max((name for name in place if rest == name or rest.startswith(f"{name}.")), key=len)
-        if rest == key:
-            place[key] = value
-            return
-        place, rest = place[key], rest[len(key) + 1 :]

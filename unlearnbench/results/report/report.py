@@ -21,6 +21,7 @@ from unlearnbench.results.figures import (
 )
 from unlearnbench.results.figures.drawing import Draw, Drawing, NotDrawnError, Source, csv_text, save
 from unlearnbench.results.figures.style import styled
+from unlearnbench.results.figures.trade_off import one_for_each_problem
 from unlearnbench.results.load import Say, load_records, unheard
 from unlearnbench.results.ranking import Row
 from unlearnbench.results.report.paper_page import paper_page
@@ -68,7 +69,13 @@ class Written:
 
 
 def write_report(
-    source: Path, folder: Path, *, paper: bool = False, figures: Sequence[Draw] = FIGURES, say: Say = unheard
+    source: Path,
+    folder: Path,
+    *,
+    paper: bool = False,
+    brief: bool = False,
+    figures: Sequence[Draw] = FIGURES,
+    say: Say = unheard,
 ) -> Written:
     """Write the report of a run.
 
@@ -76,18 +83,22 @@ def write_report(
         source: The run's output folder, a leaderboard, or a folder of records.
         folder: Where the report goes.
         paper: Whether to put the paper's numbers and claims beside ours.
-        figures: What to draw.
+        brief: Whether to leave out what a command can write again from the records: all CSV and SVG files, and all
+            pictures but one for each problem.
+        figures: What to draw, unless it is to be brief.
         say: As in `load_entries`.
 
     Raises:
         InvalidFileError: If the records cannot be used.
         StoreError: If the folder cannot be written.
     """
-    material = Source(tuple(load_records(source, say)), source)
+    material = Source(tuple(load_records(source, say, unranked=True)), source)
     try:
-        tables = _write_tables(material.experiments, folder)
-        pictures, entries, not_drawn = _draw_all(material, folder, figures)
-        texts = {PAGE: _page(material, entries, not_drawn, paper)}
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = [] if brief else _write_tables(material.experiments, folder)
+        drawn = (one_for_each_problem,) if brief else figures
+        pictures, entries, not_drawn = _draw_all(material, folder, drawn, brief)
+        texts = {PAGE: _page(material, entries, not_drawn, paper, brief)}
         if paper:
             texts[PAPER_PAGE] = paper_page(material.records)
         for name, text in texts.items():
@@ -97,23 +108,27 @@ def write_report(
     return Written((*(folder / name for name in texts), *tables, *pictures), not_drawn)
 
 
-def _draw_all(source: Source, folder: Path, figures: Sequence[Draw]) -> tuple[list[Path], list[str], tuple[str, ...]]:
+def _draw_all(
+    source: Source, folder: Path, figures: Sequence[Draw], brief: bool
+) -> tuple[list[Path], list[str], tuple[str, ...]]:
     """Write all figures; return their files, their entries on the page, and why some are missing."""
     paths, entries, missing = [], [], []
     with styled():
         for draw in figures:
             try:
                 for drawing in draw(source):
-                    paths += save(drawing, folder / FIGURE_FOLDER)
-                    entries.append(_entry(drawing))
+                    paths += save(drawing, folder / FIGURE_FOLDER, brief=brief)
+                    entries.append(_entry(drawing, brief))
             except NotDrawnError as error:
                 name = draw.__module__.rpartition(".")[2].replace("_", " ")
                 missing.append(f"{name}: not drawn: {error}")
     return paths, entries, tuple(missing)
 
 
-def _entry(drawing: Drawing) -> str:
+def _entry(drawing: Drawing, brief: bool) -> str:
     place = f"{FIGURE_FOLDER}/{drawing.name}"
+    if brief:
+        return f"![{drawing.name}]({place}.png)\n\n{drawing.title}"
     return f"![{drawing.name}]({place}.png)\n\n{drawing.title} [SVG]({place}.svg), [CSV]({place}.csv)"
 
 
@@ -145,14 +160,15 @@ def _numbers(experiment: Experiment, row: Row) -> dict[str, Any]:
     return found
 
 
-def _page(source: Source, entries: Sequence[str], not_drawn: Sequence[str], paper: bool) -> str:
+def _page(source: Source, entries: Sequence[str], not_drawn: Sequence[str], paper: bool, brief: bool) -> str:
     parts = ["# Report", GENERATED]
     if paper:
         parts.append(f"[The paper's numbers and claims beside ours]({PAPER_PAGE})")
     for experiment in source.experiments:
         parts += [f"## {experiment.name}", *filter(None, [experiment.manifest.get("description")])]
         parts += _tables(experiment)
-        parts.append(f"[CSV]({TABLE_FOLDER}/{experiment.name}.csv)")
+        if not brief:
+            parts.append(f"[CSV]({TABLE_FOLDER}/{experiment.name}.csv)")
     parts += ["## Figures", *entries] if entries else []
     parts += ["## Not drawn", "\n".join(f"- {line}" for line in not_drawn)] if not_drawn else []
     return "\n\n".join(parts) + "\n"
