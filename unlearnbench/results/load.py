@@ -294,9 +294,11 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
         there = {entry.record.seed for entry in group}
         missing = [seed for seed in record.manifest.get("seeds", ()) if seed not in there]
         if missing:
+            first = group[0]
             yield (
-                f"{group[0].path if group[0].line else group[0].path.parent}: {record.method.label} lacks seed {', '.join(map(str, missing))} of the "
-                f"manifest {manifest}\n  The same run command goes on where it stopped"
+                f"{first.path.parent if first.line is None else first.path}: {record.method.label} lacks seed "
+                f"{', '.join(map(str, missing))} of the manifest {manifest}\n"
+                "  The same run command goes on where it stopped"
             )
 
 
