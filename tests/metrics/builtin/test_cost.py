@@ -1,3 +1,5 @@
+"""The cost of relearning and the speed-up."""
+
 from __future__ import annotations
 
 import copy
@@ -10,10 +12,10 @@ from support.feature_files import feature_file
 from torch import nn
 
 from unlearnbench.errors import MetricError
-from unlearnbench.metrics.builtin.cost import relearn_cost, with_outputs_for
+from unlearnbench.metrics.builtin.cost import relearn_cost, speed_up, with_outputs_for
 from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.live_model import LiveModel
-from unlearnbench.metrics.measurement import References
+from unlearnbench.metrics.measurement import Costs, References
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.classifier import classifier, keep_outputs, output_classes
 
@@ -160,3 +162,15 @@ def test_plain_gradient_descent_is_the_default() -> None:
     file, references = retrained()
 
     assert 0 < relearn_cost(file, references, live(FORGETFUL)) < 800
+
+
+def test_speed_up_counts_both_kinds() -> None:
+    found = speed_up(Costs(judged={"forget": 10, "retain": 40}, retrained={"forget": 0, "retain": 5000}))
+
+    assert found == 100.0
+    assert found.details["judged"] == {"forget": 10, "retain": 40}
+
+
+def test_a_method_that_reads_nothing_has_no_speed_up() -> None:
+    with pytest.raises(MetricError, match="no training image was read"):
+        speed_up(Costs(judged={"forget": 0, "retain": 0}, retrained={"forget": 0, "retain": 5000}))

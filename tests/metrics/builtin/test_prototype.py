@@ -1,4 +1,4 @@
-"""FPAe."""
+"""FPAe, retain prototype accuracy and the normalised gap."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import NearestCentroid
-from support.feature_files import write_features_file
+from support.feature_files import blobs, feature_file, write_features_file
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin import prototype
-from unlearnbench.metrics.builtin.prototype import Distance, forget_prototype_accuracy, prototype_accuracy
+from unlearnbench.metrics.builtin.prototype import (
+    Distance,
+    forget_prototype_accuracy,
+    normalised_gap,
+    prototype_accuracy,
+    relative_position,
+    retain_prototype_accuracy,
+)
 from unlearnbench.metrics.features import open_features
+from unlearnbench.metrics.measurement import References
 
 
 def clouds(seed: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -138,3 +146,66 @@ def test_a_class_without_a_training_image_has_no_prototype(tmp_path: Path) -> No
     with open_features(path) as features, pytest.raises(MetricError) as caught:
         forget_prototype_accuracy(features)
     assert str(caught.value) == "no training image of classes [1] in the full data"
+
+
+@pytest.mark.parametrize("source", ["full", "limited"])
+def test_prototype_accuracy_is_scikit_learns_nearest_centroid(source: str) -> None:
+    features, labels = blobs(0, 6, 40, 5, spread=2.0)
+    parts = {"full": blobs(1, 6, 50, 5, spread=2.0), "limited": blobs(2, 6, 5, 5, spread=2.0)}
+    file = feature_file(features, labels, forget=[4, 5], num_classes=6, limited=parts["limited"], full=parts["full"])
+    predicted = NearestCentroid().fit(*parts[source]).predict(features)
+
+    hits = predicted == labels
+    assert retain_prototype_accuracy(file, prototypes=source) == pytest.approx(hits[labels < 4].mean())
+    assert forget_prototype_accuracy(file, prototypes=source) == pytest.approx(hits[labels > 3].mean())
+
+
+def test_hits_stand_beside_the_share() -> None:
+    file = feature_file([[0.0], [9.0], [1.0]], [0, 0, 1], forget=[1], num_classes=2, limited=([[0.0], [2.0]], [0, 1]))
+
+    found = retain_prototype_accuracy(file)
+
+    assert found == 0.5
+    assert found.hits is not None
+    assert found.hits.tolist() == [True, False]
+
+
+def test_retain_prototype_accuracy_names_a_training_class_without_images() -> None:
+    file = feature_file([[0.0], [1.0]], [0, 1], forget=[1], num_classes=2, limited=([[0.0]], [0]))
+
+    with pytest.raises(MetricError, match=r"no training image of classes \[1\] in the full data"):
+        retain_prototype_accuracy(file)
+
+
+def test_retain_prototype_accuracy_refuses_features_that_are_no_numbers() -> None:
+    file = feature_file([[np.nan], [1.0]], [0, 1], forget=[1], num_classes=2, limited=([[0.0], [1.0]], [0, 1]))
+
+    with pytest.raises(MetricError, match="not finite"):
+        retain_prototype_accuracy(file)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.4, 0.0), (0.8, 1.0), (0.6, 0.5), (0.2, -0.5), (1.0, 1.5)])
+def test_the_gap_is_zero_at_fdr_and_one_at_original(value: float, expected: float) -> None:
+    assert relative_position(value, 0.4, 0.8) == pytest.approx(expected)
+
+
+def test_equal_references_give_no_scale() -> None:
+    file = feature_file(*blobs(0, 3, 5, 2), forget=[2], num_classes=3)
+
+    with pytest.raises(MetricError, match="Original and FDR have the same value"):
+        normalised_gap(file, References(file, file))
+
+
+def test_the_gap_takes_all_three_files_with_one_protocol() -> None:
+    features, labels = blobs(0, 4, 30, 3, spread=1.5)
+    files = []
+    for noise in (0.0, 0.7, 1.5):
+        moved = features + noise * np.random.default_rng(3).normal(size=features.shape)
+        files.append(feature_file(moved, labels, forget=[2, 3], num_classes=4))
+    original, judged, retrained = files
+
+    found = normalised_gap(judged, References(original, retrained), distance="cosine")
+
+    values = [float(forget_prototype_accuracy(file, distance="cosine")) for file in (judged, retrained, original)]
+    assert found == pytest.approx(relative_position(*values))
+    assert found.details == {"judged": values[0], "retrained": values[1], "original": values[2]}
