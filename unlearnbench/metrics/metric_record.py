@@ -59,7 +59,7 @@ class MetricRecord(Part):
 
 
 def packed(hits: NDArray[np.bool_]) -> Hits:
-    """Return hits as they stand in a record; `intervals.unpacked` is the way back."""
+    """Return hits as they stand in a record; `unpacked` is the way back."""
     return Hits(images=len(hits), bits=base64.b64encode(np.packbits(hits).tobytes()).decode())
 
 
