@@ -13,8 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from support.commands import cli
 from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
-
-from unlearnbench.registry import entry_points, identity, options, signature, syntax
+from support.plugins import forget_plugins
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,17 +53,7 @@ def search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """A new folder on the module search path; what was found before is looked up again."""
     folder = tmp_path / "site"
     folder.mkdir()
-    caches = (
-        entry_points._found,
-        syntax.module_file,
-        syntax.source_module,
-        identity.source_digest,
-        signature.read_signature,
-        options.plugin_schema,
-    )
     monkeypatch.syspath_prepend(folder)
-    for cache in caches:
-        cache.cache_clear()
+    forget_plugins()
     yield folder
-    for cache in caches:
-        cache.cache_clear()
+    forget_plugins()

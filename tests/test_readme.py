@@ -1,79 +1,352 @@
-"""The README's examples work as they stand there."""
+"""The README pages: their commands run, their manifests are valid, their code works, their links lead somewhere."""
 
-import copy
+from __future__ import annotations
+
+import os
 import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+import typer
+from conftest import SHORT, FinishedRun
+from PIL import Image
+from support.commands import Done, cli, python
 from support.paths import REPOSITORY
+from support.plugins import fake_distribution, forget_plugins
 from torch import nn
 
+from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.plan import make_plan
 from unlearnbench.experiment.resolve import resolve
+from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.frontends.cli import app
+from unlearnbench.metrics.compute import needs
+from unlearnbench.metrics.features import open_features
+from unlearnbench.metrics.measurement import References
+from unlearnbench.registry.entry_points import names
 from unlearnbench.results.load import load_records
 from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.tables import cells
 from unlearnbench.unlearners.contract import check_unlearner
-from unlearnbench.unlearners.task import UnlearningTask
 
-ROOT = REPOSITORY
-README = (ROOT / "README.md").read_text()
+PAGES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for pattern in ("README.md", "*/README.md", "plugins/*/README.md", "leaderboard/[A-Z]*.md")
+    for path in REPOSITORY.glob(pattern)
+)
+README, FINDINGS = "README.md", "leaderboard/FINDINGS.md"
+
+# What is not run as it stands: another command in its place, None for none, and why. A first part of a command will do.
+SUITE = "it is the test command itself, or a part of it"
+NETWORK = "it needs the network"
+INSTEAD: dict[str, tuple[str | None, str]] = {
+    "python3 -m venv": (None, NETWORK),
+    "pip install": (None, NETWORK),
+    "ruff": (None, SUITE),
+    "mypy": (None, SUITE),
+    "lint-imports": (None, SUITE),
+    "python -m pytest": (None, SUITE),
+    "python tests/versions.py": (None, "it reads or writes the repository's lock; test_versions.py tests it"),
+    "python -m tests.benchmarks": (None, "it needs CIFAR-100"),
+    "unlearnbench data fetch": ("unlearnbench data fetch --help", NETWORK),
+    "unlearnbench run manifests/cifar100-resnet20.toml --download": (
+        "unlearnbench run manifests/cifar100-resnet20.toml --dry-run",
+        "it needs the network, and days",
+    ),
+    "unlearnbench run my-model.toml": ("unlearnbench run my-model.toml --dry-run", "it trains a ResNet-18"),
+    "unlearnbench run manifests/digits-zoo.toml": (
+        "unlearnbench run manifests/digits-zoo.toml --dry-run",
+        "it takes a minute; the zoo has tests of its own",
+    ),
+    "unlearnbench tune": ("unlearnbench validate manifests/digits-zoo.toml", "it takes ten minutes"),
+    "unlearnbench new-plugin my-method": ("unlearnbench new-plugin another-method", "my_method is installed already"),
+    "inspect view": (None, "it serves until it is stopped"),
+}
+# Commands that end with another exit code than 0: the example of faults has some.
+ENDS_WITH = {"unlearnbench validate wrong.toml": 1}
+# Blocks with one of these take more than a few seconds.
+SLOW = ("manifests/paper", "pytest manifests/", "pytest --pyargs", "inspect eval", "manifests/digits-metrics.toml")
 
 
-def block(language: str, containing: str) -> str:
-    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
-    return next(text for text in blocks if containing in text)
+@dataclass(frozen=True)
+class Block:
+    """A code block of a page."""
+
+    page: str
+    line: int
+    text: str
+
+    def commands(self) -> Iterator[str]:
+        """Yield the commands of a console block; with prompts in it, the other lines are what is printed."""
+        prompted = any(line.startswith("$ ") for line in self.text.splitlines())
+        for line in self.text.splitlines():
+            if line.strip() and (not prompted or line.startswith("$ ")):
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                yield from shlex.join(words).replace("'&&'", "&&").split(" && ")
 
 
-def test_the_example_unlearner_keeps_to_the_contract() -> None:
-    names: dict[str, Any] = {"copy": copy, "torch": torch, "F": F, "nn": nn, "UnlearningTask": UnlearningTask}
-    exec(block("python", "def masked_distillation"), names)
-    check_unlearner(names["masked_distillation"], {"learning_rate": 0.01, "epochs": 20})
+def blocks(language: str) -> list[Block]:
+    """Return all blocks of a language."""
+    pages = {page: (REPOSITORY / page).read_text() for page in PAGES}
+    return [
+        Block(page, text.count("\n", 0, match.start()) + 1, match[1])
+        for page, text in pages.items()
+        for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    ]
 
 
-def test_the_example_manifest_is_valid(tmp_path: Path) -> None:
-    manifest = tmp_path / "example.toml"
-    manifest.write_text(block("toml", "[problem]"))
-    plan = make_plan(resolve(manifest))
-    assert [cell.method.label for cell in plan.cells][:4] == ["original", "fdr", "wd", "erwp-sgd beta=8"]
-    assert len(plan.cells) == 5 * (2 + 1 + 5)
+def given(language: str) -> list[Any]:
+    """Return the blocks of a language as parameters, the slow ones marked."""
+    return [
+        pytest.param(
+            block,
+            id=f"{block.page}:{block.line}",
+            marks=[pytest.mark.slow] if any(part in block.text for part in SLOW) and language == "console" else [],
+        )
+        for block in blocks(language)
+    ]
 
 
-def test_the_example_of_faults_is_what_is_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    printed = block("console", "validate wrong.toml").partition("\n")[2]
+def block(page: str, language: str, containing: str) -> str:
+    return next(each.text for each in blocks(language) if each.page == page and containing in each.text)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A search path with the plugins of the repository and the one that `new-plugin my-method` writes."""
+    folder = tmp_path_factory.mktemp("site")
+    assert cli("new-plugin", "my-method", "-o", folder).code == 0
+    places = [folder / "unlearnbench-my-method", *(REPOSITORY / "plugins").glob("unlearnbench-*")]
+    with pytest.MonkeyPatch.context() as patch:
+        path = [str(folder)]
+        for place in places:
+            project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+            unlearners = project["entry-points"]["unlearnbench.unlearners"]
+            if not unlearners.keys() & set(names("unlearners")):
+                fake_distribution(folder, project["name"], {"unlearners": unlearners})
+                path.append(str(place))
+        for place in reversed(path):
+            patch.syspath_prepend(place)
+        patch.setenv("PYTHONPATH", os.pathsep.join([*path, str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        forget_plugins()
+        yield folder
+    forget_plugins()
+
+
+@pytest.fixture(scope="module")
+def finished_sandbox(site: Path, finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the repository's root: with a short `digits.toml` that has been run, and a leaderboard of it."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    for name in ("manifests", "plugins"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    digits = folder / "manifests" / "digits.toml"
+    digits.write_text(f'{SHORT}\n[[unlearners]]\nname = "my_method"\n')
+    shutil.copytree(finished.output / "store", folder / "runs" / "store")
+    assert cli("run", digits, "-o", folder / "runs", "--device", "cpu").code == 0
+    shutil.copytree(folder / "runs" / "records", folder / "published" / "records")
+    for place in (folder / "published" / "records").glob("*/*/my_method"):
+        shutil.rmtree(place)
+    (folder / "leaderboard").mkdir()
+    (folder / "leaderboard" / "FINDINGS.md").write_text("# Findings\n")
+    assert cli("leaderboard", "build", folder / "published", "-o", folder / "leaderboard").code == 0
+    write_own_model(folder)
+    return folder
+
+
+def write_own_model(folder: Path) -> None:
+    """Write what the door for one's own model needs: photos, a checkpoint and the manifest, and one with faults."""
+    noise = np.random.default_rng(0)
+    for number in range(18):
+        place = folder / "photos" / ("daisy", "rose", "tulip")[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = noise.integers(0, 256, (240 + number, 250, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    (folder / "my-model.safetensors").write_bytes(b"weights")
+    (folder / "my-model.toml").write_text(block(README, "toml", "my-model.safetensors"))
+    head = 'seeds = [0]\n\n[dataset]\nname = "digits"\n\n[architecture]\nname = "digits_net"\n[problem]\n'
     faults = (
         "forget_classes = [12]\nlimited_share = 0.1\n[training]\nepochs = 2\nbatch_size = 64\nlearning_rate = 0.1\n"
         'schedule = "constant"\n'
     )
-    head = 'seeds = [0]\n\n[dataset]\nname = "digits"\n\n[architecture]\nname = "digits_net"\n[problem]\n'
     method = '\n\n\n[[unlearners]]\nname = "folnrc"\noptions.epoch = 3\n'
-    (tmp_path / "wrong.toml").write_text(head + faults + method)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        app(["validate", "wrong.toml"])
-    assert ended.value.code == 1
-    found = capsys.readouterr().err
-    assert re.sub(r":\d+:", ":", found) == re.sub(r":\d+:", ":", printed)
+    (folder / "wrong.toml").write_text(head + faults + method)
 
 
-def test_every_command_of_the_readme_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        app(["--help"])
-    shown = capsys.readouterr().out
-    rows = re.findall(r"^\| `(\w+)", README, re.M)
-    commands = {name for name in rows if name in {"run", "validate", "list", "table", "leaderboard", "check", "doctor"}}
-    assert len(commands) == 7
-    assert all(name in shown for name in [*commands, "show", "relevance"])
+@pytest.fixture
+def sandbox(finished_sandbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished sandbox, as the working folder; the photos of `my-model.toml` are added."""
+    folder = tmp_path / "sandbox"
+    shutil.copytree(finished_sandbox, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("UNLEARNBENCH_DATA", str(tmp_path / "data"))
+    return folder
+
+
+def run(command: str) -> Done:
+    """Run a command in the working folder: ours in this process, others in one of their own."""
+    program, *words = shlex.split(command)
+    # As a shell does.
+    arguments = [found for word in words for found in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+    if program == "unlearnbench":
+        return cli(*arguments)
+    if program == "inspect":
+        pytest.importorskip("inspect_ai", reason="inspect_ai is not installed: pip install 'unlearnbench[inspect]'")
+        return python("-m", "inspect_ai", *arguments, "--display", "plain")
+    assert program == "pytest", f"{command}: nobody knows how to run it here; see INSTEAD"
+    return python("-m", "pytest", "-p", "no:cacheprovider", *arguments)
+
+
+def instead(command: str) -> str | None:
+    """Return what is run for a command, None if nothing is."""
+    plain = command.replace(".venv/bin/", "")
+    return next((other for start, (other, _) in INSTEAD.items() if plain.startswith(start)), plain)
+
+
+@pytest.mark.parametrize("shown", given("console"))
+def test_every_command_of_the_pages_runs(shown: Block, sandbox: Path) -> None:
+    if "my-model.toml" in shown.text and "data add" not in shown.text:
+        assert cli("data", "add", "image_folder", "photos", "--as", "my-photos").code == 0
+    for command in shown.commands():
+        chosen = instead(command)
+        if chosen is None:
+            continue
+        if "report" in chosen:
+            pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'unlearnbench[report]'")
+        done = run(chosen)
+        assert done.code == ENDS_WITH.get(command, 0), f"{command}\n{done.out}{done.err}"
+
+
+def test_every_exception_is_needed_and_has_a_reason() -> None:
+    commands = [command.replace(".venv/bin/", "") for shown in blocks("console") for command in shown.commands()]
+    for start, (_, reason) in INSTEAD.items():
+        assert reason
+        assert any(command.startswith(start) for command in commands), f"no page shows {start}"
+
+
+@pytest.mark.parametrize("shown", given("toml"))
+def test_every_manifest_of_the_pages_is_valid(shown: Block, sandbox: Path, tmp_path: Path) -> None:
+    told = tomllib.loads(shown.text)
+    if not told.keys() <= Manifest.model_fields.keys():
+        assert told.keys() == {"project"}
+        return
+    if "image_folder" in shown.text:
+        assert cli("data", "add", "image_folder", "photos", "--as", "my-photos").code == 0
+    manifest = sandbox / "shown.toml"
+    if "problem" in told and "training" in told:
+        manifest.write_text(shown.text)
+    else:
+        whole = tomllib.loads((sandbox / "manifests" / "digits.toml").read_text())
+        if "dataset" in told:
+            whole["problem"]["forget_classes"] = ["tulip"]
+        if "matrix" in told.get("problem", {}):
+            del whole["problem"]
+        manifest.write_text(manifest_toml({**whole, **told}))
+    resolve(manifest)
+
+
+def test_the_example_manifest_is_what_its_text_says(sandbox: Path) -> None:
+    (sandbox / "example.toml").write_text(block("manifests/README.md", "toml", "matrix = { beta"))
+    plan = make_plan(resolve(sandbox / "example.toml"))
+    assert [cell.method.label for cell in plan.cells][:4] == ["original", "fdr", "wd", "erwp-sgd beta=8"]
+    assert len(plan.cells) == 5 * (2 + 1 + 5)
+
+
+def test_the_example_of_faults_is_what_is_printed(sandbox: Path) -> None:
+    printed = block("manifests/README.md", "console", "validate wrong.toml").partition("\n")[2]
+    assert re.sub(r":\d+:", ":", cli("validate", "wrong.toml").err) == re.sub(r":\d+:", ":", printed)
+
+
+@pytest.mark.parametrize("shown", given("python"))
+def test_every_piece_of_code_runs(shown: Block, sandbox: Path) -> None:
+    (first, *_) = sorted(path.name for path in (sandbox / "runs" / "store" / "features").iterdir() if path.is_dir())
+    code = shown.text.replace("features/ID/", f"features/{first}/")
+    exec(compile(code, f"{shown.page}:{shown.line}", "exec"), {"__name__": "page"})
+
+
+def defined(containing: str) -> Any:
+    """Return what a piece of code of the page about plugins defines."""
+    scope: dict[str, Any] = {"__name__": "page"}
+    exec(block("plugins/README.md", "python", containing), scope)
+    return scope[containing]
+
+
+def test_the_example_unlearner_keeps_to_the_contract() -> None:
+    check_unlearner(defined("masked_distillation"), {"learning_rate": 0.01, "epochs": 20})
+
+
+def test_the_example_network_has_a_classifier_of_the_right_size() -> None:
+    network = defined("two_layers")(5, (3, 4, 6), width=7)
+    assert isinstance(network[-1], nn.Linear)
+    assert network[-1].out_features == 5
+    assert network[1].in_features == 3 * 4 * 6
+
+
+def test_the_example_data_set_is_what_it_says(tmp_path: Path) -> None:
+    dataset = defined("stripes")(tmp_path)
+    for part, counts in ((dataset.train(), dataset.info.train_counts), (dataset.test(), dataset.info.test_counts)):
+        assert part.images.shape == dataset.info.shape
+        assert np.bincount(part.labels).tolist() == list(counts)
+        assert len(part.images) == len(set(part.ids.tolist())) == sum(counts)
+
+
+def test_the_example_metric_is_none_on_the_original_itself(sandbox: Path) -> None:
+    metric = defined("feature_drift")
+    assert needs(metric) == ("features", "references")
+    found = {record.method.name: record for record in load_records(sandbox / "runs") if record.seed == 0}
+    with (
+        open_features(sandbox / "runs" / found["original"].files["features"].path) as original,
+        open_features(sandbox / "runs" / found["fdr"].files["features"].path) as retrained,
+    ):
+        references = References(original, retrained)
+        assert metric(original, references) == 0
+        assert metric(retrained, references, images="retain") > 0
+
+
+def test_every_command_has_its_place_in_the_readme() -> None:
+    shown = re.findall(r"^\| (`.*`(?:, `.*`)*) \|", (REPOSITORY / README).read_text().partition("## Commands")[2], re.M)
+    told = {text for row in shown for text in re.findall(r"`([\w -]+?)(?: [A-Z\[{].*?)?`", row)}
+    command = typer.main.get_command(app)
+    inner = {name: getattr(each, "commands", None) for name, each in command.commands.items()}  # type: ignore[attr-defined]
+    every = {f"{name} {part}" if parts else name for name, parts in inner.items() for part in (parts or [name])}
+    assert every <= told, sorted(every - told)
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len((REPOSITORY / README).read_text().splitlines()) <= 130
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (REPOSITORY / page).read_text()):
+        place, _, anchor = target.partition("#")
+        if target.startswith("https://"):
+            continue
+        path = (REPOSITORY / page).parent / place if place else REPOSITORY / page
+        assert path.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page}: {target}"
 
 
 def test_the_tables_are_those_of_the_committed_records() -> None:
+    findings = (REPOSITORY / FINDINGS).read_text()
+    every = set()
     for name in ("digits", "cifar100-resnet20-fast", "cifar100-resnet20-fast-zoo"):
-        (rows,) = rows_by_problem(load_records(ROOT / "leaderboard" / "records" / name))
-        for row in rows:
-            assert f"| {' | '.join(cells(row, rows))} |" in README
+        (rows,) = rows_by_problem(load_records(REPOSITORY / "leaderboard" / "records" / name))
+        every |= {f"| {' | '.join(cells(row, rows))} |" for row in rows}
+    for line in every:
+        assert line in findings
+    shown = re.findall(r"^\|.*±.*\|$", (REPOSITORY / README).read_text(), re.M)
+    assert len(shown) == 6
+    assert set(shown) <= every

@@ -424,7 +424,7 @@ def test_the_table_ranks_by_paired_intervals(stored_run: Path) -> None:
 def test_the_readmes_examples_read_a_finished_run(
     stored_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (REPOSITORY / "README.md").read_text().partition("## Reading the features")[2]
+    readme = (REPOSITORY / "unlearnbench" / "README.md").read_text().partition("## Reading the features")[2]
     with_reader, with_h5py = re.findall(r"```python\n(.*?)```", readme, re.S)
     monkeypatch.chdir(stored_run.parent)
     found = records(stored_run)

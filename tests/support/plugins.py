@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unlearnbench.registry import entry_points, identity, options, signature, syntax
 from unlearnbench.registry.entry_points import Kind, installed
 
 
@@ -33,3 +34,16 @@ def fake_distribution(
 def built_in(kind: Kind) -> list[str]:
     """Return the names of the plugins that our own distribution brings along; others have tests of their own."""
     return [plugin.name for plugin in installed(kind) if plugin.distribution == "unlearnbench"]
+
+
+def forget_plugins() -> None:
+    """Forget which plugins were found, so that those of another search path are looked up."""
+    for cache in (
+        entry_points._found,
+        syntax.module_file,
+        syntax.source_module,
+        identity.source_digest,
+        signature.read_signature,
+        options.plugin_schema,
+    ):
+        cache.cache_clear()

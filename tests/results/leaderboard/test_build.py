@@ -14,9 +14,10 @@ from support.paths import REPOSITORY
 from support.records import make_record, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError, StoreError
-from unlearnbench.results.leaderboard.build import build_leaderboard
-from unlearnbench.results.leaderboard.markdown import LEGEND
+from unlearnbench.results.leaderboard.build import build_leaderboard, rebuilt_pages
+from unlearnbench.results.leaderboard.markdown import GENERATED, LEGEND
 from unlearnbench.results.load import collection_text, read_collection, read_entries
+from unlearnbench.results.ranking import PAPER
 
 COMMITTED = REPOSITORY / "leaderboard"
 
@@ -50,6 +51,20 @@ def test_there_is_an_overview_a_web_page_and_a_page_for_each_problem(tmp_path: P
     assert overview.startswith("# Leaderboard\n\nGenerated from run records by `unlearnbench leaderboard build`")
 
 
+def test_the_overview_links_the_pages_that_a_person_wrote(tmp_path: Path) -> None:
+    runs, board = write_records(tmp_path / "runs", small_board("a")), tmp_path / "board"
+    board.mkdir()
+    (board / "FINDINGS.md").write_text("# What the  results show\n\nMuch.\n")
+    (board / "notes.md").write_text("No heading.\n")
+    (board / "README.md").write_text("# Mine, until a build\n")
+    for _ in range(2):
+        build_leaderboard([runs], board)
+        overview = (board / "README.md").read_text()
+        assert "\n\nWritten by hand: [What the results show](FINDINGS.md), [notes](notes.md).\n\n" in overview
+        assert (board / "notes.md").read_text() == "No heading.\n"
+    assert rebuilt_pages(read_entries([board]), board, PAPER)["README.md"] == overview
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_same_records_in_any_folders_give_the_same_bytes(tmp_path: Path, seed: int) -> None:
     every = [*small_board("a"), *small_board("b")]
@@ -62,7 +77,8 @@ def test_the_same_records_in_any_folders_give_the_same_bytes(tmp_path: Path, see
 
 def test_the_committed_leaderboard_is_what_its_records_give(tmp_path: Path) -> None:
     shutil.copytree(COMMITTED, tmp_path / "board")
-    for page in [*(tmp_path / "board").glob("*.md"), tmp_path / "board" / "index.html"]:
+    pages = (page for page in (tmp_path / "board").glob("*.md") if GENERATED in page.read_text())
+    for page in [*pages, tmp_path / "board" / "index.html"]:
         page.unlink()
     shutil.rmtree(tmp_path / "board" / "manifests")
     build_leaderboard([tmp_path / "board"], tmp_path / "board")

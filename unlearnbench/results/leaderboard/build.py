@@ -15,6 +15,7 @@ from unlearnbench.results.leaderboard.web_page import web_page
 from unlearnbench.results.load import Entry, Say, check_entries, collection_text, load_entries, read_entries, unheard
 from unlearnbench.results.ranking import PAPER
 
+OVERVIEW = "README.md"
 RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
@@ -98,7 +99,18 @@ def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[st
         _links(entries, folder),
         {identity: place for identity, (place, _) in _manifests(entries).items()},
     )
-    return board_pages(board)
+    return board_pages(board, hand_written(folder))
+
+
+def hand_written(folder: Path) -> dict[str, str]:
+    """Return the titles of the pages in a leaderboard's folder that no build wrote, by file name."""
+    pages = (path for path in sorted(folder.glob("*.md")) if path.name != OVERVIEW and not _is_generated(path))
+    return {path.name: _title(path) for path in pages}
+
+
+def _title(path: Path) -> str:
+    first = path.read_text(errors="replace").partition("\n")[0]
+    return first.removeprefix("# ").strip() if first.startswith("# ") else path.stem
 
 
 def rebuilt_manifests(entries: Sequence[Entry]) -> dict[str, str]:
@@ -106,13 +118,16 @@ def rebuilt_manifests(entries: Sequence[Entry]) -> dict[str, str]:
     return dict(_manifests(entries).values())
 
 
-def board_pages(board: Board) -> dict[str, str]:
-    """Return the text of every page by file name."""
-    return {
-        "README.md": overview_page(board),
-        "index.html": web_page(board),
-        **{page_name(problem): problem_page(problem, board.order) for problem in board.problems},
-    }
+def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the text of every page by file name.
+
+    Args:
+        board: What is shown.
+        others: Titles of pages beside them that a person wrote, by file name.
+    """
+    problems = {page_name(problem): problem_page(problem, board.order) for problem in board.problems}
+    links = {name: title for name, title in (others or {}).items() if name not in problems}
+    return {OVERVIEW: overview_page(board, links), "index.html": web_page(board), **problems}
 
 
 def outdated(folder: Path, written: Collection[str]) -> list[Path]:

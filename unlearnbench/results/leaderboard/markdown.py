@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unlearnbench.results.leaderboard.mean_rank import Overall
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
@@ -176,11 +176,18 @@ def _plain(text: str) -> str:
     return one_line(text).replace("<", "&lt;")
 
 
-def overview_page(board: Board) -> str:
-    """Return the page that ranks methods over all problems and lists these."""
+def overview_page(board: Board, others: Mapping[str, str]) -> str:
+    """Return the page that ranks methods over all problems and lists these.
+
+    Args:
+        board: What is shown.
+        others: Titles of pages beside it that a person wrote, by file name.
+    """
+    links = ", ".join(f"[{one_line(title)}]({name})" for name, title in others.items())
     parts = [
         "# Leaderboard",
         f"{GENERATED} [`index.html`](index.html) is the same with plots, to be opened in a browser.",
+        *([f"Written by hand: {links}."] if links else []),
         "## Methods over all problems",
         _overall_table(board),
         "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems, cut at "
