@@ -57,13 +57,13 @@ def test_retrained_models_never_saw_a_forget_image(rows: dict[str, Row]) -> None
     assert set(rows["fdr"].values(FAE).values()) == {0.0}
     for record in rows["fdr"].records:
         retain = record.problem.train_images - 131 - 135
-        assert record.image_reads == {"forget": 0, "retain": record.problem.training["epochs"] * retain}
+        assert record.image_passes == {"forget": 0, "retain": record.problem.training["epochs"] * retain}
 
 
 def test_retrained_models_share_no_tensor_with_the_original(runs: Path, rows: dict[str, Row]) -> None:
-    for original, retrained in zip(rows["original"].records, rows["fdr"].records, strict=True):
+    for original, fdr in zip(rows["original"].records, rows["fdr"].records, strict=True):
         first = load_file(runs / original.files["model"].path)
-        second = load_file(runs / retrained.files["model"].path)
+        second = load_file(runs / fdr.files["model"].path)
         assert first.keys() == second.keys()
         assert not [name for name, value in first.items() if value.equal(second[name])]
 
@@ -95,14 +95,14 @@ def test_training_from_scratch_loses_the_retain_classes(rows: dict[str, Row], na
 
 
 def test_erwp_forgets_holds_the_retain_classes_and_lies_between_the_references(rows: dict[str, Row]) -> None:
-    erwp, original, retrained = rows["erwp"], rows["original"], rows["fdr"]
+    erwp, original, fdr = rows["erwp"], rows["original"], rows["fdr"]
     assert mean(erwp, CANE) > mean(original, CANE) - 0.02
-    assert mean(retrained, FPAE) - 0.05 < mean(erwp, FPAE) < mean(original, FPAE)
+    assert mean(fdr, FPAE) - 0.05 < mean(erwp, FPAE) < mean(original, FPAE)
     assert sorted(erwp.values(FAE).values())[2] < 0.05
 
 
-def test_images_read_are_epochs_times_the_limited_images(rows: dict[str, Row]) -> None:
+def test_image_passes_are_epochs_times_the_limited_images(rows: dict[str, Row]) -> None:
     for name, epochs, with_forget in (("tslnrc", 20, 0), ("folnrc", 20, 0), ("folmrcsc", 20, 1)):
         counts = rows[name].records[0].problem.limited_counts
         expected = {"forget": with_forget * epochs * sum(counts[8:]), "retain": epochs * sum(counts[:8])}
-        assert all(record.image_reads == expected for record in rows[name].records)
+        assert all(record.image_passes == expected for record in rows[name].records)

@@ -302,11 +302,11 @@ def test_the_example_metric_is_none_on_the_original_itself(sandbox: Path) -> Non
     found = {record.method.name: record for record in load_records(sandbox / "runs") if record.seed == 0}
     with (
         open_features(sandbox / "runs" / found["original"].files["features"].path) as original,
-        open_features(sandbox / "runs" / found["fdr"].files["features"].path) as retrained,
+        open_features(sandbox / "runs" / found["fdr"].files["features"].path) as fdr,
     ):
-        references = References(original, retrained)
+        references = References(original, fdr)
         assert metric(original, references) == 0
-        assert metric(retrained, references, images="retain") > 0
+        assert metric(fdr, references, images="retain") > 0
 
 
 def test_every_command_has_its_place_in_the_readme() -> None:

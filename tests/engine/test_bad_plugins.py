@@ -91,7 +91,7 @@ def test_what_bad_methods_do_is_recorded_and_changes_no_other_result(search_path
     for name, record in alone.items():
         assert found[name].metrics == record.metrics
         assert found[name].files == record.files
-        assert found[name].image_reads == record.image_reads
+        assert found[name].image_passes == record.image_passes
 
 
 def test_an_allocation_that_torch_refuses_is_a_failed_cell(search_path: Path, tmp_path: Path) -> None:

@@ -40,20 +40,20 @@ def test_reference_models_of_all_seeds_can_be_made_at_once(tmp_path: Path) -> No
 
 def test_what_reads_both_references_waits_for_both_of_its_seed(tmp_path: Path) -> None:
     schedule = Schedule(plan_of(tmp_path, WD, FOLNRC, head="seeds = [0, 1]").cells, ())
-    original, retrained, other, _ = take_all(schedule)
+    original, fdr, other, _ = take_all(schedule)
     schedule.end(original, recorded=False)
     assert take_all(schedule) == []
     schedule.end(other, recorded=False)
     assert take_all(schedule) == []
-    schedule.end(retrained, recorded=False)
+    schedule.end(fdr, recorded=False)
     assert sorted(names(take_all(schedule))) == ["fdr 0", "folnrc 0", "original 0", "wd 0"]
 
 
 def test_a_reference_that_failed_holds_nobody_up(tmp_path: Path) -> None:
     schedule = Schedule(plan_of(tmp_path).cells, ())
-    original, retrained = take_all(schedule)
+    original, fdr = take_all(schedule)
     schedule.end(original, recorded=True)
-    schedule.end(retrained, recorded=False)
+    schedule.end(fdr, recorded=False)
     tasks = take_all(schedule)
     assert names(tasks) == ["fdr 0", "wd 0"]
     for task in tasks:

@@ -471,10 +471,10 @@ def test_leaderboard_build_writes_its_pages(finished: FinishedRun, tmp_path: Pat
 
 
 def test_a_table_can_be_ranked_by_another_order(finished: FinishedRun) -> None:
-    done = cli("table", finished.output, "--rank-by", "images-read")
+    done = cli("table", finished.output, "--rank-by", "image-passes")
     assert done.code == 0
-    assert "Ranked by images read, then FAe, then |FPAe - FDR's|, each" in " ".join(done.out.split())
-    rows = cli("table", finished.output, "--rank-by", "images-read", "--json").json
+    assert "Ranked by image passes, then FAe, then |FPAe - FDR's|, each" in " ".join(done.out.split())
+    rows = cli("table", finished.output, "--rank-by", "image-passes", "--json").json
     ranked = [row["method"] for row in rows if row["rank"]]
     assert not ranked or ranked[0] == "wd"
 
@@ -578,7 +578,7 @@ def test_a_training_that_diverges_fails_its_methods_with_the_reason(tmp_path: Pa
     blown = "the loss is not finite (nan) in epoch 1 of the {} model"
     assert reasons == {
         "original/seed-0.json": blown.format("original"),
-        "fdr/seed-0.json": blown.format("retrained"),
+        "fdr/seed-0.json": blown.format("fdr"),
         "wd/seed-0.json": f"the original model of seed 0 failed: {blown.format('original')}",
     }
 

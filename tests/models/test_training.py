@@ -171,7 +171,7 @@ def test_only_finite_losses_pass(loss: float) -> None:
 
 
 def test_original_and_retrained_start_from_weights_of_their_own() -> None:
-    starts = [weights(NETWORK.build(seed, role)) for seed in (0, 1) for role in ("original", "retrained")]
+    starts = [weights(NETWORK.build(seed, role)) for seed in (0, 1) for role in ("original", "fdr")]
     kernels = [start["0.weight"] for start in starts]
     assert all(not torch.equal(kernels[i], kernels[j]) for i in range(4) for j in range(i))
     assert same(starts[0], weights(NETWORK.build(0, "original")))

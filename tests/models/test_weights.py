@@ -46,17 +46,17 @@ def test_given_weights_are_the_original_of_every_seed_and_nobody_trains_it(tmp_p
     path = manifest(tmp_path, 'weights = "mine.pth"')
     plan = make_plan(resolve(path))
     assert len({cell.original.id for cell in plan.cells}) == 1
-    assert len({cell.retrained.id for cell in plan.cells}) == 2
+    assert len({cell.fdr.id for cell in plan.cells}) == 2
     assert {cell.original.image_passes for cell in plan.cells} == {0}
     done = run(path, tmp_path)
     assert done.code == 0, done.err
     records = {name: json.loads(file.read_text()) for name, file in record_files(tmp_path / "runs").items()}
     first, second = records["original/seed-0.json"], records["original/seed-1.json"]
-    assert first["image_reads"] == {"forget": 0, "retain": 0}
+    assert first["image_passes"] == {"forget": 0, "retain": 0}
     assert first["files"]["model"] == second["files"]["model"]
     assert first["problem"]["weights"] == "mine.pth"
-    assert records["fdr/seed-0.json"]["image_reads"]["retain"] > 0
-    assert records["fdr/seed-0.json"]["image_reads"]["forget"] == 0
+    assert records["fdr/seed-0.json"]["image_passes"]["retain"] > 0
+    assert records["fdr/seed-0.json"]["image_passes"]["forget"] == 0
 
 
 def test_the_dry_run_loads_a_given_original(tmp_path: Path) -> None:

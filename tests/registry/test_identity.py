@@ -151,7 +151,7 @@ def small(tmp_path: Path) -> Plan:
 
 def ids(found: Plan) -> tuple[set[str], set[str], set[str], set[str]]:
     """Return the ids of the references, of the unlearned models, of features and of records."""
-    references = {cell.original.id for cell in found.cells} | {cell.retrained.id for cell in found.cells}
+    references = {cell.original.id for cell in found.cells} | {cell.fdr.id for cell in found.cells}
     models = {cell.model_id for cell in found.cells if not cell.is_reference}
     return references, models, {cell.features_id for cell in found.cells}, {cell.id for cell in found.cells}
 

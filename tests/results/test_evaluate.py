@@ -102,12 +102,12 @@ def test_references_are_judged_too(stored_run: Path) -> None:
 
 def test_costs_stand_in_the_record(stored_run: Path) -> None:
     record = records(stored_run)["folmrcsc/0"]
-    retrained = records(stored_run)["fdr/0"]
+    fdr = records(stored_run)["fdr/0"]
 
-    assert record.image_reads == {"forget": 2 * 28, "retain": 2 * 112}
-    assert record.value("speed_up") == pytest.approx(sum(retrained.image_reads.values()) / 280)
+    assert record.image_passes == {"forget": 2 * 28, "retain": 2 * 112}
+    assert record.value("speed_up") == pytest.approx(sum(fdr.image_passes.values()) / 280)
     assert record.measured.speed_up_seconds == pytest.approx(
-        retrained.measured.seconds["train"] / record.measured.seconds["unlearn"]
+        fdr.measured.seconds["train"] / record.measured.seconds["unlearn"]
     )
     assert record.measured.peak_memory_bytes
     assert records(stored_run)["wd/0"].metrics["speed_up"].reason is not None
@@ -121,7 +121,7 @@ def test_each_epoch_has_the_headline_metrics_and_the_last_is_the_end(stored_run:
         record = found[f"{label}/1"]
         last = record.epochs[-1]
         assert [epoch.epoch for epoch in record.epochs] == list(range(1, len(record.epochs) + 1))
-        assert last.image_reads == record.image_reads
+        assert last.image_passes == record.image_passes
         assert last.metrics == {metric: record.value(metric) for metric in HEADLINE}
         assert record.epochs[0].metrics != last.metrics
 
@@ -135,7 +135,7 @@ def test_looking_at_epochs_leaves_the_method_as_it_is_and_nothing_behind(stored_
     for name, record in records(tmp_path / "runs").items():
         watched = records(stored_run)[name]
         assert record.files["model"].sha256 == watched.files["model"].sha256
-        assert record.image_reads == watched.image_reads
+        assert record.image_passes == watched.image_passes
         assert record.epochs == ()
     assert not list(stored_run.rglob("*.partial"))
     models = [path.name for path in (stored_run / "store" / "models").rglob("*") if path.is_file()]
@@ -245,7 +245,7 @@ def test_features_in_half_precision_give_about_the_same_metrics(stored_run: Path
         assert features.attributes["model_sha256"] == half.files["model"].sha256
         assert features.array("limited/features").dtype == "float16"
     assert half.value("forget_accuracy") == whole.value("forget_accuracy")
-    for label in ("linear_cka reference=retrained images=forget", "forget_prototype_accuracy", "probe_recovery"):
+    for label in ("linear_cka reference=fdr images=forget", "forget_prototype_accuracy", "probe_recovery"):
         assert half.value(label) == pytest.approx(whole.value(label), abs=0.03)
 
 
@@ -293,7 +293,7 @@ def test_one_metric_leaves_the_others_alone(own_run: Path) -> None:
     code, out, err = cli("evaluate", own_run, "--metric", "linear_cka", "--metric", "probe_recovery shots=5")
 
     assert code == 0, err
-    assert "linear_cka reference=retrained images=retain" in out
+    assert "linear_cka reference=fdr images=retain" in out
     for record in records(own_run).values():
         done = {label for label, metric in record.metrics.items() if metric.value != 9.0}
         assert done == {label for label in record.metrics if label.startswith("linear_cka")} | {

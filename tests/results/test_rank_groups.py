@@ -57,7 +57,7 @@ def row(
                 metrics=metrics,
                 reason=None,
                 measured=Measured(finished_at="", seconds={}, peak_memory_bytes=None),
-                image_reads={},
+                image_passes={},
             )
         )
     return Row(problem(), method, label, tuple(records))

@@ -165,8 +165,8 @@ def test_a_metric_that_failed_is_named() -> None:
     found = records("m", (0.0, 0.5, 0.9))
     broken = make_record("m", 1, metrics=(0.0, None, 0.92))
     assert note(ranked([*found, broken]), "m") == "forget_prototype_accuracy is missing with seed 1: no image"
-    retrained = [make_record("fdr", seed, metrics=(0.0, None, 0.9)) for seed in (0, 1)]
-    told = note(ranked(records("m", (0.0, 0.5, 0.9)), references=[*ORIGINAL, *retrained]), "m")
+    fdr = [make_record("fdr", seed, metrics=(0.0, None, 0.9)) for seed in (0, 1)]
+    told = note(ranked(records("m", (0.0, 0.5, 0.9)), references=[*ORIGINAL, *fdr]), "m")
     assert told == "FDR's forget_prototype_accuracy is missing with seed 0, 1: no image"
 
 
@@ -241,7 +241,7 @@ ORDERED = [
         ("paper", ["forgets", "near", "keeps"]),
         ("prototype-gap", ["near", "forgets", "keeps"]),
         ("retain-accuracy", ["keeps", "near", "forgets"]),
-        ("images-read", ["forgets", "near", "keeps"]),
+        ("image-passes", ["forgets", "near", "keeps"]),
     ],
 )
 def test_other_orders_have_other_criteria_and_the_same_gate(order: str, labels: list[str]) -> None:

@@ -244,11 +244,11 @@ def test_a_record_counts_the_images_that_a_method_read(
     finished: FinishedRun, method: str, forget: int, retain: int
 ) -> None:
     record = read_record(record_files(finished.output)[f"{method}/seed-0.json"])
-    assert record.image_reads == {"forget": forget, "retain": retain}
+    assert record.image_passes == {"forget": forget, "retain": retain}
 
 
 def test_erwp_reads_its_epochs_and_its_search(finished: FinishedRun) -> None:
-    reads = read_record(record_files(finished.output)["erwp/seed-0.json"]).image_reads
+    reads = read_record(record_files(finished.output)["erwp/seed-0.json"]).image_passes
     assert reads["retain"] == 2 * 112
     # 2 epochs, and of each of 2 classes the backward pass, the intact look and 2 to 5 looks at each of 4 layers; a
     # look may end after its first 8 images.

@@ -54,8 +54,8 @@ def test_a_shared_search_counts_for_every_method_that_uses_it(runs: Path) -> Non
         next(r for r in load_records(runs) if r.manifest_name == name and r.method.name == "erwp")
         for name in ("first", "second")
     )
-    assert first.image_reads == second.image_reads
-    assert first.image_reads["forget"] > 2 * 14
+    assert first.image_passes == second.image_passes
+    assert first.image_passes["forget"] > 2 * 14
     assert second.measured.seconds["unlearn"] > 0
 
 

@@ -15,7 +15,7 @@ from unlearnbench.results.tables import (
     HEADER,
     cells,
     fitting_table,
-    gap_to_retrained,
+    gap_to_fdr,
     markdown_line,
     percent,
     print_tables,
@@ -75,7 +75,7 @@ def test_the_cells_of_a_row(label: str, expected: tuple[str, ...]) -> None:
 
 def test_without_fdr_there_is_no_gap() -> None:
     others = [found for found in rows() if found.label != "fdr"]
-    assert gap_to_retrained(row("good"), others) == "-"
+    assert gap_to_fdr(row("good"), others) == "-"
 
 
 def test_a_bar_or_a_line_break_in_a_cell_does_not_break_the_markdown() -> None:
@@ -143,7 +143,7 @@ def test_json_of_a_method_that_failed_names_its_seeds() -> None:
 
 @pytest.mark.parametrize(
     ("width", "missing"),
-    [(200, set()), (90, {"images read", "seconds"}), (40, set(DISPENSABLE))],
+    [(200, set()), (90, {"image passes", "seconds"}), (40, set(DISPENSABLE))],
 )
 def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int, missing: set[str]) -> None:
     console = Console(width=width, file=io.StringIO())

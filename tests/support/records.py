@@ -90,7 +90,7 @@ def make_record(
             for name, value in zip(HEADLINE, metrics or (), strict=metrics is not None)
         },
         "details": {},
-        "image_reads": {"forget": 100, "retain": 1000},
+        "image_passes": {"forget": 100, "retain": 1000},
         "networks": 2,
         "files": {},
         "environment": {"device": "a machine"},

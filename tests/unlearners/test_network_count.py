@@ -48,7 +48,7 @@ def breaks(model: nn.Module, task: UnlearningTask) -> nn.Module:
 
 def test_images_and_networks_are_counted() -> None:
     found = _run(teacher_and_fresh, {}, global_seed=1)
-    assert (found.task.image_reads, found.networks) == ({"forget": 28, "retain": 0}, 3)
+    assert (found.task.image_passes, found.networks) == ({"forget": 28, "retain": 0}, 3)
     assert _counts(found) == "28 passes of 28 forget images and 0 of 112 retain images, 3 networks"
     assert _run(one_after_another, {}, global_seed=1).networks == 4
 
@@ -78,7 +78,7 @@ def test_what_a_failed_method_left_open_is_not_taken_over() -> None:
 )
 def test_counts_of_built_ins(name: str, forget: int, retain: int, networks: int) -> None:
     found = _run(find("unlearners", name).load(), {}, global_seed=1)
-    assert (found.task.image_reads, found.networks) == ({"forget": forget, "retain": retain}, networks)
+    assert (found.task.image_passes, found.networks) == ({"forget": forget, "retain": retain}, networks)
 
 
 def test_the_relevance_search_runs_no_network_beside_the_original_and_the_teacher() -> None:

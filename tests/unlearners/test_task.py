@@ -61,18 +61,18 @@ def test_an_epoch_is_the_same_whether_asked_for_alone_or_with_others() -> None:
 def test_images_that_go_out_are_counted_by_kind() -> None:
     task = task_of()
     list(task.batches(2))
-    assert task.image_reads == {"forget": 24, "retain": 24}
+    assert task.image_passes == {"forget": 24, "retain": 24}
     task.images_of(3)
-    assert task.image_reads == {"forget": 30, "retain": 24}
+    assert task.image_passes == {"forget": 30, "retain": 24}
     list(task.plain("retain"))
     task.count(torch.tensor([0, 1, 2]))
-    assert task.image_reads == {"forget": 31, "retain": 38}
+    assert task.image_passes == {"forget": 31, "retain": 38}
 
 
 def test_a_batch_that_is_never_asked_for_is_not_counted() -> None:
     task = task_of()
     next(task.batches(1))
-    assert sum(task.image_reads.values()) == 5
+    assert sum(task.image_passes.values()) == 5
 
 
 def test_pixels_and_normalise_undo_each_other() -> None:
@@ -104,7 +104,7 @@ def test_kept_results_are_computed_once_and_their_cost_counts_each_time() -> Non
         tensors, facts = task.keep("relevance", {}, compute)
         assert torch.equal(tensors["mask"], torch.ones(2))
         assert facts["share"] == 0.5
-        assert task.image_reads == {"forget": 6, "retain": 0}
+        assert task.image_passes == {"forget": 6, "retain": 0}
         assert task.details == {"kept": {"relevance": "one"}}
 
 

@@ -238,7 +238,7 @@ class Maker:
             ):
                 started = time.monotonic()
                 unlearned = function(model, task, **arguments)
-                reads = task.image_reads
+                reads = task.image_passes
                 seconds = time.monotonic() - started + task.shared_seconds - (snapshots.seconds if snapshots else 0.0)
             check_unlearned(unlearned, method.name, network.num_classes)
         except (Exception, SystemExit):
@@ -319,7 +319,7 @@ class Maker:
         }
         return {
             "seconds": seconds,
-            "image_reads": reads,
+            "image_passes": reads,
             "details": details,
             "peak_memory_bytes": peak,
             "environment": made_on,

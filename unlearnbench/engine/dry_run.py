@@ -53,7 +53,7 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
     for cell in plan.cells:
         # A method that cannot run here has a record and no model; nothing will be made for it.
         skipped = cell.id in finished and finished[cell.id].status != "done"
-        for reference in (cell.original, cell.retrained):
+        for reference in (cell.original, cell.fdr):
             if reference.id not in seen:
                 seen.add(reference.id)
                 does = "train" if reference.weights is None else "load"
@@ -73,7 +73,7 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
         works.setdefault("record", Work("metrics and record")).add(cell.id in finished, 0)
     order = [
         "original",
-        "retrained",
+        "fdr",
         *(key for key in works if key.startswith("unlearner")),
         *(key for key in works if key == "epochs"),
         "features",

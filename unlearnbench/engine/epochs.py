@@ -40,7 +40,7 @@ def judge_epochs(
         path.unlink()
         snapshot.path.unlink()
         values = {label: record.value for label, record in found.items()}
-        yield EpochRecord(epoch=snapshot.epoch, image_reads=snapshot.image_reads, metrics=values)
+        yield EpochRecord(epoch=snapshot.epoch, image_passes=snapshot.image_passes, metrics=values)
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Snapshot:
 
     Attributes:
         epoch: Counted from 1.
-        image_reads: Limited images that the method has read by then, by kind.
+        image_passes: Limited images that the method has read by then, by kind.
         path: The weights' file.
     """
 
     epoch: int
-    image_reads: dict[str, int]
+    image_passes: dict[str, int]
     path: Path
 
 
@@ -80,14 +80,14 @@ class Snapshots:
         self._every = every
         self._taken: list[Snapshot] = []
 
-    def epoch_ended(self, model: nn.Module, image_reads: dict[str, int]) -> None:
+    def epoch_ended(self, model: nn.Module, image_passes: dict[str, int]) -> None:
         """Save the model if it is time."""
         self.ended += 1
         if self.ended % self._every:
             return
         started = monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        snapshot = Snapshot(self.ended, image_reads, self._folder / f"{self.ended}.safetensors")
+        snapshot = Snapshot(self.ended, image_passes, self._folder / f"{self.ended}.safetensors")
         save_network(model, snapshot.path)
         self._taken.append(snapshot)
         self.seconds += monotonic() - started

@@ -61,7 +61,7 @@ class Told(Protocol):
         """
 
     def advance(self, images: int) -> None:
-        """Count images read in the current stage."""
+        """Count image passes in the current stage."""
 
 
 class _Bars(Progress):
@@ -182,7 +182,7 @@ class Lane:
         self._what, self._total, self._done = what, passes, 0
 
     def advance(self, images: int) -> None:
-        """Count images read in the current stage."""
+        """Count image passes in the current stage."""
         if self._bar is None:
             return
         self._done += images

@@ -71,7 +71,7 @@ class Outcome:
     reason: str | None = None
     metrics: dict[str, MetricRecord] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    image_reads: dict[str, int] = field(default_factory=dict)
+    image_passes: dict[str, int] = field(default_factory=dict)
     networks: int | None = None
     epochs: tuple[EpochRecord, ...] = ()
     files: dict[str, FileRecord] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str,
         seed=cell.seed,
         metrics=outcome.metrics,
         details=outcome.details,
-        image_reads=outcome.image_reads,
+        image_passes=outcome.image_passes,
         files=outcome.files,
         environment=environment,
         measured=measured,
@@ -187,4 +187,4 @@ def plan_for(
 
 
 def _trained(plan: Plan, store: Store) -> int:
-    return sum(store.has("models", cell.original.id) or store.has("models", cell.retrained.id) for cell in plan.cells)
+    return sum(store.has("models", cell.original.id) or store.has("models", cell.fdr.id) for cell in plan.cells)

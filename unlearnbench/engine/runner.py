@@ -148,7 +148,7 @@ class Runner:
             "done",
             metrics=metrics,
             details=facts["details"],
-            image_reads=facts["image_reads"],
+            image_passes=facts["image_passes"],
             networks=facts.get("networks"),
             epochs=tuple(EpochRecord(**epoch) for epoch in facts.get("epochs", ())),
             files=files,
@@ -163,11 +163,11 @@ class Runner:
         """Return how many times longer the training of FDR took, None where that cannot be said."""
         if isinstance(references, Missing):
             return None
-        own, retrained = (
+        own, fdr = (
             sum(self.store.facts("models", name)["seconds"].get(stage, 0.0) for stage in ("train", "unlearn"))
-            for name in (cell.model_id, cell.retrained.id)
+            for name in (cell.model_id, cell.fdr.id)
         )
-        return retrained / own if own > 0 and retrained > 0 else None
+        return fdr / own if own > 0 and fdr > 0 else None
 
     def _references(self, cell: Cell) -> tuple[Path, Path] | Missing:
         """Return the folders with Original's and FDR's features of a cell's problem and seed.
@@ -205,9 +205,9 @@ class Runner:
         )
         if isinstance(references, Missing):
             return Material(features, references, references, model)
-        original, retrained = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
-        reads = [self.store.facts("models", name)["image_reads"] for name in (cell.model_id, cell.retrained.id)]
-        return Material(features, References(original, retrained), Costs(*reads), model)
+        original, fdr = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
+        reads = [self.store.facts("models", name)["image_passes"] for name in (cell.model_id, cell.fdr.id)]
+        return Material(features, References(original, fdr), Costs(*reads), model)
 
 
 def _reason(error: BaseException) -> str:

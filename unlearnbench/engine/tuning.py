@@ -232,8 +232,8 @@ def score(records: Iterable[Record], label: str) -> float:
 
 
 def _score_of_problem(rows: Mapping[str, Row], label: str) -> float:
-    method, original, retrained = rows[label], rows["original"], rows["fdr"]
-    means = {name: (method.mean(name), original.mean(name), retrained.mean(name)) for name in HEADLINE}
+    method, original, fdr = rows[label], rows["original"], rows["fdr"]
+    means = {name: (method.mean(name), original.mean(name), fdr.mean(name)) for name in HEADLINE}
     if len(method.done) < len(method.records) or any(None in values for values in means.values()):
         return FAILED
     forget, prototype, retain = ([value or 0.0 for value in means[name]] for name in HEADLINE)

@@ -119,7 +119,7 @@ class Teller:
             self.tell("end")
 
     def advance(self, images: int) -> None:
-        """Count images read in the current stage."""
+        """Count image passes in the current stage."""
         self._unsaid += images
         if monotonic() - self._spoke > TELL_SECONDS:
             self._tell_images()

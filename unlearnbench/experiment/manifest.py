@@ -118,7 +118,7 @@ class Manifest(Section):
         name: Names the records; the file's name where left out.
         description: For readers.
         requires: Distributions that its plugins come from, as pip takes them: "unlearnbench-zoo>=0.1".
-        seeds: Each is an original/retrained pair and a limited subset of its own.
+        seeds: Each is an pair of Original and FDR and a limited subset of its own.
         dataset: The data set.
         architecture: The network.
         problem: Forget classes and limited data.

@@ -31,7 +31,7 @@ class ReferenceModel:
 
     Attributes:
         id: Its name in the store.
-        role: `original` saw all classes, `retrained` the retain classes only.
+        role: `original` saw all classes, `fdr` the retain classes only.
         seed: The seed of its weights and batches.
         classes: The classes it is trained on.
         image_passes: Training images it reads, over all epochs.
@@ -39,7 +39,7 @@ class ReferenceModel:
     """
 
     id: str
-    role: Literal["original", "retrained"]
+    role: Literal["original", "fdr"]
     seed: int
     classes: tuple[int, ...]
     image_passes: int
@@ -56,7 +56,7 @@ class Cell:
         method: The method.
         seed: The seed.
         original: The original model it starts from.
-        retrained: The retrained model of the same seed.
+        fdr: The retrained model of the same seed.
         model_id: The judged model's name in the store.
         features_id: Its features' name in the store.
         path: Path of the record below `records`.
@@ -68,7 +68,7 @@ class Cell:
     method: Method
     seed: int
     original: ReferenceModel
-    retrained: ReferenceModel
+    fdr: ReferenceModel
     model_id: str
     features_id: str
     path: str
@@ -77,7 +77,7 @@ class Cell:
     @property
     def reference(self) -> ReferenceModel | None:
         """The reference model that this cell judges, None if it judges an unlearner's."""
-        return {"original": self.original, "fdr": self.retrained}.get(self.method.name) if self.is_reference else None
+        return {"original": self.original, "fdr": self.fdr}.get(self.method.name) if self.is_reference else None
 
     @property
     def is_reference(self) -> bool:
@@ -119,18 +119,16 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precisi
     for problem in resolved.problems:
         for seed in resolved.manifest.seeds:
             original = _reference(problem, "original", seed, chosen)
-            retrained = _reference(problem, "retrained", seed, chosen)
+            fdr = _reference(problem, "fdr", seed, chosen)
             cells += [
-                _cell(resolved, problem, method, seed, original, retrained, chosen)
+                _cell(resolved, problem, method, seed, original, fdr, chosen)
                 for method in resolved.methods
                 if not only or method.role == "reference" or method.label in only
             ]
     return Plan(resolved, tuple(cells), chosen)
 
 
-def _reference(
-    problem: Problem, role: Literal["original", "retrained"], seed: int, precision: Precision
-) -> ReferenceModel:
+def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, precision: Precision) -> ReferenceModel:
     every = tuple(range(len(problem.info.class_names)))
     if role == "original" and problem.weights is not None:
         return _given_original(problem, problem.weights, seed, every)
@@ -169,12 +167,12 @@ def _cell(
     method: Method,
     seed: int,
     original: ReferenceModel,
-    retrained: ReferenceModel,
+    fdr: ReferenceModel,
     precision: Precision,
 ) -> Cell:
     passes: int | None
     if method.role == "reference":
-        reference = original if method.name == "original" else retrained
+        reference = original if method.name == "original" else fdr
         model_id, passes = reference.id, reference.image_passes
     else:
         model_id = content_id(
@@ -200,7 +198,7 @@ def _cell(
     metrics = [[metric.label, metric.identity] for metric in resolved.metrics]
     record_id = content_id(features_id, metrics, method.label, METRICS_PROTOCOL)
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
-    return Cell(record_id, problem, method, seed, original, retrained, model_id, features_id, path, passes)
+    return Cell(record_id, problem, method, seed, original, fdr, model_id, features_id, path, passes)
 
 
 def _epochs_identity(resolved: Resolved) -> list[object]:

@@ -25,7 +25,7 @@ class RankOrder(StrEnum):
     paper = "paper"
     prototype_gap = "prototype-gap"
     retain_accuracy = "retain-accuracy"
-    images_read = "images-read"
+    image_passes = "image-passes"
 
 
 RankBy = Annotated[

@@ -161,7 +161,7 @@ def sample_facts(record: Record) -> dict[str, Any]:
     return {
         "values": {name: values[name] for name in (*HEADLINE, *values) if name in values},
         "method": record.method.model_dump(mode="json"),
-        "image_reads": record.image_reads,
+        "image_passes": record.image_passes,
         "seconds": record.measured.seconds,
         "cell": record.cell,
         "files": {name: file.path for name, file in record.files.items()},

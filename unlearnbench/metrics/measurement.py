@@ -63,11 +63,11 @@ class References:
 
     Attributes:
         original: Of the model trained on all classes.
-        retrained: Of FDR, trained on the retain classes alone.
+        fdr: Of FDR, trained on the retain classes alone.
     """
 
     original: FeatureFile
-    retrained: FeatureFile
+    fdr: FeatureFile
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Costs:
 
     Attributes:
         judged: Of the judged model: `forget` and `retain` images. An unlearner's count starts at the original model.
-        retrained: Of FDR.
+        fdr: Of FDR.
     """
 
     judged: dict[str, int]
-    retrained: dict[str, int]
+    fdr: dict[str, int]
 
 
 def require_finite(**arrays: NDArray[Any]) -> None:

@@ -15,6 +15,9 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights
 from unlearnbench.seeds import derived_seed
 
+# The names of the random streams of a role: FDR keeps the one that its published models were trained with.
+STREAMS = {"original": "original", "fdr": "retrained"}
+
 
 @dataclass(frozen=True)
 class Network:
@@ -35,14 +38,14 @@ class Network:
     start: Weights | None = None
 
     def build(self, seed: int, role: str) -> nn.Module:
-        """Return the network as the training of a role ("original" or "retrained") starts, for this seed.
+        """Return the network as the training of a role ("original" or "fdr") starts, for this seed.
 
         Global random states are the same afterwards.
 
         Raises:
             InvalidFileError: If the weights to start from do not fit.
         """
-        network = self.unfilled(derived_seed(seed, role, "weights"))
+        network = self.unfilled(derived_seed(seed, STREAMS[role], "weights"))
         if self.start is not None:
             load_weights(network, self.start, new_classifier=True)
         return network

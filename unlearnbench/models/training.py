@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.machine import Precision, cpu_precision
 from unlearnbench.models.batches import Augmentation, Batches
+from unlearnbench.models.build import STREAMS
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.seeds import derived_seed
 
@@ -97,7 +98,7 @@ class ReferenceTraining:
         positions: (M,) int64, the images to train on.
         recipe: The recipe.
         seed: The run's seed.
-        role: "original" or "retrained".
+        role: "original" or "fdr".
         advance: Called with the number of images after each step.
         say: Called with a line if a checkpoint cannot be used.
     """
@@ -145,8 +146,8 @@ class ReferenceTraining:
         return self.seconds
 
     def _train_epoch(self) -> None:
-        torch.manual_seed(derived_seed(self.seed, self.role, "network", self.epoch))
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.role, "batches", self.epoch))
+        torch.manual_seed(derived_seed(self.seed, STREAMS[self.role], "network", self.epoch))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, STREAMS[self.role], "batches", self.epoch))
         self.model.train()
         total = torch.zeros((), device=self.device)
         step = self.epoch * self.steps_per_epoch

@@ -165,8 +165,8 @@ def _material(
     """
     features = opened.enter_context(open_features(feature_path(folder, record)))
     found = {name: references.get((record.problem.id, record.seed, name)) for name in ("original", "fdr")}
-    retrained = found["fdr"]
-    costs = _no_record(folder, record, "fdr") if retrained is None else Costs(record.image_reads, retrained.image_reads)
+    fdr = found["fdr"]
+    costs = _no_record(folder, record, "fdr") if fdr is None else Costs(record.image_passes, fdr.image_passes)
     files = []
     for name, reference in found.items():
         if reference is None:

@@ -166,16 +166,16 @@ def rank(rows: Sequence[Row], order: str = PAPER) -> list[Row]:
     Source: how ERwP (ECCV 2022) judges; the width of the gate is that of its CUB-200 claim.
     """
     references = sorted((row for row in rows if row.is_reference), key=lambda row: row.method.name != "original")
-    original, retrained = _reference(rows, "original"), _reference(rows, "fdr")
+    original, fdr = _reference(rows, "original"), _reference(rows, "fdr")
     passed: list[Row] = []
     below: list[Row] = []
     for row in rows:
         if not row.is_reference:
-            note = _why_unranked(row, original, retrained)
+            note = _why_unranked(row, original, fdr)
             (below if note else passed).append(replace(row, rank=None, note=note))
     ranked: list[Row] = []
-    if retrained is not None:
-        standings = [Standing(row, retrained) for row in passed]
+    if fdr is not None:
+        standings = [Standing(row, fdr) for row in passed]
         for tied in _groups(standings, ORDERS[order]):
             place = len(ranked) + 1
             ranked += [replace(one.row, rank=place, pareto=_is_best_compromise(one, standings)) for one in tied]
@@ -188,17 +188,17 @@ class Standing:
 
     Args:
         row: The method.
-        retrained: FDR, with all seeds of the method.
+        fdr: FDR, with all seeds of the method.
     """
 
-    def __init__(self, row: Row, retrained: Row) -> None:
+    def __init__(self, row: Row, fdr: Row) -> None:
         self.row = row
-        self._retrained = retrained
+        self._fdr = fdr
         self.forget = round(_mean(row, "forget_accuracy"), 12)
         metric = "forget_prototype_accuracy"
-        self.gap = round(abs(_mean(row, metric) - _paired_mean(retrained, row, metric)), 12)
+        self.gap = round(abs(_mean(row, metric) - _paired_mean(fdr, row, metric)), 12)
         self.loss = round(1 - _mean(row, "retain_accuracy"), 12)
-        self.reads = statistics.fmean(sum(record.image_reads.values()) for record in row.done)
+        self.reads = statistics.fmean(sum(record.image_passes.values()) for record in row.done)
 
     def bootstrapped_forget(self, seeds: Sequence[int]) -> NDArray[np.float64]:
         """Return FAe in each resample."""
@@ -206,9 +206,7 @@ class Standing:
 
     def bootstrapped_gap(self, seeds: Sequence[int]) -> NDArray[np.float64]:
         """Return the distance of FPAe from FDR's in each resample."""
-        own, base = (
-            bootstrap_means(row.outcomes("forget_prototype_accuracy", seeds)) for row in (self.row, self._retrained)
-        )
+        own, base = (bootstrap_means(row.outcomes("forget_prototype_accuracy", seeds)) for row in (self.row, self._fdr))
         return np.abs(own - base)
 
     def bootstrapped_loss(self, seeds: Sequence[int]) -> NDArray[np.float64]:
@@ -216,8 +214,8 @@ class Standing:
         return 1 - bootstrap_means(self.row.outcomes("retain_accuracy", seeds))
 
     def bootstrapped_reads(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return the images read in each resample of the seeds."""
-        reads = {record.seed: sum(record.image_reads.values()) for record in self.row.done}
+        """Return the image passes in each resample of the seeds."""
+        reads = {record.seed: sum(record.image_passes.values()) for record in self.row.done}
         return bootstrap_means(np.array([[reads[seed]] for seed in seeds], dtype=np.float64))
 
     def common_seeds(self, other: Standing) -> list[int]:
@@ -249,13 +247,13 @@ ORDERS = {
     PAPER: (_FORGET, _GAP),
     "prototype-gap": (_GAP, _FORGET),
     "retain-accuracy": (_LOSS, _FORGET, _GAP),
-    "images-read": (_READS, _FORGET, _GAP),
+    "image-passes": (_READS, _FORGET, _GAP),
 }
 ORDER_TEXTS = {
     PAPER: "FAe, then |FPAe - FDR's|",
     "prototype-gap": "|FPAe - FDR's|, then FAe",
     "retain-accuracy": "CAne, then FAe, then |FPAe - FDR's|",
-    "images-read": "images read, then FAe, then |FPAe - FDR's|",
+    "image-passes": "image passes, then FAe, then |FPAe - FDR's|",
 }
 
 
@@ -323,7 +321,7 @@ def _missing(row: Row, metric: str) -> str:
     return f"{metric} is missing with seed {', '.join(str(record.seed) for record in missing)}{reason}"
 
 
-def _why_unranked(row: Row, original: Row | None, retrained: Row | None) -> str:
+def _why_unranked(row: Row, original: Row | None, fdr: Row | None) -> str:
     states = {record.status for record in row.records}
     if states != {"done"}:
         other = [record for record in row.records if record.status != "done"]
@@ -333,7 +331,7 @@ def _why_unranked(row: Row, original: Row | None, retrained: Row | None) -> str:
         missing = _missing(row, metric)
         if missing:
             return missing
-        for reference, name in ((original, "Original"), (retrained, "FDR")):
+        for reference, name in ((original, "Original"), (fdr, "FDR")):
             if reference is None or not row.values(metric).keys() <= {record.seed for record in reference.done}:
                 return f"{name} is missing with these seeds"
             if not row.values(metric).keys() <= reference.values(metric).keys():

@@ -71,10 +71,10 @@ class MethodRecord(Part):
 
 
 class EpochRecord(Part):
-    """The headline metrics after an epoch of a method, counted from 1; `image_reads` up to its end, by kind."""
+    """The headline metrics after an epoch of a method, counted from 1; `image_passes` up to its end, by kind."""
 
     epoch: int
-    image_reads: dict[str, int]
+    image_passes: dict[str, int]
     metrics: dict[str, float | None]
 
 
@@ -101,7 +101,7 @@ class Measured(Part):
 class Record(Part):
     """One cell: a method on a problem with a seed.
 
-    Fractions are in [0, 1]. `image_reads` counts the images that the method read, by kind; `networks` the different
+    Fractions are in [0, 1]. `image_passes` counts the images that the method read, by kind; `networks` the different
     networks that it ran, None where no method ran. `hash` is that of everything else in the file.
     """
 
@@ -116,7 +116,7 @@ class Record(Part):
     seed: int
     metrics: dict[str, MetricRecord]
     details: dict[str, Any]
-    image_reads: dict[str, int]
+    image_passes: dict[str, int]
     files: dict[str, FileRecord]
     environment: dict[str, Any]
     measured: Measured

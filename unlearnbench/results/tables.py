@@ -13,7 +13,7 @@ from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
 from unlearnbench.results.record import Record
 from unlearnbench.terms import REFERENCES, SHARES
 
-HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "images read", "seconds", "seeds")
+HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "image passes", "seconds", "seeds")
 
 
 ONE_SEED = "With one seed only test images are drawn: how much another seed would change is not known."
@@ -57,13 +57,13 @@ def method_name(row: Row) -> str:
     return REFERENCES.get(row.label, row.label) if row.is_reference else row.label
 
 
-def gap_to_retrained(row: Row, rows: Sequence[Row]) -> str:
+def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
     """Return the mean difference of FPAe to FDR's over common seeds, in points with a sign."""
     metric = "forget_prototype_accuracy"
-    retrained = next((other for other in rows if other.is_reference and other.method.name == "fdr"), None)
-    if retrained is None or row is retrained:
+    fdr = next((other for other in rows if other.is_reference and other.method.name == "fdr"), None)
+    if fdr is None or row is fdr:
         return "-"
-    base = retrained.values(metric)
+    base = fdr.values(metric)
     gaps = [value - base[seed] for seed, value in row.values(metric).items() if seed in base]
     return f"{100 * statistics.fmean(gaps):+.2f}" if gaps else "-"
 
@@ -74,7 +74,7 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
         percent(row.mean(name), row.std(name))
         for name in ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
     ]
-    reads = [sum(record.image_reads.values()) for record in row.done]
+    reads = [sum(record.image_passes.values()) for record in row.done]
     seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
     done, total = len(row.done), len(row.records)
     return (
@@ -82,7 +82,7 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
         method_name(row),
         metrics[0],
         metrics[1],
-        gap_to_retrained(row, rows),
+        gap_to_fdr(row, rows),
         metrics[2],
         f"{statistics.fmean(reads):,.0f}" if reads else "-",
         f"{statistics.fmean(seconds):.2f}" if seconds else "-",
@@ -91,7 +91,7 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 # What a narrow terminal does without, first to last.
-DISPENSABLE = ("images read", "seconds", "gap to FDR", "seeds")
+DISPENSABLE = ("image passes", "seconds", "gap to FDR", "seeds")
 
 
 def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> Table:

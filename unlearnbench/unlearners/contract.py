@@ -144,7 +144,7 @@ def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) ->
 
 def _counts(outcome: Outcome) -> str:
     """Return what a run read and how many networks it ran: a method's data card."""
-    task, reads = outcome.task, outcome.task.image_reads
+    task, reads = outcome.task, outcome.task.image_passes
     return (
         f"{reads['forget']:,} passes of {task.size('forget')} forget images and {reads['retain']:,} of "
         f"{task.size('retain')} retain images, {outcome.networks} network{'s' if outcome.networks != 1 else ''}"

@@ -37,8 +37,8 @@ class Keeper(Protocol):
 class Watcher(Protocol):
     """Is told when an epoch ends."""
 
-    def epoch_ended(self, model: nn.Module, image_reads: dict[str, int]) -> None:
-        """Take note of the model at the end of an epoch, and of the images read by then."""
+    def epoch_ended(self, model: nn.Module, image_passes: dict[str, int]) -> None:
+        """Take note of the model at the end of an epoch, and of the image passes by then."""
 
 
 class UnlearningTask:
@@ -176,7 +176,7 @@ class UnlearningTask:
         self._advance(len(labels))
 
     @property
-    def image_reads(self) -> dict[str, int]:
+    def image_passes(self) -> dict[str, int]:
         """How many images of each kind went out so far."""
         forget, retain = self._reads.tolist()
         return {"forget": forget, "retain": retain}
@@ -196,7 +196,7 @@ class UnlearningTask:
             model: The model that the method will return.
         """
         if self._watcher is not None:
-            self._watcher.epoch_ended(model, self.image_reads)
+            self._watcher.epoch_ended(model, self.image_passes)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         """Return a random stream on the CPU for one purpose, the same for every method with this seed."""
@@ -223,7 +223,7 @@ class UnlearningTask:
             started = monotonic()
             tensors, facts = compute()
             forget, retain = (self._reads - before).tolist()
-            cost = {"image_reads": {"forget": forget, "retain": retain}, "seconds": monotonic() - started}
+            cost = {"image_passes": {"forget": forget, "retain": retain}, "seconds": monotonic() - started}
             return tensors, {**facts, **cost}
 
         if self._keep is None:
@@ -233,6 +233,6 @@ class UnlearningTask:
         tensors, facts = self._keep(name, settings, counted)
         self.details.setdefault("kept", {})[name] = facts["id"]
         self.shared_seconds += max(0.0, facts["seconds"] - (monotonic() - started))
-        reads = facts["image_reads"]
+        reads = facts["image_passes"]
         self._reads = before + torch.tensor([reads["forget"], reads["retain"]], device=self.device)
         return {key: value.to(self.device) for key, value in tensors.items()}, facts

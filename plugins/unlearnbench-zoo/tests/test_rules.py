@@ -40,7 +40,7 @@ def test_neggrad_plus_goes_down_on_retain_and_up_on_forget_images() -> None:
         up, down = entropy(expected(forget), forget_labels), entropy(expected(retain), retain_labels)
         hand.step(0.7 * down - 0.3 * up)
     assert_same(neggrad_plus(network(), task, alpha=0.7, epochs=2, learning_rate=0.05), expected)
-    assert task.image_reads == {"forget": 24, "retain": 24}
+    assert task.image_passes == {"forget": 24, "retain": 24}
 
 
 def test_neggrad_plus_with_alpha_0_is_gradient_ascent_and_reads_no_retain_image() -> None:
@@ -48,7 +48,7 @@ def test_neggrad_plus_with_alpha_0_is_gradient_ascent_and_reads_no_retain_image(
     forget, labels = images_of(task, "forget")
     Sgd(expected, 0.05, 0.9).step(-entropy(expected(forget), labels))
     assert_same(neggrad_plus(network(), task, alpha=0.0, epochs=1, learning_rate=0.05), expected)
-    assert task.image_reads == {"forget": 12, "retain": 0}
+    assert task.image_passes == {"forget": 12, "retain": 0}
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
@@ -90,7 +90,7 @@ OPTIONS: dict[str, Any] = {"epochs": 2, "learning_rate": 0.1, "weight_decay": 0.
 def test_random_labels_descends_on_relabelled_images_then_on_retain_images() -> None:
     task = task_of((0, 1, 3))
     assert_same(random_labels(network(), task, **OPTIONS), by_hand(None))
-    assert task.image_reads == {"forget": 36, "retain": 12}
+    assert task.image_passes == {"forget": 36, "retain": 12}
 
 
 def hand_masks(share: float) -> list[Tensor]:
@@ -115,7 +115,7 @@ def test_salun_moves_salient_weights_by_the_rule_and_no_other_by_a_bit() -> None
     for kept, parameter, mask in zip(before.parameters(), after.parameters(), masks, strict=True):
         assert torch.equal(kept[~mask], parameter[~mask])
         assert not mask.any() or not torch.equal(kept[mask], parameter[mask])
-    assert task.image_reads == {"forget": 18 + 36, "retain": 12}
+    assert task.image_passes == {"forget": 18 + 36, "retain": 12}
 
 
 def test_momentum_of_frozen_weights_is_put_back() -> None:
@@ -161,7 +161,7 @@ def test_scrub_alternates_max_and_min_epochs_and_lowers_its_rate() -> None:
         decay_factor=0.5,
     )
     assert_same(found, expected, 1e-4)
-    assert task.image_reads == {"forget": 12, "retain": 36}
+    assert task.image_passes == {"forget": 12, "retain": 36}
 
 
 def test_bad_teacher_follows_a_random_network_on_forget_images_and_the_original_on_others() -> None:
@@ -173,14 +173,14 @@ def test_bad_teacher_follows_a_random_network_on_forget_images_and_the_original_
     Adam(expected, 0.01).step(kl((target / 2.0).softmax(dim=1).detach(), expected(images) / 2.0))
     found = bad_teacher(network(), task, learning_rate=0.01, temperature=2.0, retain_share=1.0)
     assert_same(found, expected, 1e-4)
-    assert task.image_reads == {"forget": 12, "retain": 12}
+    assert task.image_passes == {"forget": 12, "retain": 12}
 
 
 @pytest.mark.parametrize(("batch_size", "share", "retain"), [(256, 0.3, 4), (8, 0.3, 4), (256, 0.01, 1), (6, 1.0, 12)])
 def test_bad_teacher_reads_a_share_of_the_retain_images(batch_size: int, share: float, retain: int) -> None:
     task = task_of()
     bad_teacher(network(), task, batch_size=batch_size, retain_share=share)
-    assert task.image_reads == {"forget": 12, "retain": retain}
+    assert task.image_passes == {"forget": 12, "retain": retain}
 
 
 def test_ssd_dampens_by_the_ratio_of_importances() -> None:
@@ -204,7 +204,7 @@ def test_ssd_dampens_by_the_ratio_of_importances() -> None:
                     parameter.view(-1)[index] *= min(1.0, 0.9 * float(a / f))
     assert 0 < damped < sum(p.numel() for p in expected.parameters())
     assert_same(ssd(network(), task, alpha=1.2, dampening=0.9), expected)
-    assert task.image_reads == {"forget": 12, "retain": 12}
+    assert task.image_passes == {"forget": 12, "retain": 12}
 
 
 def test_ssd_selects_nothing_where_alpha_is_above_the_ratio_of_the_images() -> None:
@@ -251,7 +251,7 @@ def test_unsir_impairs_with_noise_under_its_own_label_then_repairs_without_a_for
     for image, label in zip(mixed[12:], mixed_labels[12:], strict=True):
         (position,) = [i for i in range(8) if torch.equal(noise[i], image)]
         assert noise_labels[position] == label
-    assert task.image_reads == {"forget": 0, "retain": 24}
+    assert task.image_passes == {"forget": 0, "retain": 24}
 
 
 def test_unsir_repairs_by_adam_on_the_retain_images() -> None:
@@ -271,7 +271,7 @@ def test_delete_distils_the_original_without_all_forget_classes() -> None:
     for _ in range(3):
         hand.step(kl(target, expected(images)))
     assert_same(delete(network(), task, epochs=3, learning_rate=0.1), expected)
-    assert task.image_reads == {"forget": 36, "retain": 0}
+    assert task.image_passes == {"forget": 36, "retain": 0}
 
 
 def test_duck_moves_features_to_the_nearest_retain_centroid() -> None:
@@ -294,7 +294,7 @@ def test_duck_moves_features_to_the_nearest_retain_centroid() -> None:
     found = duck(network(), task, epochs=2, learning_rate=0.01, forget_weight=0.5, target_accuracy=0.0)
     assert_same(found, expected, 1e-4)
     # Each epoch: 12 forget images in the step, 12 to look whether they are recognised; once retain for centroids.
-    assert task.image_reads == {"forget": 2 * 24, "retain": 12 + 24}
+    assert task.image_passes == {"forget": 2 * 24, "retain": 12 + 24}
 
 
 def test_duck_counts_a_forget_batch_once_for_every_step_and_ends_when_it_is_forgotten(
@@ -302,15 +302,15 @@ def test_duck_counts_a_forget_batch_once_for_every_step_and_ends_when_it_is_forg
 ) -> None:
     task = task_of()
     duck(network(), task, epochs=1, batch_size=12, retain_batches=5, target_accuracy=0.0)
-    assert task.image_reads["forget"] == 24
+    assert task.image_passes["forget"] == 24
     task = task_of()
     duck(network(), task, epochs=1, batch_size=6, retain_batches=5, target_accuracy=0.0)
     # Two batches of 6, each in two steps, and the look.
-    assert task.image_reads["forget"] == 2 * 2 * 6 + 12
+    assert task.image_passes["forget"] == 2 * 2 * 6 + 12
     monkeypatch.setattr(duck_module, "forget_accuracy", lambda model, task: 0.0)
     task = task_of()
     duck(network(), task, epochs=50)
-    assert task.image_reads == {"forget": 12, "retain": 24}
+    assert task.image_passes == {"forget": 12, "retain": 24}
 
 
 def test_the_original_is_left_alone_by_what_copies_it() -> None:

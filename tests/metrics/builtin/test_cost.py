@@ -45,7 +45,7 @@ def live(model: nn.Module) -> LiveModel:
     return LiveModel(lambda: copy.deepcopy(model).eval(), batches, batches, lambda: copy.deepcopy(model).eval())
 
 
-def retrained(share: float = 0.0) -> tuple[FeatureFile, References]:
+def fdr(share: float = 0.0) -> tuple[FeatureFile, References]:
     """Return a file whose FAe is `share`, and references that have it."""
     labels = LABELS.numpy()
     predicted = np.where(labels == 2, 0, labels)
@@ -69,7 +69,7 @@ def by_hand(model: nn.Module, goal: float, rate: float, steps: int) -> int:
 
 
 def test_it_counts_what_a_plain_loop_counts() -> None:
-    file, references = retrained()
+    file, references = fdr()
 
     found = relearn_cost(file, references, live(FORGETFUL), **ADAM)
 
@@ -79,13 +79,13 @@ def test_it_counts_what_a_plain_loop_counts() -> None:
 
 
 def test_a_model_that_still_knows_costs_nothing() -> None:
-    file, references = retrained()
+    file, references = fdr()
 
     assert relearn_cost(file, references, live(linear([-4.0, 0.0, 9.0], [0.0, 1.0, 0.0]))) == 0.0
 
 
 def test_the_goal_is_fdrs_accuracy_and_the_margin() -> None:
-    file, references = retrained(share=0.5)
+    file, references = fdr(share=0.5)
 
     found = relearn_cost(file, references, live(FORGETFUL), **ADAM, margin=0.25)
 
@@ -93,7 +93,7 @@ def test_the_goal_is_fdrs_accuracy_and_the_margin() -> None:
 
 
 def test_a_goal_out_of_reach_ends_with_all_images_and_says_so() -> None:
-    file, references = retrained(share=1.0)
+    file, references = fdr(share=1.0)
 
     found = relearn_cost(file, references, live(FORGETFUL), **ADAM, max_epochs=3)
 
@@ -102,7 +102,7 @@ def test_a_goal_out_of_reach_ends_with_all_images_and_says_so() -> None:
 
 
 def test_the_model_itself_stays_as_it_is() -> None:
-    file, references = retrained()
+    file, references = fdr()
     model = copy.deepcopy(FORGETFUL)
     before = copy.deepcopy(model.state_dict())
 
@@ -112,7 +112,7 @@ def test_the_model_itself_stays_as_it_is() -> None:
 
 
 def test_the_same_seed_gives_the_same_cost_whatever_the_random_state() -> None:
-    file, references = retrained()
+    file, references = fdr()
     costs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_cost_whatever_the_random_state() -> None:
 
 
 def test_a_deleted_output_is_put_back_first() -> None:
-    file, references = retrained()
+    file, references = fdr()
     model = copy.deepcopy(FORGETFUL)
     keep_outputs(model, torch.tensor([0, 1]))
 
@@ -149,7 +149,7 @@ def test_a_model_with_all_outputs_is_left_alone(classes: list[int]) -> None:
 
 
 def test_weights_that_are_no_numbers_end_with_a_reason() -> None:
-    file, references = retrained()
+    file, references = fdr()
     model = copy.deepcopy(FORGETFUL)
     with torch.no_grad():
         classifier(model).weight.fill_(float("nan"))
@@ -159,13 +159,13 @@ def test_weights_that_are_no_numbers_end_with_a_reason() -> None:
 
 
 def test_plain_gradient_descent_is_the_default() -> None:
-    file, references = retrained()
+    file, references = fdr()
 
     assert 0 < relearn_cost(file, references, live(FORGETFUL)) < 800
 
 
 def test_speed_up_counts_both_kinds() -> None:
-    found = speed_up(Costs(judged={"forget": 10, "retain": 40}, retrained={"forget": 0, "retain": 5000}))
+    found = speed_up(Costs(judged={"forget": 10, "retain": 40}, fdr={"forget": 0, "retain": 5000}))
 
     assert found == 100.0
     assert found.details["judged"] == {"forget": 10, "retain": 40}
@@ -173,4 +173,4 @@ def test_speed_up_counts_both_kinds() -> None:
 
 def test_a_method_that_reads_nothing_has_no_speed_up() -> None:
     with pytest.raises(MetricError, match="no training image was read"):
-        speed_up(Costs(judged={"forget": 0, "retain": 0}, retrained={"forget": 0, "retain": 5000}))
+        speed_up(Costs(judged={"forget": 0, "retain": 0}, fdr={"forget": 0, "retain": 5000}))

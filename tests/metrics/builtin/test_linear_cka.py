@@ -89,14 +89,14 @@ def test_features_that_are_no_numbers_are_named() -> None:
 def test_the_options_choose_reference_and_images() -> None:
     features, labels = blobs(0, 4, 20, 6)
     other = blobs(1, 4, 20, 6)[0]
-    judged, original, retrained = (
+    judged, original, fdr = (
         feature_file(rows, labels, forget=[3], num_classes=4) for rows in (features, features, other)
     )
-    references = References(original, retrained)
+    references = References(original, fdr)
 
     forget, retain = labels == 3, labels != 3
     assert linear_cka(judged, references) == pytest.approx(1.0)
-    assert linear_cka(judged, references, reference="retrained") == debiased_linear_cka(features[forget], other[forget])
-    assert linear_cka(judged, references, reference="retrained", images="retain") == debiased_linear_cka(
+    assert linear_cka(judged, references, reference="fdr") == debiased_linear_cka(features[forget], other[forget])
+    assert linear_cka(judged, references, reference="fdr", images="retain") == debiased_linear_cka(
         features[retain], other[retain]
     )

@@ -202,10 +202,10 @@ def test_the_gap_takes_all_three_files_with_one_protocol() -> None:
     for noise in (0.0, 0.7, 1.5):
         moved = features + noise * np.random.default_rng(3).normal(size=features.shape)
         files.append(feature_file(moved, labels, forget=[2, 3], num_classes=4))
-    original, judged, retrained = files
+    original, judged, fdr = files
 
-    found = normalised_gap(judged, References(original, retrained), distance="cosine")
+    found = normalised_gap(judged, References(original, fdr), distance="cosine")
 
-    values = [float(forget_prototype_accuracy(file, distance="cosine")) for file in (judged, retrained, original)]
+    values = [float(forget_prototype_accuracy(file, distance="cosine")) for file in (judged, fdr, original)]
     assert found == pytest.approx(relative_position(*values))
-    assert found.details == {"judged": values[0], "retrained": values[1], "original": values[2]}
+    assert found.details == {"judged": values[0], "fdr": values[1], "original": values[2]}

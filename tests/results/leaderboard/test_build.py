@@ -113,7 +113,7 @@ def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_pa
 def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None:
     board = built(tmp_path)
     (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
-    # Gaps to FDR 0.05 and 0.04; the same images read as FDR.
+    # Gaps to FDR 0.05 and 0.04; the same image passes as FDR.
     assert good[2:8] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
     assert good[8] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
     assert good[9] == "[small](manifests/small.toml)"
@@ -144,7 +144,7 @@ def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
 
 def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
     text = (built(tmp_path) / "problem.md").read_text()
-    card = "forget images read | retain images read | test images read | networks run"
+    card = "forget image passes | retain image passes | test image passes | networks run"
     assert f"| method | from | {card} | searched | computed on | options |\n" in text
     assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | - | a machine | epochs = 3, mode = a\|b |" in text
 

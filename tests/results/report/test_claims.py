@@ -230,7 +230,7 @@ def test_costs_in_epochs_leave_out_what_is_read_besides() -> None:
     record = with_changes(
         record,
         metrics={**record.metrics, "speed_up": speed_up},
-        image_reads={"forget": epochs // 2, "retain": 2 * epochs - epochs // 2},
+        image_passes={"forget": epochs // 2, "retain": 2 * epochs - epochs // 2},
     )
     value = '{ method = "erwp", metric = "speed_up_epochs" }'
     found = outcome(f'kind = "at_least"\nvalue = {value}\nbound = 30.0', [RECORDS[0], record])
@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_told_apart_are_named() -> None:
 
 def with_epochs(record: Record, values: Sequence[float]) -> Record:
     epochs = tuple(
-        EpochRecord(epoch=number, image_reads={}, metrics=dict.fromkeys(HEADLINE, value))
+        EpochRecord(epoch=number, image_passes={}, metrics=dict.fromkeys(HEADLINE, value))
         for number, value in enumerate(values, 1)
     )
     return with_changes(record, epochs=epochs)

@@ -46,10 +46,10 @@ def run(name: str, model: nn.Module, task: UnlearningTask, **options: object) ->
     + [(name, {"forget": 3 * 16, "retain": 3 * 16}) for name in FINE[:2]]
     + [(name, {"forget": 0, "retain": 3 * 16}) for name in FINE[2:]],
 )
-def test_images_read_are_epochs_times_the_images_of_its_kind(name: str, reads: dict[str, int]) -> None:
+def test_image_passes_are_epochs_times_the_images_of_its_kind(name: str, reads: dict[str, int]) -> None:
     task = task_of()
     run(name, network(), task, **({} if name in FULL else {"epochs": 3}))
-    assert task.image_reads == reads
+    assert task.image_passes == reads
 
 
 def by_hand(
@@ -147,7 +147,7 @@ def test_weight_deletion_leaves_the_retain_rows_and_reads_nothing() -> None:
     unlearned = wd(copy.deepcopy(original), task)
     assert torch.equal(classifier(unlearned).weight, classifier(original).weight[[0, 2]])
     assert output_classes(unlearned).tolist() == [0, 2]
-    assert task.image_reads == {"forget": 0, "retain": 0}
+    assert task.image_passes == {"forget": 0, "retain": 0}
 
 
 def test_a_fine_tune_can_have_a_batch_size_of_its_own() -> None:

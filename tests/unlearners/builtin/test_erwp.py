@@ -152,8 +152,8 @@ def test_images_are_counted_for_search_and_removal() -> None:
     search_task = small_task()
     search(network(), search_task, options)
     erwp(network(), task, options=options)
-    looks = search_task.image_reads["forget"]
-    assert task.image_reads == {"forget": looks + 4 * 8, "retain": 4 * 16}
+    looks = search_task.image_passes["forget"]
+    assert task.image_passes == {"forget": looks + 4 * 8, "retain": 4 * 16}
 
 
 def learned_network() -> nn.Module:
@@ -176,7 +176,7 @@ def test_removal_stops_after_the_first_epoch_without_a_recognised_forget_image()
     rough = {"augmentation": "none", "l_kd": False, "learning_rate": 1e-3}
     stopping = ErwpOptions(epochs=100, stop_when_forgotten=True, **rough)
     unlearned = erwp(learned_network(), task, options=stopping)
-    epochs = task.image_reads["retain"] // 16
+    epochs = task.image_passes["retain"] // 16
     assert 1 < epochs < 100
     assert recognised(unlearned) == 0
     one_less = ErwpOptions(epochs=epochs - 1, **rough)

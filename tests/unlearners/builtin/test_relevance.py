@@ -170,14 +170,14 @@ def test_every_look_is_counted_as_a_pass_over_the_class() -> None:
     task = two_layer_task()
     search(TwoLayers(), task, RelevanceOptions(augmentation="none"), LiteralLooks)
     # Two images: one backward pass, one with all weights in place, two looks in each of two layers.
-    assert task.image_reads == {"forget": 2 * (1 + 1 + 2 * 2), "retain": 0}
+    assert task.image_passes == {"forget": 2 * (1 + 1 + 2 * 2), "retain": 0}
 
 
 def test_facts_say_which_share_of_the_searched_parameters_is_relevant() -> None:
     _, facts = relevant_parameters(TwoLayers(), two_layer_task(), RelevanceOptions(augmentation="none"))
     assert facts["relevant_share"] == (3 + 2) / (25 + 15)
     assert len(facts["findings"]) == 2
-    assert facts["image_reads"] == {"forget": 12, "retain": 0}
+    assert facts["image_passes"] == {"forget": 12, "retain": 0}
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])

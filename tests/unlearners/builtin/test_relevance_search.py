@@ -98,7 +98,7 @@ def test_quick_looks_find_what_literal_ones_do(
     assert found == expected
     assert all(torch.equal(mask, literal[layer]) for layer, mask in quick.items())
     assert len({finding.share for finding in found}) > 1
-    assert quick_task.image_reads["forget"] <= literal_task.image_reads["forget"]
+    assert quick_task.image_passes["forget"] <= literal_task.image_passes["forget"]
 
 
 class Unusual(nn.Module):

@@ -48,7 +48,7 @@ def relearn_cost(
 
     Returns:
         Images read, at least 0; the more, the better forgotten. 0 if FAe is there already. FDR's own cost is the
-        yardstick. If FAe never gets there, all images read up to the end, and `reached` is false in the details.
+        yardstick. If FAe never gets there, all image passes up to the end, and `reached` is false in the details.
 
     Raises:
         MetricError: If there is no forget test image, a parameter is not finite, or the loss stops being so.
@@ -57,7 +57,7 @@ def relearn_cost(
     weakness: depends on the learning rate, and steps on forget images alone can kill the features of a network (seen
     with FDR and Adam at 3e-3 on digits). Needs the model, so that `unlearnbench evaluate` cannot compute it.
     """
-    goal = float(forget_accuracy(references.retrained)) + margin
+    goal = float(forget_accuracy(references.fdr)) + margin
     student = with_outputs_for(model.load(), features.forget_classes.tolist())
     student.eval()
     limited, test = model.limited(), model.test()
@@ -123,7 +123,7 @@ def speed_up(costs: Costs) -> Measurement:
 
     A pass is one training image that goes through the network once; forget and retain images count alike, those of
     ERwP's relevance search are included. The speed-up in measured seconds differs from run to run and stands in the
-    record as `measured.speed_up_seconds`, the passes by kind as `image_reads`, the seconds of each stage and the peak
+    record as `measured.speed_up_seconds`, the passes by kind as `image_passes`, the seconds of each stage and the peak
     memory in `measured`.
 
     Args:
@@ -138,7 +138,7 @@ def speed_up(costs: Costs) -> Measurement:
     Source: ERwP (ECCV 2022), section 4.2, where the factor is epochs x images. Known weakness: a pass that only goes
     forward costs a third of one that trains, and a teacher's passes are not counted; the measured seconds tell.
     """
-    judged, retrained = sum(costs.judged.values()), sum(costs.retrained.values())
+    judged, fdr = sum(costs.judged.values()), sum(costs.fdr.values())
     if judged == 0:
         raise MetricError("no training image was read: there is no ratio to FDR's image passes")
-    return Measurement(retrained / judged, {"judged": costs.judged, "retrained": costs.retrained})
+    return Measurement(fdr / judged, {"judged": costs.judged, "fdr": costs.fdr})

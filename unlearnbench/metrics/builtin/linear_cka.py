@@ -68,7 +68,7 @@ def linear_cka(
     features: FeatureFile,
     references: References,
     *,
-    reference: Literal["original", "retrained"] = "original",
+    reference: Literal["original", "fdr"] = "original",
     images: Literal["forget", "retain"] = "forget",
 ) -> float:
     """Linear CKA (debiased, over the whole set) of the features to those of a reference model.
@@ -78,7 +78,7 @@ def linear_cka(
     Args:
         features: The judged model's features.
         references: Original and FDR of the same seed.
-        reference: `original`, or `retrained` (FDR).
+        reference: `original`, or `fdr` (FDR).
         images: Test images of the `forget` or the `retain` classes.
 
     Returns:
@@ -91,6 +91,6 @@ def linear_cka(
     Source: Kornblith et al., ICML 2019; debiased as in Nguyen, Raghu, Kornblith, ICLR 2021, but not in mini-batches.
     Known weakness: ruled by the few directions of largest spread; two trainings of one recipe differ as well.
     """
-    judged_against = references.original if reference == "original" else references.retrained
+    judged_against = references.original if reference == "original" else references.fdr
     classes = features.classes(images)
     return debiased_linear_cka(features.rows("test/features", classes), judged_against.rows("test/features", classes))

@@ -90,9 +90,9 @@ def membership_inference(
     chance level wanders by several points.
     """
     parts, fold = _balanced(features, folds)
-    judged, retrained = (_attack(file, parts, fold) for file in (features, references.retrained))
-    details = {"judged": judged, "retrained": retrained, "members": int(sum(len(rows) for rows in parts["limited"]))}
-    return Measurement(judged - retrained, details)
+    judged, fdr = (_attack(file, parts, fold) for file in (features, references.fdr))
+    details = {"judged": judged, "fdr": fdr, "members": int(sum(len(rows) for rows in parts["limited"]))}
+    return Measurement(judged - fdr, details)
 
 
 def _balanced(features: FeatureFile, folds: int) -> tuple[dict[str, list[NDArray[np.int64]]], NDArray[np.int64]]:

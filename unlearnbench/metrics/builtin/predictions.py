@@ -127,10 +127,10 @@ def js_divergence(
     changes with the scale of the logits.
     """
     classes = features.classes(images)
-    outputs = np.union1d(features.output_classes, references.retrained.output_classes)
+    outputs = np.union1d(features.output_classes, references.fdr.output_classes)
     first, second = (
         class_probabilities(file.rows("test/logits", classes), file.output_classes, outputs)
-        for file in (features, references.retrained)
+        for file in (features, references.fdr)
     )
     return float(jensen_shannon(first, second).mean())
 

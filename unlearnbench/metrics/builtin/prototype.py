@@ -143,15 +143,15 @@ def retain_prototype_accuracy(
     return class_prototype_accuracy(features, features.retain_classes, prototypes, distance)
 
 
-def relative_position(value: float, retrained: float, original: float) -> float:
-    """Return (value - retrained) / (original - retrained).
+def relative_position(value: float, fdr: float, original: float) -> float:
+    """Return (value - fdr) / (original - fdr).
 
     Raises:
         MetricError: If the two references are equal: there is no scale.
     """
-    if original == retrained:
+    if original == fdr:
         raise MetricError(f"Original and FDR have the same value, {original:g}: there is no scale between them")
-    return (value - retrained) / (original - retrained)
+    return (value - fdr) / (original - fdr)
 
 
 def normalised_gap(
@@ -178,9 +178,9 @@ def normalised_gap(
     Source: own, from ERwP's reading of FPAe (FDR's value is the yardstick). Known weakness: a ratio; where
     Original and FDR are close, noise of one test image moves it far.
     """
-    judged, original, retrained = (
+    judged, original, fdr = (
         float(class_prototype_accuracy(file, file.forget_classes, prototypes, distance))
-        for file in (features, references.original, references.retrained)
+        for file in (features, references.original, references.fdr)
     )
-    details = {"judged": judged, "original": original, "retrained": retrained}
-    return Measurement(relative_position(judged, retrained, original), details)
+    details = {"judged": judged, "original": original, "fdr": fdr}
+    return Measurement(relative_position(judged, fdr, original), details)

@@ -113,9 +113,9 @@ def probe_recovery(
     probe would find is not seen, and wide features fit few images by chance; hence the difference to FDR.
     """
     judged = probe_accuracies(features, shots, draws, ridge)
-    retrained = probe_accuracies(references.retrained, shots, draws, ridge)
-    means = [float(np.mean(accuracies)) for accuracies in (judged, retrained)]
-    details = {"judged": means[0], "retrained": means[1], "judged_by_draw": judged, "retrained_by_draw": retrained}
+    fdr = probe_accuracies(references.fdr, shots, draws, ridge)
+    means = [float(np.mean(accuracies)) for accuracies in (judged, fdr)]
+    details = {"judged": means[0], "fdr": means[1], "judged_by_draw": judged, "fdr_by_draw": fdr}
     return Measurement(means[0] - means[1], details)
 
 

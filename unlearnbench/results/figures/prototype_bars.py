@@ -32,9 +32,9 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
         axes.barh(place, mean, height=0.7, color=styles[row.method.label].colour, alpha=0.55)
         axes.plot([max(low, 0), min(high, 100)], [place, place], color="black", linewidth=0.9)
         axes.plot(values, [place] * len(values), "|", color="black", markersize=5, markeredgewidth=0.9)
-    retrained = next((row for row in rows if row.method.name == "fdr"), None)
-    if retrained is not None:
-        axes.axvline(100 * (retrained.mean(METRIC) or 0.0), color=BLUE, linestyle="--", linewidth=1)
+    fdr = next((row for row in rows if row.method.name == "fdr"), None)
+    if fdr is not None:
+        axes.axvline(100 * (fdr.mean(METRIC) or 0.0), color=BLUE, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)), [method_name(row) for row in rows])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

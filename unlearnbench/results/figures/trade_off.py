@@ -59,7 +59,7 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
             axes.axhline(100 * gate, color=GREY, linestyle=":", linewidth=0.8, zorder=1)
         percent_axis(axes, "x", short)
     percent_axis(panels[0], "y", "CAne")
-    _mark_retrained(panels[1], rows)
+    _mark_fdr(panels[1], rows)
     _squeeze(panels, [100 * value for row in rows for value in row.values(SHORT["CAne"]).values()], gate)
     figure.set_figheight(2.15 + 0.16 * legend_below(figure, panels[0], 3))
     title = (
@@ -96,7 +96,7 @@ def _gate(rows: Iterable[Row]) -> float | None:
     return None if original is None else original - CANE_GATE
 
 
-def _mark_retrained(axes: Axes, rows: Iterable[Row]) -> None:
+def _mark_fdr(axes: Axes, rows: Iterable[Row]) -> None:
     level = next((row.mean(SHORT["FPAe"]) for row in rows if row.method.name == "fdr"), None)
     if level is not None:
         axes.axvline(100 * level, color=BLUE, linestyle="--", linewidth=0.8, zorder=1)

@@ -59,7 +59,7 @@ def _facts(problem: ProblemBoard, line: Line) -> dict[str, Any]:
         "seeds": [record.seed for record in row.records],
         "failed_seeds": [record.seed for record in row.records if record.status != "done"],
         "gap_to_fdr": line.gap,
-        "images_read": line.images_read,
+        "image_passes": line.image_passes,
     }
 
 

@@ -24,7 +24,7 @@ own. The yardstick is FDR's value; below it means damage, not better forgetting.
 both are references and have no rank.
 - **=** marks a shared rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by \
 means.
-- **images read** counts the training images that a method took through the network, per seed; **speed-up** is FDR's \
+- **image passes** are the training images that a method took through the network, each as often as it did, per seed; **speed-up** is FDR's \
 count divided by the method's. In brackets: the ratio of seconds as measured on the machine of the records.
 - **seeds** links the record of each seed.
 """
@@ -74,7 +74,7 @@ def problem_table(board: ProblemBoard) -> str:
         if short == "FPAe":
             header.append("gap to FDR")
             rules.append("---:")
-    header += ["speed-up", "images read", "seeds", "manifest"]
+    header += ["speed-up", "image passes", "seeds", "manifest"]
     rules += ["---:", "---:", "---", "---"]
     lines = [markdown_line(header), markdown_line(rules)]
     for kind, heading in (("reference", ""), ("ranked", ""), ("below", "**below the line**")):
@@ -98,7 +98,7 @@ def _cells(line: Line, published: bool) -> list[str]:
     return [
         *cells,
         _speed_up(line),
-        count(line.images_read),
+        count(line.image_passes),
         _seeds(line),
         ", ".join(f"[{name}]({target})" if target else name for name, target in line.manifests.items()),
     ]

@@ -137,7 +137,7 @@ def _plot(board: ProblemBoard, name: str) -> Plot:
     every = [point for of_line in seeds for point in of_line]
     if not every:
         return Plot(name, (), (), (), None, None, None)
-    original, retrained = board.reference("original"), board.reference("fdr")
+    original, fdr = board.reference("original"), board.reference("fdr")
     kept = original.row.mean(SHORT["CAne"]) if original else None
     gate = None if kept is None else kept - CANE_GATE
     x = Axis((point[0] for point in every), LEFT, WIDTH - RIGHT)
@@ -145,7 +145,7 @@ def _plot(board: ProblemBoard, name: str) -> Plot:
     # Just below the gate, so that what fails it narrowly is still on the scale of those that pass.
     bend = None if gate is None else gate - 0.4 * (max(heights) - gate)
     y = Axis(heights, HEIGHT - BOTTOM, TOP, bend)
-    yardstick = retrained.row.mean(SHORT[name]) if retrained else None
+    yardstick = fdr.row.mean(SHORT[name]) if fdr else None
     return Plot(
         name,
         x.ticks(),

@@ -45,7 +45,7 @@ class Line:
         gap: Mean difference of FPAe to FDR's over common seeds.
         speed_up: Mean of FDR's image passes / the method's; infinite where it reads none.
         speed_up_seconds: The same in seconds as measured.
-        images_read: Mean over seeds.
+        image_passes: Mean over seeds.
         reported: A paper's fractions by metric.
         links: Its records.
         manifests: Names of its manifests, each with the file below the leaderboard folder.
@@ -57,7 +57,7 @@ class Line:
     gap: float | None
     speed_up: float | None
     speed_up_seconds: float | None
-    images_read: float | None
+    image_passes: float | None
     reported: Mapping[str, float]
     links: tuple[Link, ...]
     manifests: Mapping[str, str]
@@ -66,9 +66,9 @@ class Line:
     def data_card(self) -> dict[str, float | None]:
         """What the method read and ran, as means over the seeds; a task holds no test image to read."""
         done = self.row.done
-        kinds = {kind: _mean(record.image_reads.get(kind) for record in done) for kind in ("forget", "retain")}
-        reads = {f"{kind} images read": count for kind, count in kinds.items()}
-        return {**reads, "test images read": 0, "networks run": _mean(record.networks for record in done)}
+        kinds = {kind: _mean(record.image_passes.get(kind) for record in done) for kind in ("forget", "retain")}
+        reads = {f"{kind} image passes": count for kind, count in kinds.items()}
+        return {**reads, "test image passes": 0, "networks run": _mean(record.networks for record in done)}
 
     @property
     def search(self) -> str:
@@ -157,16 +157,16 @@ def _problem_board(
 ) -> ProblemBoard:
     problem = rows[0].problem
     published = published_table(problem)
-    retrained = next((row for row in rows if row.is_reference and row.method.name == "fdr"), None)
+    fdr = next((row for row in rows if row.is_reference and row.method.name == "fdr"), None)
     lines = [
         Line(
             row=row,
             name=method_name(row),
             place=_place(row, rows),
-            gap=None if row is retrained else _gap(row, retrained),
-            speed_up=_speed_up(row, retrained),
+            gap=None if row is fdr else _gap(row, fdr),
+            speed_up=_speed_up(row, fdr),
             speed_up_seconds=_mean(record.measured.speed_up_seconds for record in row.done),
-            images_read=_mean(_reads(record) for record in row.done),
+            image_passes=_mean(_reads(record) for record in row.done),
             reported=published.figures(row.method) if published else {},
             links=tuple(Link(r.seed, r.status, record_files.get(r.hash, "")) for r in row.records),
             manifests={r.manifest_name: manifest_files.get(manifest_id(r), "") for r in row.records},
@@ -183,18 +183,18 @@ def _place(row: Row, rows: Sequence[Row]) -> str:
     return f"{row.rank}{'=' if shared else ''}"
 
 
-def _gap(row: Row, retrained: Row | None) -> float | None:
+def _gap(row: Row, fdr: Row | None) -> float | None:
     metric = SHORT["FPAe"]
-    base = retrained.values(metric) if retrained else {}
+    base = fdr.values(metric) if fdr else {}
     return _mean(value - base[seed] for seed, value in row.values(metric).items() if seed in base)
 
 
 def _reads(record: Record) -> int:
-    return sum(record.image_reads.values())
+    return sum(record.image_passes.values())
 
 
-def _speed_up(row: Row, retrained: Row | None) -> float | None:
-    base = {record.seed: _reads(record) for record in retrained.done} if retrained else {}
+def _speed_up(row: Row, fdr: Row | None) -> float | None:
+    base = {record.seed: _reads(record) for record in fdr.done} if fdr else {}
     pairs = [(base[record.seed], _reads(record)) for record in row.done if record.seed in base]
     if not pairs:
         return None

@@ -57,10 +57,10 @@ def _numbers(records: Iterable[Record]) -> str:
 
 
 def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tuple[str, ...]]:
-    retrained = next((row for row in rows if row.method.name == "fdr"), None)
+    fdr = next((row for row in rows if row.method.name == "fdr"), None)
     for row in sorted(distinct_rows(rows), key=rows.index):
         for metric, reported in published.figures(row.method).items():
-            values = list((_gaps(row, retrained) if metric == GAP else row.values(metric)).values())
+            values = list((_gaps(row, fdr) if metric == GAP else row.values(metric)).values())
             if not values:
                 continue
             # The paper's gap has no sign.
@@ -79,8 +79,8 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
             )
 
 
-def _gaps(row: Row, retrained: Row | None) -> Mapping[int, float]:
-    base = retrained.values(SHORT["FPAe"]) if retrained else {}
+def _gaps(row: Row, fdr: Row | None) -> Mapping[int, float]:
+    base = fdr.values(SHORT["FPAe"]) if fdr else {}
     return {seed: value - base[seed] for seed, value in row.values(SHORT["FPAe"]).items() if seed in base}
 
 

@@ -30,7 +30,7 @@ from unlearnbench.results.tables import (
     caption,
     cells,
     computed_on,
-    gap_to_retrained,
+    gap_to_fdr,
     markdown_line,
     method_name,
     percent,
@@ -213,7 +213,7 @@ def _matrix_table(experiment: Experiment) -> str:
             seeds = (
                 f"{len(row.done)}" if len(row.done) == len(row.records) else f"{len(row.done)} of {len(row.records)}"
             )
-            lines.append((method_name(row), *shown, *metrics, gap_to_retrained(row, rows), seeds))
+            lines.append((method_name(row), *shown, *metrics, gap_to_fdr(row, rows), seeds))
     return _table(header, lines)
 
 
