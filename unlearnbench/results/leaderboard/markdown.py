@@ -24,8 +24,9 @@ own. The yardstick is FDR's value; below it means damage, not better forgetting.
 both are references and have no rank.
 - **=** marks a shared rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by \
 means.
-- **image passes** are the training images that a method took through the network, each as often as it did, per seed; **speed-up** is FDR's \
-count divided by the method's. In brackets: the ratio of seconds as measured on the machine of the records.
+- **image passes** are the training images that a method took through the network, each as often as it did, \
+per seed; **speed-up** is FDR's count divided by the method's. In brackets: the ratio of seconds as measured on the \
+machine of the records.
 - **seeds** links the record of each seed.
 """
 
