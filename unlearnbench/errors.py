@@ -59,6 +59,11 @@ class TrainingFailedError(UnlearnBenchError):
     """A training came to an end that gives no model, for example a loss that is not finite."""
 
 
+def os_reason(error: OSError) -> str:
+    """Return why the operating system refused, without the path that the message names already."""
+    return error.strerror or str(error)
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault of a manifest.

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from unlearnbench.errors import StoreError
+from unlearnbench.errors import StoreError, os_reason
 
 ENTRY = "entry.json"
 CHECKPOINT = "checkpoint.pt"
@@ -70,7 +70,7 @@ class Store:
                     "  Move it away, or choose another folder with --output"
                 ) from error
             raise StoreError(
-                f"{folder.parent}: the output folder cannot be written: {error.strerror or error}\n"
+                f"{folder.parent}: the output folder cannot be written: {os_reason(error)}\n"
                 "  Choose another with --output"
             ) from error
 

@@ -19,7 +19,7 @@ from unlearnbench.datasets.dataset import DatasetInfo, data_folder
 from unlearnbench.datasets.download import is_archive, unpacked
 from unlearnbench.datasets.images import image_size
 from unlearnbench.datasets.storage import Advance, image_fault, index, open_prepared, pack
-from unlearnbench.errors import DatasetError, did_you_mean
+from unlearnbench.errors import DatasetError, did_you_mean, os_reason
 from unlearnbench.registry.entry_points import find, names
 
 Reader = TypeVar("Reader", bound=Callable[..., Any])
@@ -134,7 +134,7 @@ def add(
         try:
             _prepare(name, offer, [path.resolve() for path in paths], new, scratch, options, listener)
         except OSError as error:
-            raise DatasetError(f"{name}: cannot be written to {new.parent}: {error.strerror or error}") from error
+            raise DatasetError(f"{name}: cannot be written to {new.parent}: {os_reason(error)}") from error
         before = _revision(target)
         if target.exists():
             target.rename(scratch / "replaced")
@@ -165,7 +165,7 @@ def _scratch(target: Path) -> Iterator[Path]:
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.adding-", dir=target.parent))
     except OSError as error:
         raise DatasetError(
-            f"{target.parent}: the data folder cannot be written: {error.strerror or error}\n"
+            f"{target.parent}: the data folder cannot be written: {os_reason(error)}\n"
             "  Set UNLEARNBENCH_DATA to another"
         ) from error
     with lock:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench import __version__
-from unlearnbench.errors import DatasetError
+from unlearnbench.errors import DatasetError, os_reason
 from unlearnbench.machine import require_space
 
 BLOCK_BYTES = 1 << 18
@@ -61,7 +61,7 @@ def fetch(download: Download, folder: Path, progress: Progress = lambda done, to
                 ) from error
             time.sleep(PAUSE_SECONDS)
         except OSError as error:
-            raise DatasetError(f"{part}: cannot be written: {error.strerror or error}") from error
+            raise DatasetError(f"{part}: cannot be written: {os_reason(error)}") from error
     if not _checksum_fits(part, download):
         found = _digest(part, download.algorithm)
         part.unlink()
@@ -160,7 +160,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DatasetError(f"{archive}: damaged archive: {error}") from error
     except OSError as error:
-        raise DatasetError(f"{archive}: cannot be unpacked to {folder}: {error.strerror or error}") from error
+        raise DatasetError(f"{archive}: cannot be unpacked to {folder}: {os_reason(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -196,5 +196,5 @@ def is_there(file: Path) -> bool:
     except OSError as error:
         closed = next((place for place in reversed(file.parents) if not os.access(place, os.X_OK)), file.parent)
         raise DatasetError(
-            f"{closed}: cannot be read: {error.strerror or error}\n  Set UNLEARNBENCH_DATA to another folder"
+            f"{closed}: cannot be read: {os_reason(error)}\n  Set UNLEARNBENCH_DATA to another folder"
         ) from error

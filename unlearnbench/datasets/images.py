@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from unlearnbench.errors import DatasetError
+from unlearnbench.errors import DatasetError, os_reason
 from unlearnbench.machine import cores
 
 SMALLEST_SIDE = 2
@@ -144,7 +144,7 @@ class FileImages:
             content = path.read_bytes()
         except OSError as error:
             raise DatasetError(
-                f"{self.name}: {path} cannot be read: {error.strerror or error}\n"
+                f"{self.name}: {path} cannot be read: {os_reason(error)}\n"
                 f"  Bring it back, or add the data set again: unlearnbench data add"
             ) from error
         if _digest(content) != self.digests[index].tobytes():

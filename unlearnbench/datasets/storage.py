@@ -26,7 +26,7 @@ from unlearnbench.datasets.class_folders import Found, FoundPart, raise_faults
 from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
 from unlearnbench.datasets.download import is_there
 from unlearnbench.datasets.images import DIGEST_BYTES, FileImages, _digest, _threads, decode, image_size
-from unlearnbench.errors import DatasetError
+from unlearnbench.errors import DatasetError, os_reason
 from unlearnbench.machine import require_space
 from unlearnbench.store import write_json
 
@@ -107,7 +107,7 @@ def _decoded(
         except DatasetError as error:
             return image_fault(error)
         except OSError as error:
-            return f"{path}: cannot be read: {error.strerror or error}"
+            return f"{path}: cannot be read: {os_reason(error)}"
         if image.shape != shape:
             size, usual = (f"{s[2]}x{s[1]}" for s in (image.shape, shape))
             return f"{path}: {size} pixels where {usual} belong"
@@ -155,7 +155,7 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
         except DatasetError as error:
             return image_fault(error)
         except OSError as error:
-            return f"{path}: cannot be read: {error.strerror or error}"
+            return f"{path}: cannot be read: {os_reason(error)}"
         return _digest(content)
 
     digests: list[bytes] = []
@@ -226,7 +226,7 @@ def open_prepared(folder: Path) -> Dataset:
     except FileNotFoundError as error:
         raise DatasetError(f"{error.filename}: missing{_AGAIN}") from error
     except OSError as error:
-        raise DatasetError(f"{error.filename or folder}: cannot be read: {error.strerror or error}{_AGAIN}") from error
+        raise DatasetError(f"{error.filename or folder}: cannot be read: {os_reason(error)}{_AGAIN}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / FACTS}: not readable: {error}{_AGAIN}") from error
     parts = functools.partial(_part, folder, facts)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tomli
 from pydantic import TypeAdapter, ValidationError
 
-from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean
+from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean, os_reason
 from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.messages import LISTS, fault_of, toml_hint
 from unlearnbench.experiment.toml_positions import KeyPath, key_lines, line_of
@@ -80,7 +80,7 @@ def read_manifest(path: Path) -> ManifestFile:
     try:
         text = path.read_bytes().decode()
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except UnicodeDecodeError as error:
         raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
     try:

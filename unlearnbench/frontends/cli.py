@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from unlearnbench import __version__
-from unlearnbench.errors import StoreError, UnlearnBenchError
+from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
 from unlearnbench.frontends.cli_data import data_app, telling
 from unlearnbench.frontends.cli_plugins import plugin_app
 from unlearnbench.frontends.cli_results import (
@@ -342,7 +342,7 @@ def reproduce(
         output.mkdir(parents=True, exist_ok=True)
         manifest.write_text(recorded.manifest())
     except OSError as error:
-        raise StoreError(f"{output}: cannot be written: {error.strerror or error}\n  Name another with -o") from error
+        raise StoreError(f"{output}: cannot be written: {os_reason(error)}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)
     try:
         plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)

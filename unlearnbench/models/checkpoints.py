@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, os_reason
 from unlearnbench.models.classifier import classifier_name
 from unlearnbench.models.weights import Weights
 
@@ -79,7 +79,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     # A damaged pickle may raise nearly anything.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.datasets.download import Download, Progress, fetch, is_there
-from unlearnbench.errors import DatasetError, NotHereError
+from unlearnbench.errors import DatasetError, NotHereError, os_reason
 from unlearnbench.machine import size_text
 
 
@@ -164,7 +164,7 @@ def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
         state = path.stat() if path.is_file() else None
         digest = _file_digest(path, state.st_size, state.st_mtime_ns) if state else None
     except OSError as error:
-        raise DatasetError(f"{label!r}: {path} cannot be read: {error.strerror or error}") from error
+        raise DatasetError(f"{label!r}: {path} cannot be read: {os_reason(error)}") from error
     if digest is None:
         what = "no such file" if path.suffix in CHECKPOINT_SUFFIXES else "neither published weights nor a file"
         names = [name for known, name in WEIGHTS if known == architecture]

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.errors import UnlearnBenchError, os_reason
 from unlearnbench.registry.entry_points import names
 
 
@@ -80,5 +80,5 @@ def write_plugin(name: str, folder: Path) -> Path:
     except FileExistsError as error:
         raise UnlearnBenchError(f"{place}: is there already; nothing was written") from error
     except OSError as error:
-        raise UnlearnBenchError(f"{place}: cannot be written: {error.strerror or error}") from error
+        raise UnlearnBenchError(f"{place}: cannot be written: {os_reason(error)}") from error
     return place

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, os_reason
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
 from unlearnbench.terms import HEADLINE, REFERENCES
@@ -147,7 +147,7 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
     try:
         head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except ValueError as error:
         raise InvalidFileError(f"{path}: not lines of JSON: {error}") from error
     entries, faults = [], []

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.metrics.metric_record import MetricRecord, Part
 from unlearnbench.store import content_id, write_json
 
@@ -155,7 +155,7 @@ def write_record(record: Record, path: Path) -> None:
     try:
         write_json(path, record.model_dump(mode="json"))
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{path}: cannot be written: {os_reason(error)}") from error
 
 
 def read_record(path: Path) -> Record:
@@ -167,7 +167,7 @@ def read_record(path: Path) -> Record:
     try:
         values = json.loads(path.read_text())
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except ValueError as error:
         raise InvalidFileError(f"{path}: not a whole JSON file: {error}{_AGAIN}") from error
     return checked_record(values, str(path), f"not a run record\n  Move it out of {path.parent}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.results.record import Record
 from unlearnbench.store import ENTRY, content_id
 
@@ -154,7 +154,7 @@ def write_relevance(found: list[Search], folder: Path) -> list[Path]:
             paths.append(folder / f"{name}.csv")
             _write_table(members, paths[-1])
     except OSError as error:
-        raise StoreError(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{error.filename or folder}: cannot be written: {os_reason(error)}") from error
     return paths
 
 

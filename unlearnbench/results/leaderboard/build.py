@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.results.leaderboard.view import Board, make_board, manifest_id
@@ -62,7 +62,7 @@ def build_leaderboard(
         for path in (*outdated(folder, texts), *merged):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return [folder / name for name in pages]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import StoreError
+from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
 from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import Record
@@ -37,7 +37,7 @@ def write_files(files: Files, folder: Path) -> list[Path]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return [folder / name for name in files]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean
+from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
@@ -73,7 +73,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
         write_json(folder / SUBMISSION_FILE, submission.model_dump())
         (folder / "README.md").write_text(_readme(submission))
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return submission
 
 
@@ -155,7 +155,7 @@ def read_submission(path: Path) -> Submission:
     try:
         return Submission.model_validate_json(path.read_text())
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

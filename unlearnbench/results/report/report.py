@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import StoreError
+from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
     attention_maps,
@@ -104,7 +104,7 @@ def write_report(
         for name, text in texts.items():
             (folder / name).write_text(text)
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return Written((*(folder / name for name in texts), *tables, *pictures), not_drawn)
 
 
