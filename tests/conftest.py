@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before torch is imported: this process and those that tests start compute with the same one thread.
+# This has to be set before torch is imported, so that this process and those that tests start use one thread each.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -18,7 +18,7 @@ from support.plugins import forget_plugins
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's cache and data folders out of the tests, those of child processes included."""
+    """Keep the user's cache and data folders out of the tests, including those of child processes."""
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -29,7 +29,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run that tests share; they must not change it."""
+    """A finished run that tests share and must not change."""
 
     manifest: Path
     output: Path
@@ -40,7 +40,7 @@ SHORT = manifest_text(WD, FOLNRC, ERWP, head="seeds = [0, 1]").replace("epochs =
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """Two seeds of all built-in methods on a narrow network."""
+    """Run all built-in unlearners with two seeds on a narrow network."""
     folder = tmp_path_factory.mktemp("finished")
     manifest = write_manifest(folder, SHORT, "short.toml")
     done = cli("run", manifest, "-o", folder / "runs", "--device", "cpu")
@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 @pytest.fixture
 def search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A new folder on the module search path; what was found before is looked up again."""
+    """Put a new folder on the module search path, and forget which plugins were found before."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)

@@ -1,4 +1,4 @@
-"""The main job, whole: `manifests/digits.toml` with 10 methods and 5 seeds, and the shape that the paper reports."""
+"""The main job as a whole: `manifests/digits.toml` with 10 unlearners and 5 seeds shows what the paper reports."""
 
 import contextlib
 from pathlib import Path

@@ -43,7 +43,8 @@ PAGES = sorted(
 )
 README, FINDINGS = "README.md", "leaderboard/FINDINGS.md"
 
-# What is not run as it stands: another command in its place, None for none, and why. A first part of a command will do.
+# These commands are not run as printed; another one, or none, takes their place for the given reason. The beginning of
+# a command is enough.
 SUITE = "it is the test command itself, or a part of it"
 NETWORK = "it needs the network"
 INSTEAD: dict[str, tuple[str | None, str]] = {
@@ -69,7 +70,7 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
     "unlearnbench new-plugin my-method": ("unlearnbench new-plugin another-method", "my_method is installed already"),
     "inspect view": (None, "it serves until it is stopped"),
 }
-# Commands that end with another exit code than 0: the example of faults has some.
+# These commands end with an exit code other than 0, as the example of faults does.
 ENDS_WITH = {"unlearnbench validate wrong.toml": 1}
 # Blocks with one of these take more than a few seconds.
 SLOW = ("manifests/paper", "pytest manifests/", "pytest --pyargs", "inspect eval", "manifests/digits-metrics.toml")
@@ -84,7 +85,7 @@ class Block:
     text: str
 
     def commands(self) -> Iterator[str]:
-        """Yield the commands of a console block; with prompts in it, the other lines are what is printed."""
+        """Yield the commands of a console block; if it has prompts, its other lines are printed output."""
         prompted = any(line.startswith("$ ") for line in self.text.splitlines())
         for line in self.text.splitlines():
             if line.strip() and (not prompted or line.startswith("$ ")):
@@ -103,7 +104,7 @@ def blocks(language: str) -> list[Block]:
 
 
 def given(language: str) -> list[Any]:
-    """Return the blocks of a language as parameters, the slow ones marked."""
+    """Return the blocks of a language as parameters, with the slow ones marked."""
     return [
         pytest.param(
             block,
@@ -120,7 +121,7 @@ def block(page: str, language: str, containing: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A search path with the plugins of the repository and the one that `new-plugin my-method` writes."""
+    """Put the plugins of the repository and the one that `new-plugin my-method` writes on a search path."""
     folder = tmp_path_factory.mktemp("site")
     assert cli("new-plugin", "my-method", "-o", folder).code == 0
     places = [folder / "unlearnbench-my-method", *(REPOSITORY / "plugins").glob("unlearnbench-*")]
@@ -142,7 +143,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def finished_sandbox(site: Path, finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like the repository's root: with a short `digits.toml` that has been run, and a leaderboard of it."""
+    """Return a folder like the repository's root, with a short `digits.toml` that was run and its leaderboard."""
     folder = tmp_path_factory.mktemp("sandbox")
     for name in ("manifests", "plugins"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
@@ -161,7 +162,7 @@ def finished_sandbox(site: Path, finished: FinishedRun, tmp_path_factory: pytest
 
 
 def write_own_model(folder: Path) -> None:
-    """Write what the door for one's own model needs: photos, a checkpoint and the manifest, and one with faults."""
+    """Write what the page on one's own model needs: photos, a checkpoint, its manifest and one with faults."""
     noise = np.random.default_rng(0)
     for number in range(18):
         place = folder / "photos" / ("daisy", "rose", "tulip")[number % 3]
@@ -181,7 +182,7 @@ def write_own_model(folder: Path) -> None:
 
 @pytest.fixture
 def sandbox(finished_sandbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished sandbox, as the working folder; the photos of `my-model.toml` are added."""
+    """Make a copy of the finished sandbox the working folder, with the photos of `my-model.toml` added."""
     folder = tmp_path / "sandbox"
     shutil.copytree(finished_sandbox, folder)
     monkeypatch.chdir(folder)
@@ -190,9 +191,9 @@ def sandbox(finished_sandbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def run(command: str) -> Done:
-    """Run a command in the working folder: ours in this process, others in one of their own."""
+    """Run a command in the working folder, in this process if it is ours and otherwise in one of its own."""
     program, *words = shlex.split(command)
-    # As a shell does.
+    # Patterns are expanded as a shell does.
     arguments = [found for word in words for found in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
     if program == "unlearnbench":
         return cli(*arguments)
@@ -204,7 +205,7 @@ def run(command: str) -> Done:
 
 
 def instead(command: str) -> str | None:
-    """Return what is run for a command, None if nothing is."""
+    """Return the command that is run instead of a command, or None if none is."""
     plain = command.replace(".venv/bin/", "")
     return next((other for start, (other, _) in INSTEAD.items() if plain.startswith(start)), plain)
 
@@ -271,7 +272,7 @@ def test_every_piece_of_code_runs(shown: Block, sandbox: Path) -> None:
 
 
 def defined(containing: str) -> Any:
-    """Return what a piece of code of the page about plugins defines."""
+    """Return what a piece of code on the page about plugins defines."""
     scope: dict[str, Any] = {"__name__": "page"}
     exec(block("plugins/README.md", "python", containing), scope)
     return scope[containing]
@@ -323,7 +324,7 @@ def test_the_readme_is_one_page() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, in GitHub's form."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""The rooms of the package: what import-linter cannot see of their order, their size, and the tests' own tree."""
+"""The rooms of the package: their size, the tests' own tree, and what import-linter cannot see of their order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def place(path: Path) -> str:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield what of the package is imported below a node, each as `module.name` or as the module alone."""
+    """Yield each import from the package below a node, as `module.name` or as the module alone."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -36,7 +36,7 @@ def imported_inside_functions(tree: ast.AST) -> set[str]:
 
 
 def imported_by_name(tree: ast.AST) -> set[str]:
-    """Return the modules of the package that are imported by a string, which import-linter overlooks."""
+    """Return the modules of the package that are imported by a string, which import-linter does not see."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
     named = [
         ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func).endswith(("import_module", "import__"))
@@ -45,7 +45,7 @@ def imported_by_name(tree: ast.AST) -> set[str]:
 
 
 def taken_from_the_interface(tree: ast.AST) -> set[str]:
-    """Return the names of the package's own interface, which name rooms of any height."""
+    """Return the imported names of the package's own interface, which stand for rooms of any level."""
     here = {path.stem for path in PACKAGE.iterdir()} | {"__version__"}
     return {name for name in imported(tree) if "." not in name or name.split(".")[1] not in here}
 

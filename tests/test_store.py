@@ -16,7 +16,7 @@ from unlearnbench.store import CHECKPOINT, ENTRY, Store, write_json
 
 
 def builder(text: str = "content") -> tuple[Callable[[Path], dict[str, Any]], list[Path]]:
-    """Return a builder of an entry with one file, and the list of folders that it was called for."""
+    """Return a builder of an entry with one file, and the list of folders that the builder was called for."""
     calls: list[Path] = []
 
     def build(folder: Path) -> dict[str, Any]:

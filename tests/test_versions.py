@@ -1,4 +1,4 @@
-"""The lock of versions, and the golden run that holds the numbers."""
+"""The lock of versions, and the golden run that guards the numbers."""
 
 from __future__ import annotations
 

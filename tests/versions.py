@@ -27,7 +27,7 @@ from unlearnbench.results.record import Record
 
 HERE = Path(__file__).parent
 LOCK, MANIFEST, NUMBERS = HERE / "versions.lock", HERE / "golden.toml", HERE / "golden.json"
-# What the harness itself does to a result, by the name of the version that stands for it.
+# Each of these versions stands for what the harness itself does to a result.
 PROTOCOLS: dict[str, tuple[Place, ...]] = {
     "TRAINING_PROTOCOL": (
         ("unlearnbench.models.training", "ReferenceTraining"),
@@ -42,7 +42,7 @@ PROTOCOLS: dict[str, tuple[Place, ...]] = {
     "FEATURES_FORMAT": (("unlearnbench.metrics.feature_writer", "write_features"),),
     "METRICS_PROTOCOL": (("unlearnbench.metrics.compute", "judge"),),
 }
-# Other processors and other versions of torch round differently, and a training makes the most of it.
+# Other processors and other versions of torch round differently, and a training amplifies the difference.
 ELSEWHERE = 0.08
 
 Versions = dict[str, dict[str, Any]]
@@ -50,7 +50,7 @@ Numbers = dict[str, dict[str, float | None]]
 
 
 def present_versions() -> Versions:
-    """Return version and digest of the built-in plugins and of the harness's protocols, by name."""
+    """Return the version and digest of the built-in plugins and of the harness's protocols, by name."""
     found: Versions = {
         name: {"version": getattr(identity, name), "digest": source_digest(*places)}
         for name, places in PROTOCOLS.items()
@@ -63,7 +63,7 @@ def present_versions() -> Versions:
 
 
 def moved(locked: Versions, present: Versions) -> list[str]:
-    """Return what the lock does not hold as it is, a line each."""
+    """Describe, one line each, what differs from the lock."""
     lines = []
     for name in sorted(locked.keys() | present.keys()):
         before, now = locked.get(name), present.get(name)
@@ -82,18 +82,18 @@ def moved(locked: Versions, present: Versions) -> list[str]:
 
 
 def read_lock() -> Versions:
-    """Return what the lock file holds."""
+    """Return the content of the lock file."""
     held: Versions = json.loads(LOCK.read_text())
     return held
 
 
 def rounding() -> str:
-    """Return what rounding depends on: numbers are the same to the bit where this is the same."""
+    """Return what rounding depends on; if it is the same, numbers are the same to the bit."""
     return f"torch {torch.__version__.partition('+')[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def golden_run(output: Path) -> Numbers:
-    """Return every metric of the golden run by method."""
+    """Return every metric of the golden run, by unlearner."""
     records: list[Record] = finish(make_plan(resolve(MANIFEST)), output, "cpu")
     return {
         record.method.label: {
@@ -105,11 +105,11 @@ def golden_run(output: Path) -> Numbers:
 
 
 def differences(found: Numbers, golden: dict[str, Any]) -> list[str]:
-    """Return where a golden run's numbers are others, a line each.
+    """Describe, one line each, where a run's numbers differ from the golden ones.
 
     Args:
-        found: The numbers of a run.
-        golden: What `golden.json` holds.
+        found: Numbers of the run.
+        golden: Content of `golden.json`.
     """
     same = golden["rounding"] == rounding()
     lines = []
@@ -128,7 +128,7 @@ def differences(found: Numbers, golden: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Compare, confirm or write the golden numbers; return the exit code."""
+    """Compare, confirm or write the golden numbers, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confirm", action="store_true", help="run the golden manifest and write the lock")
     parser.add_argument("--golden", action="store_true", help="write the golden numbers and the lock anew")

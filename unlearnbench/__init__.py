@@ -1,6 +1,6 @@
 """A benchmark of class unlearning with limited data: the command line's functions for notebooks and plugins.
 
-Nothing is imported before it is used, so that `import unlearnbench` costs next to nothing.
+A name is imported only when it is first used, so that `import unlearnbench` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for from the module that defines it."""
+    """Import a name from the module that defines it when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,7 +10,7 @@ from unlearnbench.unlearners.contract import check_unlearner
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test for every unlearner that was asked for, for every installed one if none was.
+    """Make a test for every unlearner that was asked for, or for every installed one if none was.
 
     Raises:
         pytest.Collector.CollectError: If one that was asked for is not installed.
@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_it_keeps_to_the_contract(unlearner: str) -> None:
-    """Run all checks of an unlearner; a method that is not applicable to the small problem is skipped."""
+    """Run all checks of an unlearner; one that is not applicable to the small problem is skipped."""
     findings = check_unlearner(find("unlearners", unlearner).load())
     for finding in findings:
         if finding.status == "not applicable":

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions that carry a message for the user."""
+"""The errors of the benchmark, as exceptions that carry a message for the user."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unlearnbench.terms import SHORT
 
 
 class UnlearnBenchError(Exception):
-    """A mistake that the user can mend; printed without traceback."""
+    """A mistake that the user can correct, printed without a traceback."""
 
     exit_code = 2
 
 
 class InvalidFileError(UnlearnBenchError):
-    """A file's content is wrong."""
+    """The content of a file is wrong."""
 
     exit_code = 1
 
@@ -36,10 +36,10 @@ class DatasetError(UnlearnBenchError):
 
 
 class NotHereError(DatasetError):
-    """A data set or weights that can be had, but are not on this machine.
+    """A data set or weights that are available, but not on this machine.
 
     Attributes:
-        stand_in: What is known of them without having them: enough to check and plan, not to run.
+        stand_in: What is known without having them, which is enough to check and plan but not to run.
     """
 
     def __init__(self, message: str, stand_in: Any) -> None:
@@ -56,7 +56,7 @@ class NotApplicable(UnlearnBenchError):  # noqa: N818 - a state of a cell, not a
 
 
 class TrainingFailedError(UnlearnBenchError):
-    """A training came to an end that gives no model, for example a loss that is not finite."""
+    """A training ended without giving a model, for example because the loss is no longer finite."""
 
 
 def os_reason(error: OSError) -> str:
@@ -70,8 +70,8 @@ class Fault:
 
     Attributes:
         line: Line in the file, counted from 1.
-        key: Dotted path of the key, "" for the file as a whole.
-        message: What is wrong, and how to mend it.
+        key: Dotted path of the key; "" for the file as a whole.
+        message: What is wrong, and how to correct it.
     """
 
     line: int
@@ -94,7 +94,7 @@ class ManifestError(InvalidFileError):
 
 
 def _lists_once(messages: Iterable[str]) -> Iterator[str]:
-    """Yield messages, each list of valid names only where it stands first: ten wrong names need it once."""
+    """Yield messages, with each list of valid names only in the first, since ten wrong names need it once."""
     shown: set[str] = set()
     for message in messages:
         found = re.search(r"\n  (Did you mean '.*'\? )?(Valid: .*)", message)
@@ -105,7 +105,7 @@ def _lists_once(messages: Iterable[str]) -> Iterator[str]:
         yield message
 
 
-# The names of ImageNet's classes would fill the screen.
+# The number is limited because the names of ImageNet's classes would fill the screen.
 SHOWN_NAMES = 40
 
 
@@ -120,7 +120,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def _nearest(name: str, valid: list[str]) -> str | None:
-    """Return the valid name that a casefolded one is most like, in whatever case it stands."""
+    """Return the valid name that is most like a casefolded name, whatever its own case."""
     meant = {short.casefold(): metric for short, metric in SHORT.items()}.get(name)
     if meant in valid:
         return meant

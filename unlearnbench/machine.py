@@ -47,7 +47,7 @@ def _git(*arguments: str) -> str | None:
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return the commit of the benchmark's own checkout, "-dirty" behind it if changed; None if it is not one."""
+    """Return the commit of the benchmark's own checkout, with "-dirty" appended if it was changed, or None."""
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = _git("rev-parse", "HEAD")
@@ -56,7 +56,7 @@ def git_commit() -> str | None:
 
 
 def processor_name() -> str:
-    """Return the processor's name."""
+    """Return the name of the processor."""
     try:
         match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
@@ -65,9 +65,9 @@ def processor_name() -> str:
 
 
 def cpu_precision() -> Precision:
-    """Return in which precision this machine's CPU trains where a recipe leaves it open.
+    """Return the precision in which this machine's CPU trains if a recipe leaves it open.
 
-    That is bfloat16 where Linux says that the processor computes in it, else float32.
+    It is bfloat16 if Linux reports that the processor computes in it, and float32 otherwise.
     """
     try:
         match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
@@ -78,17 +78,17 @@ def cpu_precision() -> Precision:
 
 
 def may_have_gpu() -> bool:
-    """Return whether a GPU that torch could use may be in this machine."""
+    """Return whether this machine may have a GPU that torch could use."""
     return sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
 def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
-    """Return what stands in a record about the machine.
+    """Return the description of the machine for a record.
 
     Args:
-        device: The device's name.
-        precision: What training computes in.
-        threads: Threads of the CPU computations.
+        device: Name of the device.
+        precision: Precision of training.
+        threads: Number of threads of the CPU computations.
     """
     return {
         "python": platform.python_version(),
@@ -102,7 +102,7 @@ def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
 
 
 def reset_peak_memory() -> None:
-    """Start counting this process's peak memory anew, where the system allows it (Linux)."""
+    """Restart the count of this process's peak memory, if the system allows it (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -110,7 +110,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Return the peak resident memory of this process in bytes since the last reset; None if not known."""
+    """Return the peak resident memory of this process in bytes since the last reset, or None if unknown."""
     try:
         match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
         if match:
@@ -126,7 +126,7 @@ def peak_memory() -> int | None:
 
 
 def available_memory() -> int:
-    """Return how many bytes of memory programs can still get; all there is where the system does not say."""
+    """Return how many bytes of memory programs can still get, or the total if the system does not say."""
     try:
         match = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
     except OSError:
@@ -137,12 +137,12 @@ def available_memory() -> int:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def size_text(size: float) -> str:
-    """Return a number of bytes as "169 MB" or "1.2 GB" (powers of 1000, as disks are sold)."""
+    """Return a number of bytes as "169 MB" or "1.2 GB", in powers of 1000 as disks are sold."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
@@ -151,15 +151,15 @@ def size_text(size: float) -> str:
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
-    """Make sure that there is room for `size` bytes.
+    """Check that there is room for `size` bytes.
 
     Args:
-        folder: Where they will be written; it need not exist yet.
-        size: Bytes.
-        what: Named in the message.
+        folder: Folder that they will be written to; it need not exist yet.
+        size: Number of bytes.
+        what: Name of what is written, for the message.
 
     Raises:
-        DatasetError: If there is not.
+        DatasetError: If there is not enough room.
     """
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free

@@ -27,7 +27,7 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the whole new one."""
+    """Write JSON so that a reader finds either the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
@@ -35,15 +35,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class Store:
-    """Results that took work to make: models, features, relevance tables.
+    """Results that take work to make: models, features, relevance tables.
 
-    An entry is a folder `KIND/ID` with an `entry.json` that holds facts and the hash of each file. It is
-    made under a temporary name and then renamed, by one process at a time; a second one waits and reads.
+    An entry is a folder `KIND/ID` with an `entry.json` that holds facts and the hash of each file. It is made under a
+    temporary name and then renamed, by one process at a time; a second process waits and reads it.
 
     Args:
-        folder: Its place; made if missing.
-        say: Called with a line when the user should know something: a wait, a damaged file.
-        create: Whether to make the folder and check that it can be written; False only reads.
+        folder: Folder of the store, created if missing.
+        say: Callback that receives a line when the user should know something, such as a wait or a damaged file.
+        create: Whether to create the folder and check that it can be written; False only reads.
 
     Raises:
         StoreError: If the folder cannot be written.
@@ -75,11 +75,11 @@ class Store:
             ) from error
 
     def entry(self, kind: str, identity: str) -> Path:
-        """Return the folder of an entry, whether it is there or not."""
+        """Return the folder of an entry, whether it exists or not."""
         return self.folder / kind / identity
 
     def has(self, kind: str, identity: str) -> bool:
-        """Return whether an entry is there and whole; a damaged one is named."""
+        """Return whether an entry exists and is complete; a damaged one is reported."""
         folder = self.entry(kind, identity)
         if not folder.is_dir():
             return False
@@ -89,17 +89,17 @@ class Store:
         return not damage
 
     def facts(self, kind: str, identity: str) -> dict[str, Any]:
-        """Return what the entry's builder said of it."""
+        """Return the facts that the entry's builder gave."""
         facts: dict[str, Any] = json.loads((self.entry(kind, identity) / ENTRY).read_text())["facts"]
         return facts
 
     def get(self, kind: str, identity: str, build: Callable[[Path], dict[str, Any]]) -> Path:
-        """Return the folder of an entry, made now if it is missing or damaged.
+        """Return the folder of an entry, which is made now if it is missing or damaged.
 
         Args:
-            kind: Subfolder.
-            identity: The entry's name.
-            build: Puts the files into the folder it is given, which may hold a checkpoint of an earlier,
+            kind: Kind of the entry, which names the subfolder.
+            identity: Name of the entry.
+            build: Function that puts the files into the folder it is given, which may hold a checkpoint of an
                 interrupted call, and returns facts to keep.
         """
         folder = self.entry(kind, identity)
@@ -138,10 +138,10 @@ class Store:
         partial.rename(folder)
 
     def _damage(self, folder: Path) -> str:
-        """Return what is wrong with an entry, "" if nothing.
+        """Return what is wrong with an entry, or "" if nothing is.
 
-        A file whose size and time are those noted when it was written is taken as it is; any other is
-        read and its hash compared.
+        A file is trusted if its size and time are those noted when it was written; any other file is read and its
+        hash compared.
         """
         try:
             files = json.loads((folder / ENTRY).read_text())["files"]

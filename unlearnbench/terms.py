@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-# The metrics that rank, by the names that the paper gives them, in the paper's order.
+# These metrics rank, under the names and in the order that the paper gives them.
 SHORT = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": "retain_accuracy"}
 
 HEADLINE = tuple(SHORT.values())
 
 REFERENCES = {"original": "Original", "fdr": "FDR"}
 
-# Shares of images and differences of such: shown in percent. Any other metric is shown as the number that it is.
+# These metrics are shares of images or differences of shares, shown in percent; all others are shown as they are.
 SHARES = frozenset(
     {
         "forget_accuracy",

@@ -1,1 +1,1 @@
-"""Speed, as ratios of two things measured in one run: `python -m tests.benchmarks [NAME...]`."""
+"""Speed benchmarks, as ratios of two things measured in one run: `python -m tests.benchmarks [NAME...]`."""

@@ -1,4 +1,4 @@
-"""Run the benchmarks named on the command line, or all, and print a table."""
+"""Run the benchmarks named on the command line, or all of them, and print a table."""
 
 from __future__ import annotations
 

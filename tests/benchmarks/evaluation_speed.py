@@ -1,4 +1,4 @@
-"""Evaluation into HDF5 against bare inference, and its memory."""
+"""Speed and memory of evaluation into HDF5, against bare inference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FEW = np.arange(100)
 
 
 def write(folder: Path, test: Batches) -> None:
-    """Write the features of test images, beside a hundred training images."""
+    """Write the features of test images, together with those of a hundred training images."""
     train = data().train
     few = Batches(train._images[:100], train.labels[:100], (0.5,) * 3, (0.25,) * 3, Augmentation())
     ids = np.arange(len(test))
@@ -36,7 +36,7 @@ def write(folder: Path, test: Batches) -> None:
 
 
 def inference() -> Ratio:
-    """Measure extraction of 10,000 images against the network's own pass over tensors in place."""
+    """Measure feature extraction from 10,000 images against the network's own pass over tensors on the device."""
     model = network().eval()
     images = torch.randn(inference_batch(device(), (32, 32)), 3, 32, 32, device=device())
 
@@ -53,12 +53,12 @@ def inference() -> Ratio:
 
 
 def memory() -> tuple[int, int]:
-    """Return the peak memory in bytes above the start while 10,000 and 100,000 images are extracted."""
+    """Return the peak memory in bytes above the start for the extraction of 10,000 and of 100,000 images."""
     peaks = []
     for repeats in (1, 10):
         images = data().test._images
         assert isinstance(images, torch.Tensor)
-        # A view that shows the same images again and again takes no memory of its own.
+        # A view that repeats the same images takes no memory of its own.
         positions = torch.arange(len(images)).repeat(repeats)
         test = Batches(
             Repeated(images, positions), data().test.labels.repeat(repeats), (0.5,) * 3, (0.25,) * 3, Augmentation()
@@ -72,7 +72,7 @@ def memory() -> tuple[int, int]:
 
 
 class Repeated:
-    """Images that are read when they are asked for."""
+    """Images that repeat those at given positions and are read on request."""
 
     def __init__(self, images: torch.Tensor, positions: torch.Tensor) -> None:
         self.images, self.positions = images, positions

@@ -1,4 +1,4 @@
-"""The input pipeline alone, against a plain copy of the same images."""
+"""Speed of the input pipeline alone, against a plain copy of the same images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IMAGES = 50_000
 
 
 def pipeline() -> Ratio:
-    """Measure crop, flip and normalisation of an epoch; 50,000 images/s are wanted, whatever a copy takes."""
+    """Measure crop, flip and normalisation of an epoch; the goal is 50,000 images/s, however long a copy takes."""
     images = torch.from_numpy(data().train_part.images.read(data().train_part.ids.argsort())).to(device())
 
     def epoch() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks measure on: CIFAR-100 and ResNet-20, as the paper has them."""
+"""The problem that the benchmarks run on: CIFAR-100 and ResNet-20, as in the paper."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NETWORK = Network("resnet20", {}, 100, (3, 32, 32))
 
 
 def device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
+    """Return the GPU if there is one, and the CPU otherwise."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @functools.cache
 def data() -> LoadedData:
-    """Return CIFAR-100 on the device; ends the process with the command that adds it, if it is not here."""
+    """Return CIFAR-100 on the device; if it is missing, end the process with the command that adds it."""
     try:
         return LoadedData(open_dataset("cifar100"), RECIPE, device())
     except DatasetError as error:
@@ -38,6 +38,6 @@ def network() -> nn.Module:
 
 
 def wait() -> None:
-    """Wait for the GPU, so that a clock sees the work and not only its launch."""
+    """Wait for the GPU, so that a clock measures the work and not only its launch."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""A benchmark: two things done in turn, several times, and the median of their ratios."""
+"""A benchmark: two things run in turn, several times, and the median of their ratios."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Ratio:
-    """What was measured.
+    """The result of a benchmark.
 
     Attributes:
-        what: The two things.
+        what: Name of the two things.
         ours: Median images per second of the first.
         theirs: Median images per second of the second.
-        ratios: The first over the second, for each repeat.
-        target: What the median ratio should reach.
+        ratios: Speed of the first over that of the second, for each repeat.
+        target: Ratio that the median should reach.
     """
 
     what: str
@@ -30,12 +30,12 @@ class Ratio:
 
     @property
     def median(self) -> float:
-        """The median ratio."""
+        """Median ratio."""
         return statistics.median(self.ratios)
 
 
 def measure(what: str, target: float, images: int, ours: Callable[[], object], theirs: Callable[[], object]) -> Ratio:
-    """Return the ratio of the speeds of two functions that each go through `images` images, warmed up once."""
+    """Return the ratio of the speeds of two functions that each process `images` images, after one warm-up."""
     ours(), theirs()
     pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(REPEATS)]
     return Ratio(

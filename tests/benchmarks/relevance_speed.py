@@ -1,4 +1,4 @@
-"""ERwP's relevance search against its literal order, on a network that has learned for a while."""
+"""Speed of ERwP's relevance search against its literal order, on a network that has been trained for a while."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORGET = tuple(range(80, 100))
 
 @functools.cache
 def learned() -> nn.Module:
-    """Return a ResNet-20 after two epochs on CIFAR-100: minutes on a CPU."""
+    """Return a ResNet-20 after two epochs on CIFAR-100, which take minutes on a CPU."""
     model = network()
     recipe = RECIPE.model_copy(update={"epochs": 2, "batch_size": 128, "schedule": "one_cycle", "learning_rate": 0.3})
     ReferenceTraining(model, data().train, torch.arange(len(data().train)), recipe, 0, "original").train()
@@ -28,7 +28,7 @@ def learned() -> nn.Module:
 
 
 def looks() -> Ratio:
-    """Measure the quick search against the literal one; both must find the same masks."""
+    """Measure the quick search against the literal one, which must find the same masks."""
     masks: dict[type[Looks], dict[str, torch.Tensor]] = {}
 
     def run(kind: type[LiteralLooks] | type[QuickLooks]) -> None:

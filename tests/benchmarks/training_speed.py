@@ -1,4 +1,4 @@
-"""Training: the harness against a bare loop on tensors in place, and against the textbook loop."""
+"""Speed of training: the harness against a bare loop over tensors on the device, and against the textbook loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = 64 * 60
 
 
 def harness() -> ReferenceTraining:
-    """Return a training of the harness over the first images."""
+    """Return a training by the harness on the first images."""
     positions = torch.arange(IMAGES, device=device())
     return ReferenceTraining(network(), data().train, positions, RECIPE, 0, "original")
 
@@ -34,7 +34,7 @@ def run_harness(training: ReferenceTraining) -> None:
 
 
 def steps(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], precision: str) -> None:
-    """Take the textbook's steps."""
+    """Take the steps of the textbook loop."""
     model.train()
     optimizer = recipe_optimizer(model, RECIPE)
     for images, labels in batches:
@@ -48,7 +48,7 @@ def steps(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], precision:
 
 
 class PilImages(Dataset[Any]):
-    """CIFAR-100 as torchvision gives it: one PIL image after another through a chain of transforms."""
+    """CIFAR-100 as torchvision gives it: one PIL image after another, through a chain of transforms."""
 
     def __init__(self) -> None:
         part = data().train_part
@@ -74,7 +74,7 @@ class PilImages(Dataset[Any]):
 
 
 def bare() -> Ratio:
-    """Measure the harness against a bare loop of the same network and precision."""
+    """Measure the harness against a bare loop with the same network and precision."""
     training, model = harness(), network()
     precision = resolve_precision(RECIPE.precision, device())
     images = torch.randn(64, 3, 32, 32, device=device())
@@ -93,7 +93,7 @@ def textbook() -> Ratio:
         Subset(PilImages(), range(IMAGES)), 64, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True
     )
 
-    # The textbook says nothing of memory formats.
+    # The textbook loop does not use memory formats.
     model.to(memory_format=torch.contiguous_format)
 
     def loop() -> None:

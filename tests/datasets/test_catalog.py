@@ -1,4 +1,4 @@
-"""Weights on this machine: what cannot be read is named."""
+"""Weights on this machine: a file that cannot be read is named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: 
     path = tmp_path / "own.pth"
     path.write_bytes(b"weights")
     message = f"'own.pth': {path} cannot be read: Permission denied"
-    # Tests may run as root, whom no mode keeps out.
+    # Tests may run as root, whom file modes do not stop.
     monkeypatch.setattr(Path, "open", closed)
     with pytest.raises(DatasetError, match=re.escape(message)):
         find_weights("resnet20", "own.pth", tmp_path)

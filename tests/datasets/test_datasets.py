@@ -1,4 +1,4 @@
-"""The readers: cifar100, cub200, imagenet1k, image_folder, and a data set of someone else's distribution."""
+"""The readers: cifar100, cub200, imagenet1k, image_folder, and a data set of another distribution."""
 
 from __future__ import annotations
 

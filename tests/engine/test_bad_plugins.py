@@ -1,4 +1,4 @@
-"""Bad plugins: each ends as a clear message or a failed cell, and the others are as if it were not there."""
+"""Bad plugins end in a clear message or a failed cell, and other plugins are not affected."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def records(output: Path) -> dict[str, Record]:
 def test_what_bad_methods_do_is_recorded_and_changes_no_other_result(search_path: Path, tmp_path: Path) -> None:
     install(search_path, *FAILING, *MEDDLING)
     good = write_manifest(tmp_path, manifest_text(WD, FOLNRC), "good.toml")
-    # The good ones stand last: whatever the bad ones leave behind would meet them.
+    # The good ones come last, so that whatever the bad ones leave behind would affect them.
     bad = write_manifest(tmp_path, manifest_text(*map(entry, (*FAILING, *MEDDLING)), WD, FOLNRC), "bad.toml")
     assert cli("run", good, "-o", tmp_path / "good", "--device", "cpu").code == 0
     done = cli("run", bad, "-o", tmp_path / "bad", "--device", "cpu")

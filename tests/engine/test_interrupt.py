@@ -21,7 +21,7 @@ from unlearnbench.results.record import read_record, with_hash, write_record
 
 pytestmark = pytest.mark.slow
 
-# Writes a checkpoint after every epoch.
+# This run writes a checkpoint after every epoch.
 RUN = (
     "import sys, unlearnbench.models.training as training; training.CHECKPOINT_SECONDS = 0.0; "
     "from unlearnbench.frontends.cli import main; sys.argv[0] = 'unlearnbench'; main()"
@@ -33,7 +33,7 @@ def start_run(manifest: Path, output: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until a moment of a run has come; the run must not end before."""
+    """Wait until a run reaches a moment, which must come before the run ends."""
     end = time.monotonic() + 300
     while not moment():
         assert process.poll() is None, process.communicate()
@@ -77,7 +77,7 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(finished: FinishedRun, t
     assert done.code == 0
     before = int(re.search(r"10 cells, (\d+) done before", done.err)[1])
     assert before > 0
-    # What was done before is counted, and only the rest is told.
+    # Cells that were done before are counted, but only the others are reported.
     assert len(re.findall(r"^\[\d+/10\]", done.err, re.M)) == 10 - before
     assert comparable_records(output) == comparable_records(finished.output)
 

@@ -1,4 +1,4 @@
-"""Runs with --jobs: the same records, whatever happens to the processes."""
+"""Runs with --jobs give the same records, whatever happens to their processes."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def records(output: Path) -> dict[str, Record]:
 
 
 def start_run(manifest: Path, output: Path, path: Path | None = None) -> subprocess.Popen[str]:
-    """Start a run with two workers, in a process group of its own as a terminal would."""
+    """Start a run with two workers in a process group of its own, as a terminal would."""
     run = ("-m", "unlearnbench", "run", manifest, "-o", output, "--device", "cpu", "--jobs", "2")
     return start(*run, path=path, own_group=True)
 
 
 def wait_for(moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until a moment of a run has come; the run must not end before."""
+    """Wait until a run reaches a moment, which must come before the run ends."""
     end = time.monotonic() + 600
     while not moment():
         assert process.poll() is None, process.communicate()
@@ -91,7 +91,7 @@ def test_two_workers_leave_the_records_of_one_process(finished: FinishedRun, tmp
     assert [line.partition("]")[0] for line in done.err.splitlines() if line.startswith("[")] == [
         f"[{number}/10" for number in range(1, 11)
     ]
-    # Nobody waits for what somebody else makes.
+    # No worker waits for something that another one makes.
     assert "another run" not in done.err
     found = comparable_records(tmp_path / "runs")
     assert {values["environment"]["jobs"] for values in found.values()} == {2}
@@ -157,7 +157,7 @@ def test_ctrl_c_ends_all_workers_and_the_next_run_goes_on(finished: FinishedRun,
     process = start_run(finished.manifest, output)
     wait_for(lambda: len(record_files(output)) >= 2, process)
     os.killpg(process.pid, signal.SIGINT)
-    # Workers hold these streams too: that they end says that nobody is left.
+    # Workers hold these streams too, so that the end of the streams shows that no worker is left.
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_all_workers_and_the_next_run_goes_on(finished: FinishedRun,
 def test_ctrl_c_while_workers_start_leaves_none(finished: FinishedRun, tmp_path: Path) -> None:
     process = start_run(finished.manifest, tmp_path / "runs")
     assert process.stderr is not None
-    # The next thing that the run does is to start workers, which takes them seconds.
+    # Next, the run starts its workers, which takes them seconds.
     assert process.stderr.readline().startswith("short: 10 cells")
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What a run with several workers shows."""
+"""What a run with several workers displays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells of a plan run at a time."""
+"""Which cells of a plan run at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal budgets: the same number of trials for every method, on seeds and images that the final run does not judge."""
+"""Equal budgets: as many trials for every unlearner, on seeds and images that the final run does not judge."""
 
 import importlib.util
 import sys
@@ -22,7 +22,7 @@ from unlearnbench.results.record import read_record
 
 pytestmark = pytest.mark.slow
 
-# What folmrcsc lets tune search.
+# These are the options that folmrcsc lets `tune` search.
 DECLARED = getattr(find("unlearners", "folmrcsc").load(), RANGES)
 
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
@@ -72,7 +72,7 @@ def test_ranges_fit_the_options(name: str) -> None:
 
 
 class FirstValues:
-    """A trial that suggests the lower end, or the first choice."""
+    """A trial that suggests the lower end of each range, or the first choice."""
 
     def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any:
         return choices[0]

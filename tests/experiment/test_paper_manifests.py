@@ -1,4 +1,4 @@
-"""The manifests of the paper's problems, on tiny data of the same formats."""
+"""The manifests of the paper's problems, run on tiny data of the same formats."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ METHODS = ["wd", "tslnrc", "tslnrc_kd", "tolnrc", "tolnrc_kd", "folmrcsc", "folm
 CIFAR = ("cifar100-resnet20", "cifar100-resnet56", "cifar100-resnet164", "cifar100-resnet20-fast")
 IMAGENET = ("imagenet1k-resnet18", "imagenet1k-resnet50", "imagenet1k-mobilenetv2")
 EVERY = (*CIFAR, "cub200", *IMAGENET)
-# Enough classes for the manifests' own numbers of forget classes.
+# There are enough classes for the numbers of forget classes in the manifests.
 CLASSES = {"cifar100": 24, "cub200": 24, "imagenet1k": 104}
-# Forget classes, and the share or number of training images that is left.
+# Each data set has its number of forget classes, and the share or number of training images that is left.
 SETTINGS = {"cifar100": (20, 0.1), "cub200": (20, 3), "imagenet1k": (100, 0.05)}
 FEW = 3
-# Networks whose batch statistics need more steps than others before an evaluation gives finite numbers.
+# The batch statistics of these networks need more steps than others before an evaluation gives finite numbers.
 DEEP = ("cifar100-resnet164", "imagenet1k-resnet50")
 
 
 def tiny_data(name: str, folder: Path, classes: int, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write and add a data set of a few images a class."""
+    """Write and add a data set with a few images per class."""
     if name == "cifar100":
         names = tuple(f"class_{label:02}" for label in range(classes))
         small = functools.partial(cifar100.find, classes=classes, train_per_class=2, test_per_class=1)
@@ -56,7 +56,7 @@ def tiny_data(name: str, folder: Path, classes: int, side: int, monkeypatch: pyt
 
 
 def tiny_weights(raw: dict[str, Any], classes: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put random weights where the published ones that a manifest names would lie."""
+    """Put random weights where the published ones that a manifest names would be."""
     architecture = raw["architecture"]
     for key in architecture.keys() & {"weights", "start"}:
         publish(architecture["name"], architecture[key], classes if key == "weights" else 1000, data, monkeypatch)
@@ -64,7 +64,7 @@ def tiny_weights(raw: dict[str, Any], classes: int, data: Path, monkeypatch: pyt
 
 @functools.cache
 def random_weights(architecture: str, classes: int) -> dict[str, torch.Tensor]:
-    """Return weights of a network that has seen noise, so that its batch statistics are of this world."""
+    """Return weights of a network that has seen noise, so that its batch statistics are plausible."""
     network = Network(architecture, {}, classes, (3, 32, 32)).unfilled().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -75,7 +75,7 @@ def random_weights(architecture: str, classes: int) -> dict[str, torch.Tensor]:
 
 
 def publish(architecture: str, label: str, classes: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put random weights where published ones would lie."""
+    """Put random weights where published ones would be."""
     published = weights_module.WEIGHTS[(architecture, label)]
     state = random_weights(architecture, classes)
     (data / "weights").mkdir(parents=True)
@@ -85,10 +85,10 @@ def publish(architecture: str, label: str, classes: int, data: Path, monkeypatch
 
 
 def shortened(path: Path, folder: Path, epochs: int) -> Path:
-    """Return a manifest with one seed, few epochs, one forget class, 32x32 crops and float32; all else as it is.
+    """Return a manifest with one seed, few epochs, one forget class, 32x32 crops and float32, otherwise unchanged.
 
-    In bfloat16, where the hardware has it, the two or three images of a batch differ in no digit any more: batch norm
-    divides by nothing, and deep networks leave the finite numbers.
+    In bfloat16, where the hardware has it, the two or three images of a batch no longer differ in any digit. Batch norm
+    then divides by zero, and deep networks do not stay finite.
     """
     text = path.read_text()
     replacements = [
@@ -146,9 +146,9 @@ def test_a_manifest_beside_the_fast_one_shares_its_reference_models(name: str) -
 
 
 @pytest.mark.slow
-# One manifest goes through all methods; the others through those that differ in where they start and what they touch,
-# as far as the network is small enough to search it in a few seconds. Training a deep network anew on one image of each
-# class ends in numbers that are not finite, batch norm having nothing to average.
+# One manifest runs all unlearners. The others run those that differ in where they start and what they change, if the
+# network is small enough to be searched in a few seconds. Training a deep network from scratch on one image per class
+# does not stay finite, because batch norm has nothing to average.
 @pytest.mark.parametrize(
     ("name", "methods"),
     [

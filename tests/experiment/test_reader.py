@@ -1,4 +1,4 @@
-"""The form of a manifest."""
+"""The format of a manifest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(folder: Path, text: str) -> Manifest:
 
 
 def faults(folder: Path, text: str) -> str:
-    """Return the whole message about a faulty manifest, its folder left out."""
+    """Return the whole message about a faulty manifest, without its folder."""
     with pytest.raises(ManifestError) as caught:
         read(folder, text)
     assert caught.value.exit_code == 1

@@ -1,4 +1,4 @@
-"""Names, options, classes and shares of a manifest."""
+"""The names, options, classes and shares in a manifest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def resolved(folder: Path, text: str) -> Resolved:
 
 
 def faults(folder: Path, text: str) -> str:
-    """Return the whole message about a faulty manifest, its folder left out."""
+    """Return the whole message about a faulty manifest, without its folder."""
     with pytest.raises(ManifestError) as caught:
         resolved(folder, text)
     return str(caught.value).replace(f"{folder}/", "")

@@ -25,7 +25,7 @@ from unlearnbench.store import ENTRY
 
 @pytest.fixture
 def copied(finished: FinishedRun, tmp_path: Path) -> FinishedRun:
-    """A copy of the finished run that a test may change."""
+    """Return a copy of the finished run that a test may change."""
     shutil.copytree(finished.output, tmp_path / "runs")
     return FinishedRun(finished.manifest, tmp_path / "runs")
 
@@ -130,7 +130,7 @@ def test_show_of_an_unknown_name_names_the_nearest() -> None:
     done = cli("show", "erpw")
     every = sorted({name for kind in KINDS for name in names(kind)})
     assert (done.code, done.out) == (2, "")
-    # With plugins beside the built-ins there can be more names than are shown.
+    # With plugins beside the built-in ones there can be more names than the message shows.
     assert done.err == f"nothing named 'erpw' is installed{did_you_mean('erpw', every)}\n"
     assert done.err.splitlines()[1].startswith(f"  Did you mean 'erwp'? Valid: {every[0]}, ")
 
@@ -163,7 +163,7 @@ def test_the_manifests_of_the_repository_are_valid(path: Path) -> None:
     done = cli("validate", path)
     assert done.code == 0
     assert [line.partition(": ")[0] for line in done.out.splitlines()] == [str(path)]
-    # A fresh machine has the digits alone; of the others it is said what is missing and how to get it.
+    # A fresh machine has only the digits; for the others the message says what is missing and how to get it.
     named = {line.partition(":")[0] for line in done.err.splitlines() if line.startswith("/")}
     assert named == (set() if "digits" in path.stem else {str(path)})
 
@@ -172,7 +172,7 @@ def test_a_plan_can_be_seen_before_its_data_are_fetched_but_not_run(tmp_path: Pa
     path = REPOSITORY / "manifests" / "cub200.toml"
     done = cli("run", path, "-o", tmp_path / "runs", "--dry-run", "--json")
     work = {row["what"]: row["image_passes"] for row in done.json[0]["work"]}
-    # 50 epochs and 5 seeds of all 5,994 training images; 3 images of each of 200 classes for 10 epochs.
+    # The work is 50 epochs and 5 seeds of all 5,994 training images, and 10 epochs of 3 images of each of 200 classes.
     assert (work["train original model"], work["unlearn with erwp"]) == (5 * 50 * 5994, 5 * 10 * 600)
     assert done.err.splitlines()[0].startswith(f"{path}:")
     assert " dataset.name: cub200 is not on this machine: " in done.err.splitlines()[0]
@@ -223,7 +223,7 @@ def test_a_manifest_may_get_more_seeds(copied: FinishedRun) -> None:
     assert sorted(row["method"] for row in done.json) == ["erwp", "fdr", "folnrc", "original", "wd"]
     assert all(row["seeds"] == [0, 1, 2] for row in done.json)
     assert {tuple(record.manifest["seeds"]) for record in load_records(copied.output)} == {(0, 1, 2)}
-    # And fewer again: what was done stays, and nothing has to be run.
+    # With fewer seeds again, finished cells stay and nothing has to be run.
     copied.manifest.write_text(fewer)
     assert cli("run", copied.manifest, "-o", copied.output).err.startswith("short: all 10 cells are done already")
     of_plan = [record for record in load_records(copied.output) if record.seed < 2]
@@ -338,7 +338,7 @@ def test_an_unknown_device_is_named(tmp_path: Path) -> None:
 
 
 def test_a_device_that_torch_cannot_use_is_named_with_the_way_out(tmp_path: Path) -> None:
-    # No machine has so many GPUs, and most that test have none.
+    # No machine has that many GPUs, and most machines that run the tests have none.
     done = cli("run", write_manifest(tmp_path, manifest_text()), "-o", tmp_path / "runs", "--device", "cuda:99")
     assert done.code == 2
     message, mend = done.err.splitlines()[-2:]
@@ -366,7 +366,7 @@ def test_a_records_folder_that_cannot_be_written_is_named(copied: FinishedRun) -
 
 
 def store_file(run: FinishedRun, cell: str, kind: str) -> Path:
-    """Return the model or feature file that a record rests on."""
+    """Return the model or feature file that a record was made from."""
     return run.output / read_record(record_files(run.output)[cell]).files[kind].path
 
 
@@ -563,7 +563,7 @@ def test_a_method_that_fails_is_a_failed_cell_while_the_others_finish(search_pat
     assert f"raises, seed 0: the traceback is in {log}" in done.err
     assert "raises: failed with seed 0: ValueError: first line\n" in done.out
     assert "not_here: not applicable with seed 0: needs batch norm layers\n" in done.out
-    # A failed cell is tried again, one that is not applicable is not.
+    # A failed cell is tried again, but one that is not applicable is not.
     again = cli("run", path, "-o", tmp_path / "runs", "--device", "cpu")
     assert again.code == 1
     assert "not applicable: needs batch norm layers (done before)" in again.err

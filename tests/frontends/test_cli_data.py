@@ -22,7 +22,7 @@ pytest_plugins = ["support.data_fixtures"]
 def cifar_online(
     data: Path, small_cifar: None, server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tiny CIFAR-100 archive on the local server."""
+    """Put a tiny CIFAR-100 archive on the local server."""
     cifar_official(tmp_path / "cifar-100-python")
     with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "cifar-100-python", "cifar-100-python")
@@ -162,7 +162,7 @@ def test_wrong_words_are_explained(data: Path, arguments: list[str], message: st
 def test_a_data_folder_that_cannot_be_read_is_named(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tests may run as root, whom no mode keeps out."""
+    """The check is forced to fail, because tests may run as root, whom file modes do not stop."""
     is_file, access = Path.is_file, os.access
 
     def closed(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What doctor finds in an installation; the command itself is tested with the others."""
+"""What doctor finds in an installation; the command itself is tested with the other commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inspect as a host: the same cells, the same store, its own logs."""
+"""Runs hosted by Inspect: the same cells, the same store, and Inspect's own logs."""
 
 import os
 import statistics
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def inspect_eval(manifest: Path, output: Path, logs: Path, *arguments: str) -> Done:
-    """Run `inspect eval` as a user does, in a process of its own."""
+    """Run `inspect eval` in a process of its own, as a user does."""
     return python(
         "-m",
         "inspect_ai",

@@ -1,4 +1,4 @@
-"""pytest as a host: the conformance suite of plugin authors, and manifests with expectations as tests."""
+"""Runs hosted by pytest: the conformance suite of plugin authors, and manifests with expectations as tests."""
 
 import os
 import re
@@ -28,7 +28,7 @@ retain_accuracy = { min = 0.0 }
 
 
 def run_pytest(*arguments: str | Path, path: Path | None = None) -> Done:
-    """Run pytest in a process of its own, where the plugin is loaded as an installed one is."""
+    """Run pytest in a process of its own, where the plugin is loaded like an installed one."""
     search = os.pathsep.join(map(str, (*([path] if path else []), ROOT)))
     plugins = (
         ("-p", "no:cacheprovider")
@@ -83,7 +83,7 @@ def test_a_manifest_with_expectations_is_a_test_for_each(tmp_path: Path) -> None
     assert "small.toml::0 <= folnrc.retain_accuracy PASSED" in done.out
     assert "wd.retain_accuracy <= 1: the mean is 0." in done.out
     assert "1 failed, 2 passed" in done.out
-    # The run is the same as that of the command line, and nothing is left to do.
+    # The run is the same as that of the command line, so that nothing is left to do.
     again = cli("run", path, "-o", tmp_path / "runs", "--device", "cpu")
     assert "all 4 cells are done already" in again.err
 

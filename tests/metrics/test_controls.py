@@ -1,4 +1,4 @@
-"""Controls: models of which we know what they are must look it, in every metric that claims to see it."""
+"""Controls: models with a known state must be shown as such by every metric that claims to see it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SEES_FEATURES = (
 
 
 def fdr_model(problem: SmallProblem) -> nn.Module:
-    """Return the problem's FDR."""
+    """Return the FDR of the problem."""
     model = NETWORK.build(0, "fdr")
     labels = problem.data.train.labels
     positions = torch.nonzero(~torch.isin(labels, torch.tensor(FORGET_CLASSES))).flatten()
@@ -60,7 +60,7 @@ def weight_deletion(problem: SmallProblem) -> nn.Module:
 def head_only_distillation(problem: SmallProblem) -> nn.Module:
     """Return the original with a classifier that learned the original's outputs without the forget classes.
 
-    Everything below the classifier stays: a method that forgets in appearance only.
+    Everything below the classifier stays the same, as with a method that only seems to forget.
     """
     model, task = copy.deepcopy(problem.original), problem.task()
     head = classifier(model)
@@ -79,7 +79,7 @@ def head_only_distillation(problem: SmallProblem) -> nn.Module:
 
 @dataclass(frozen=True)
 class Judged:
-    """The standard metrics of each model; those without a value are missing."""
+    """The standard metrics of each model, without those that have no value, and the reasons for these."""
 
     values: dict[str, dict[str, float]]
     reasons: dict[str, dict[str, str]]

@@ -49,7 +49,7 @@ def network() -> nn.Module:
 
 
 def classifier_inputs(model: nn.Module, data: Batches) -> tuple[Tensor, Tensor]:
-    """Return features and logits of all images, computed without the hook."""
+    """Return the features and logits of all images, computed without the hook."""
     assert isinstance(model, nn.Sequential)
     with torch.no_grad():
         found = model[:-1](data.plain(torch.arange(len(data))))
@@ -58,7 +58,7 @@ def classifier_inputs(model: nn.Module, data: Batches) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A feature file of 13 test and 20 training images, written in batches of 4 into chunks of 6."""
+    """Write a feature file of 13 test and 20 training images, in batches of 4 and chunks of 6."""
     monkeypatch.setattr(feature_writer, "CHUNK_ROWS", 6)
     monkeypatch.setattr("unlearnbench.models.batches.MOST_IMAGES", 4)
     path = tmp_path / "features.h5"
@@ -162,7 +162,7 @@ def test_a_model_that_lost_outputs_says_which_are_left(tmp_path: Path) -> None:
 
 
 class Unusual(nn.Module):
-    """A network that uses the memory of its features again, or its classifier in another way than most."""
+    """A network that reuses the memory of its features, or uses its classifier in an unusual way."""
 
     def __init__(self, how: str) -> None:
         super().__init__()

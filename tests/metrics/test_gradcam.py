@@ -1,4 +1,4 @@
-"""Class activation maps: by hand, against torchcam, and what could go wrong in a network."""
+"""Class activation maps: counted by hand, compared with torchcam, and for networks that could break them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unlearnbench.models.classifier import keep_outputs
 
 
 class Residual(nn.Module):
-    """What could go wrong: one module called several times, in place, before and after the pooling."""
+    """A network with pitfalls: one module that is called several times, in place, before and after the pooling."""
 
     classifier_name = "output"
 
@@ -58,7 +58,7 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
     shape = shapes.get(name, (1, 8, 8))
     model = own[name]() if name in own else Network(name, {}, 10, shape).unfilled(5)
     if name not in own:
-        # Statistics of this world: with those of a new network activations fade layer by layer.
+        # With the statistics of a new network, activations would fade layer by layer.
         model.train()(torch.randn(16, *shape))
     return model.eval(), torch.randn(6, *shape)
 
@@ -74,7 +74,7 @@ NETWORKS = {
 
 
 def by_torchcam(model: nn.Module, images: Tensor, labels: Tensor, layer: str) -> Tensor:
-    """Return the maps of an implementation that is not ours."""
+    """Return the maps of an independent implementation."""
     methods = pytest.importorskip("torchcam.methods", reason="torchcam, of the extra `test`, is not installed")
     with methods.GradCAM(model, target_layer=layer) as oracle:
         (found,) = oracle(labels.tolist(), model(images), normalized=False)
@@ -84,7 +84,7 @@ def by_torchcam(model: nn.Module, images: Tensor, labels: Tensor, layer: str) ->
 
 
 def two_maps(first: list[float], second: list[float]) -> nn.Module:
-    """Return a network whose two feature maps are the image and twice the image; its outputs weigh the maps' means."""
+    """Return a network whose feature maps are the image and twice the image, and whose outputs weigh their means."""
     model = nn.Sequential(
         nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2, bias=False)
     )
@@ -105,7 +105,7 @@ def test_a_map_counted_by_hand() -> None:
     assert maps.tolist() == [[[0.0, 1.25], [2.5, 5.0]], [[0.0, 0.0], [0.0, 0.0]]]
 
 
-# torchcam follows the last call of a module whatever its size, and sees what later modules do in place: see below.
+# torchcam follows the last call of a module whatever its size, and sees what later modules do in place; see below.
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"residual", "in_place"}))
 def test_maps_are_those_of_torchcam(name: str) -> None:
     model, images = network(name)
@@ -250,7 +250,7 @@ def test_a_named_layer_without_a_map_is_told() -> None:
         ([0.0, 7.0, 0.0, 0.0], 0.0),
         ([2.0, 2.0, 2.0, 2.0], 1.0),
         ([0.0, 3.0, 3.0, 0.0], 0.5),
-        # 1/2, 1/4, 1/8, 1/8: 1.75 bits of 2.
+        # The entropy of 1/2, 1/4, 1/8 and 1/8 is 1.75 of 2 bits.
         ([4.0, 2.0, 1.0, 1.0], 0.875),
     ],
     ids=["one place", "even", "two of four", "halves"],

@@ -15,7 +15,7 @@ PLAIN = Augmentation()
 
 
 def pixels(count: int, side: int = 6, channels: int = 3) -> Tensor:
-    """Return images of which every pixel of the whole set has a value of its own, as far as 255 values go."""
+    """Return images in which every pixel has a random value of 255, so that images and crops can be told apart."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(1, 256, (count, channels, side, side), generator=generator).to(torch.uint8)
 
@@ -26,7 +26,7 @@ def batches(images: Tensor, augmentation: Augmentation = PLAIN) -> Batches:
 
 
 def epoch(data: Batches, seed: int = 0, size: int = 64, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the images, as uint8 again, and the labels of one epoch."""
+    """Return the images of one epoch, converted back to uint8, and their labels."""
     parts = list(data.shuffled(size, torch.Generator().manual_seed(seed), positions))
     images = torch.cat([images for images, _ in parts])
     return (data.denormalise(images) * 255).round().to(torch.uint8), torch.cat([labels for _, labels in parts])
@@ -78,7 +78,7 @@ def test_the_batch_size_does_not_change_what_is_drawn() -> None:
 
 
 def windows(image: Tensor, side: int, padding: int) -> dict[bytes, tuple[int, int]]:
-    """Return the place of every crop of a padded image by its content."""
+    """Return the position of every crop of a padded image, by its content."""
     padded = np.pad(image.numpy(), ((0, 0), (padding, padding), (padding, padding)))
     last = padded.shape[1] - side + 1
     return {
@@ -99,7 +99,7 @@ def test_a_crop_is_a_window_of_the_padded_image_and_every_image_has_its_own(crop
         for crop_of, label in zip(seen, labels.tolist(), strict=True)
     ]
     assert None not in places
-    # 200 images over at most 25 places: all of them occur, in the first batch of 64 more than one.
+    # All of the at most 25 places occur for 200 images, and several of them in the first batch of 64.
     assert set(places) == set(windows(images[0], side, padding).values())
     assert len(set(places[:64])) > 1
 
@@ -110,7 +110,7 @@ def test_each_image_of_a_batch_is_mirrored_or_not_on_its_own() -> None:
     same = (seen == images[labels]).flatten(1).all(dim=1)
     mirrored = (seen == images[labels].flip(-1)).flatten(1).all(dim=1)
     assert bool((same ^ mirrored).all())
-    # 100 expected, standard deviation 7.
+    # The expectation is 100, the standard deviation 7.
     assert 65 < int(mirrored.sum()) < 135
 
 

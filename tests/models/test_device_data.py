@@ -1,4 +1,4 @@
-"""Images that stay on the disk: the same numbers as from memory, read ahead."""
+"""Images that stay on disk and are read ahead give the same numbers as images in memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_test_batches_are_the_same_bit_for_bit(augmentation: Augmentation) -> No
 
 
 class Watched(ArrayImages):
-    """Counts how many images were read."""
+    """Images that count how many of them were read."""
 
     reads = 0
 

@@ -70,7 +70,7 @@ def test_a_constant_rate_stays() -> None:
 
 
 def test_one_cycle_rises_linearly_and_falls_by_a_cosine() -> None:
-    # 101 steps: the position of step s is s / 100; the peak is at 30.
+    # There are 101 steps, so that step s is at s / 100 and the peak is at step 30.
     settings = recipe(epochs=1, schedule="one_cycle")
     rates = [learning_rate(settings, step, 101) for step in range(101)]
     assert rates[0] == pytest.approx(0.004)

@@ -1,4 +1,4 @@
-"""Weights in a manifest: the original itself, or where training starts."""
+"""Weights in a manifest, as the original model itself or as the start of its training."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_weights_that_are_not_there_are_named_with_their_line(
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch, server: WebServer, data: Path, tmp_path: Path) -> PublishedWeights:
-    """Weights "theirs" of digits_net, published on the local server."""
+    """Publish weights "theirs" for digits_net on the local server."""
     content = checkpoint(tmp_path / "theirs.pth").read_bytes()
     digits = hashlib.sha256(content).hexdigest()[:8]
     server.files[f"/net-{digits}.pth"] = content

@@ -1,4 +1,4 @@
-"""Plugins by entry points."""
+"""Plugins found through entry points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names a stored result: versions, settings and data; never the text of the code."""
+"""What identifies a stored result: versions, settings and data, but never the text of the code."""
 
 from __future__ import annotations
 

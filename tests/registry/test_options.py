@@ -241,7 +241,7 @@ def test_a_plugin_without_options_has_an_empty_schema() -> None:
 def test_the_source_text_of_every_built_in_plugin_says_what_its_import_does(kind: Kind) -> None:
     for plugin in installed(kind):
         assert read_signature(plugin.module, plugin.attribute, EMPTY) is not None, plugin
-        # Two pydantic fields of the same meaning are not equal; what they say of themselves is.
+        # Two pydantic fields with the same meaning are not equal, but their representations are.
         assert repr(plugin_schema(plugin)) == repr(schema(plugin.load())), plugin
 
 

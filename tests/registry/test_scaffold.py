@@ -1,4 +1,4 @@
-"""`new-plugin`: what it writes is installed, listed and passes its own tests, with nothing edited in our tree."""
+"""`new-plugin`: its files can be installed, are listed and pass their own tests, without any edit in our tree."""
 
 import os
 import tomllib
@@ -15,13 +15,13 @@ EXAMPLE = REPOSITORY / "plugins" / "unlearnbench-example"
 
 
 def texts(folder: Path) -> dict[str, bytes]:
-    # Folders that tools leave behind are no part of what was written.
+    # Folders that tools leave behind were not written by the command.
     found = (path for path in folder.rglob("*") if path.is_file() and "cache" not in str(path.relative_to(folder)))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if ".egg" not in str(path)}
 
 
 def install(plugin: Path, site: Path) -> Path:
-    """Lay what pip would write for a plugin into a folder; its modules stay where they are."""
+    """Write what pip would write for a plugin into a folder; the plugin's modules stay where they are."""
     project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
     groups = {kind.removeprefix("unlearnbench."): targets for kind, targets in project["entry-points"].items()}
     return fake_distribution(site, project["name"], groups)

@@ -1,4 +1,4 @@
-"""Two runs side by side."""
+"""Comparison of two runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_difference_is_the_second_minus_the_first_over_common_seeds() -> Non
     assert (forget.metric, forget.first, forget.second, forget.value) == pytest.approx(
         ("forget_accuracy", 0.15, 0.3, 0.15)
     )
-    # Differences of 0.1 and 0.2: t for one degree of freedom, 12.706, times 0.05.
+    # The differences are 0.1 and 0.2, and t for one degree of freedom is 12.706, times 0.05.
     assert forget.interval == pytest.approx((0.15 - 0.635, 0.15 + 0.635), abs=0.04)
     assert found.notes == ("seed 2 of the first has no result in both", "option b: None | 1")
 
@@ -138,7 +138,7 @@ def with_metric(record: Record, name: str, value: float, hits: list[bool] | None
 
 
 def table_of(folder: Path, name: str, values: tuple[float, float], *more: str, hits: list[bool] | None = None) -> str:
-    """Return what `compare` prints of two runs of one method that differ in a metric, as one line."""
+    """Return, as one line, what `compare` prints for two runs of one unlearner that differ in a metric."""
     runs = [
         write_records(folder / run, [with_metric(make_record("m", 0), name, value, hits)])
         for run, value in zip("ab", values, strict=True)

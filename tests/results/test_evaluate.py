@@ -1,4 +1,4 @@
-"""A finished run: its epochs, its costs, and its metrics computed anew from stored features."""
+"""A finished run: its epochs, its costs, and its metrics recomputed from stored features."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def cli(*arguments: str | Path) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="session")
 def stored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output folder; tests read it or copy it."""
+    """Return the output folder of a run, which tests read or copy."""
     folder = tmp_path_factory.mktemp("stored")
     (folder / "metrics.toml").write_text(MANIFEST)
     code, _, err = cli("run", folder / "metrics.toml", "-o", folder / "runs", "--device", "cpu")
@@ -71,7 +71,7 @@ def stored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_run(stored_run: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run that a test may change."""
+    """Return a copy of the finished run that a test may change."""
     return Path(shutil.copytree(stored_run, tmp_path / "runs"))
 
 
@@ -153,7 +153,7 @@ def test_every_second_epoch_can_be_asked_for(stored_run: Path, tmp_path: Path) -
 
 
 def in_place_of(function: Any, monkeypatch: pytest.MonkeyPatch, stored_run: Path, folder: Path) -> Record:
-    """Return the record of a function that runs in place of tslnrc."""
+    """Return the record of a function that runs in the place of tslnrc."""
     load = Plugin.load
     monkeypatch.setattr(Plugin, "load", lambda plugin: function if plugin.name == "tslnrc" else load(plugin))
     text = MANIFEST.replace("[0, 1]", "[0]").replace('"tslnrc", options = { epochs = 3 }', '"tslnrc", label = "own"')
@@ -174,7 +174,7 @@ def one_step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, rate:
 
 
 def diverging(model: nn.Module, task: Any, *, epochs: int | None = None) -> nn.Module:
-    """Train for two epochs, then break."""
+    """Train for two epochs, then diverge."""
     for epoch in range(3):
         for images, labels in task.batches(1):
             one_step(model, images, labels, 0.01)
@@ -186,7 +186,7 @@ def diverging(model: nn.Module, task: Any, *, epochs: int | None = None) -> nn.M
 
 
 def copying(model: nn.Module, task: Any, *, epochs: int | None = None) -> nn.Module:
-    """Train a copy without saying so."""
+    """Train a copy of the model without reporting it."""
     student = copy.deepcopy(model)
     for images, labels in task.batches(2):
         one_step(student, images, labels, 0.01)
@@ -194,7 +194,7 @@ def copying(model: nn.Module, task: Any, *, epochs: int | None = None) -> nn.Mod
 
 
 def telling(model: nn.Module, task: Any, *, epochs: int | None = None) -> nn.Module:
-    """Train a copy and say so."""
+    """Train a copy of the model and report it."""
     student = copy.deepcopy(model)
     for _ in range(2):
         for images, labels in task.batches(1):
@@ -257,7 +257,7 @@ def test_relearn_cost_counts_images_until_fdr_and_a_margin_are_reached(stored_ru
         assert metric.value <= 2 * 28
         assert metric.details["reached"] == (metric.details["forget_accuracy"] >= metric.details["goal"])
         assert metric.details["reached"] or metric.value == 2 * 28
-    # Original recognises the classes without learning anything.
+    # Original recognises the classes without relearning anything.
     assert records(stored_run)["original/0"].value("relearn_cost") == 0.0
 
 

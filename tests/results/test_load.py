@@ -1,4 +1,4 @@
-"""Records that do not make a table together."""
+"""Records that do not make up a table together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACE = "records/small/problem"
 
 
 def refusal(folder: Path, records: Iterable[Record]) -> str:
-    """Return why records are refused, with the folder cut off."""
+    """Return why records are refused, without the folder."""
     with pytest.raises(InvalidFileError) as caught:
         check_entries(read_entries([write_records(folder, records)]))
     return str(caught.value).replace(f"{folder}/", "")
@@ -151,7 +151,7 @@ MINE = [make_record("mine", seed) for seed in (0, 1)]
 
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
-    """A leaderboard with a submission whose references came out a little different."""
+    """Build a leaderboard with a submission whose references came out slightly different."""
     build_leaderboard([write_records(tmp_path / "runs", small_board())], tmp_path / "board")
     mine = write_records(tmp_path / "mine", [*OTHERS, *MINE])
     write_submission(mine, tmp_path / "board" / "submissions" / "me")

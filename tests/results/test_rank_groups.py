@@ -1,4 +1,4 @@
-"""Ranks as groups: what a paired interval cannot tell apart shares a rank."""
+"""Ranks of groups: unlearners that a paired interval cannot tell apart share a rank."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_pairing_by_image_tells_methods_apart_that_only_one_image_in_twenty_part
 
 
 def test_a_group_ends_where_its_leader_is_told_apart() -> None:
-    # b is like a and like c, but a and c differ: a leads, c opens the next group.
+    # b cannot be told from a or c, but a and c differ, so that a leads and c opens the next group.
     a, b, c = (
         row(name, [np.arange(IMAGES) < count] * 5, hits(0.6, 6)) for name, count in zip("abc", (2, 5, 9), strict=True)
     )

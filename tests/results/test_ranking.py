@@ -10,7 +10,7 @@ from unlearnbench.results.record import Record
 
 
 def records(method: str, *values: tuple[float, float, float], **settings: object) -> list[Record]:
-    """Return records of one method; for each seed FAe, FPAe and CAne."""
+    """Return records of one unlearner, with FAe, FPAe and CAne for each seed."""
     return [make_record(method, seed, metrics=metrics, **settings) for seed, metrics in enumerate(values)]
 
 
@@ -52,7 +52,7 @@ def test_forgetting_counts_first_and_the_gap_to_fdr_second() -> None:
         records("below", (0.0, 0.4, 0.9), (0.0, 0.5, 0.92)),
         records("near", (0.0, 0.55, 0.9), (0.0, 0.65, 0.92)),
     )
-    # FPAe of FDR is 0.55: 0.6 is 0.05 above, 0.45 is 0.10 below, 0.9 is 0.35 above.
+    # FPAe of FDR is 0.55, so that 0.6 is 0.05 above, 0.45 is 0.10 below and 0.9 is 0.35 above.
     assert ranks(rows) == [("near", 1), ("below", 2), ("above", 3), ("remembers", 4)]
 
 
@@ -93,7 +93,7 @@ def test_methods_below_the_gate_stand_last_by_their_retain_accuracy() -> None:
 
 
 def test_a_method_is_compared_with_the_references_over_its_own_seeds() -> None:
-    # With seed 1 alone Original has 0.92: 0.905 is within the gate; 0.895 is not, though it is near 0.91.
+    # With seed 1 alone Original has 0.92, so that 0.905 passes the gate; 0.895 does not, though it is near 0.91.
     (good,) = records("good", (0.0, 0.6, 0.905))
     (bad,) = records("bad", (0.0, 0.6, 0.895))
     second = [
@@ -195,7 +195,7 @@ def test_one_label_with_other_options_gives_two_rows() -> None:
 
 
 def test_the_order_of_options_tells_no_methods_apart() -> None:
-    # A run has the order of the function's arguments, a file that of the alphabet.
+    # Options are in the order of the function's arguments in a run, and in alphabetical order in a file.
     made = [make_record("m", 0, options={"b": 1, "a": 2}), make_record("m", 1, options={"a": 2, "b": 1})]
     (row,) = [row for row in ranked(made) if not row.is_reference]
     assert [record.seed for record in row.records] == [0, 1]

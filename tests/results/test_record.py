@@ -34,14 +34,14 @@ AGAIN = "  Run the manifest again, which writes it anew"
 
 @pytest.fixture
 def path(finished: FinishedRun, tmp_path: Path) -> Path:
-    """A copy of one record."""
+    """Return a copy of one record."""
     copy = tmp_path / "record.json"
     shutil.copy(record_files(finished.output)["erwp/seed-1.json"], copy)
     return copy
 
 
 def refusal(path: Path) -> str:
-    """Return the whole message about a record that cannot be used, without its place."""
+    """Return the whole message about a record that cannot be used, without its path."""
     with pytest.raises(InvalidFileError) as caught:
         read_record(path)
     message = str(caught.value)
@@ -250,8 +250,8 @@ def test_a_record_counts_the_images_that_a_method_read(
 def test_erwp_reads_its_epochs_and_its_search(finished: FinishedRun) -> None:
     reads = read_record(record_files(finished.output)["erwp/seed-0.json"]).image_passes
     assert reads["retain"] == 2 * 112
-    # 2 epochs, and of each of 2 classes the backward pass, the intact look and 2 to 5 looks at each of 4 layers; a
-    # look may end after its first 8 images.
+    # The images are read in 2 epochs and, for each of 2 classes, in the backward pass, the intact look and 2 to 5 looks
+    # at each of 4 layers, where a look may end after its first 8 images.
     assert 2 * 28 + 28 * 2 + 2 * 8 * 4 * 2 <= reads["forget"] <= 2 * 28 + 28 * (2 + 4 * 5)
 
 

@@ -1,4 +1,4 @@
-"""The relevance search in real runs: kept once, shared by manifests, shown and saved."""
+"""The relevance search in real runs: kept once, shared by manifests, displayed and saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def erwp(*options: str) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two manifests that differ in the removal, and a third that differs in the search."""
+    """Run two manifests that differ in the removal, and a third that differs in the search."""
     folder = tmp_path_factory.mktemp("relevance")
     for name, options in {
         "first": ("learning_rate = 1e-3",),

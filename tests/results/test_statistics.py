@@ -32,7 +32,7 @@ def test_the_t_interval_is_scipys(count: int, confidence: float) -> None:
 
 
 def test_five_seeds_by_hand() -> None:
-    # t for 4 degrees of freedom is 2.776; s = sqrt(2.5), so that the half width is 2.776 * 0.7071.
+    # t for 4 degrees of freedom is 2.776, and s = sqrt(2.5), so that the half width is 2.776 * 0.7071.
     assert t_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-4)
 
 
@@ -43,7 +43,7 @@ def test_too_few_values_have_no_interval() -> None:
 
 
 def test_the_bootstrap_draws_seeds_and_images() -> None:
-    # Means of an outcome that depends on the image alone vary as a binomial does, however many seeds there are.
+    # The means of an outcome that depends only on the image vary like a binomial, however many seeds there are.
     outcomes = np.tile(np.arange(400) < 100, (5, 1))
 
     found = bootstrap_means(outcomes)
@@ -62,7 +62,7 @@ def test_without_images_it_is_the_t_interval(count: int) -> None:
 @pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize(("images", "luck"), [(1, 0.0), (200, 0.0), (200, 0.1)])
 def test_the_interval_holds_the_truth_as_often_as_it_says(count: int, images: int, luck: float) -> None:
-    # Two methods without a true difference: seeds differ by 3 points, images by 20, and each hit by luck.
+    # The two methods have no true difference: seeds differ by 3 points, images by 20, and each hit by luck.
     generator = np.random.default_rng(0)
     covered = []
     for _ in range(400):
@@ -118,5 +118,5 @@ def test_hits_come_back_from_a_record(count: int) -> None:
 
 
 def test_hits_by_hand() -> None:
-    # 1010 0000 and 1000 0000 in base64.
+    # In base64, these are the bytes 1010 0000 and 1000 0000.
     assert packed(np.array([1, 0, 1, 0, 0, 0, 0, 0, 1], dtype=np.bool_)) == Hits(images=9, bits="oIA=")

@@ -1,4 +1,4 @@
-"""The command line in this process, and Python in another."""
+"""Helpers that run the command line in this process, and Python in another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unlearnbench.frontends.cli import main
 
 @dataclass(frozen=True)
 class Done:
-    """A command that came to its end."""
+    """The outcome of a command that has ended."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """What it printed, as JSON."""
+        """The printed output, parsed as JSON."""
         return json.loads(self.out)
 
 
@@ -50,9 +50,9 @@ def start(*arguments: str | Path, path: Path | None = None, own_group: bool = Fa
     """Start `python ARGUMENTS` as a process of its own.
 
     Args:
-        arguments: Of Python.
-        path: Put in front of its module search path.
-        own_group: Whether it leads a process group, as a command does that a terminal started.
+        arguments: Arguments of Python.
+        path: Folder that is put first on its module search path.
+        own_group: Whether it leads a process group, as a command started in a terminal does.
     """
     environment = dict(os.environ)
     if path is not None:
@@ -68,7 +68,7 @@ def start(*arguments: str | Path, path: Path | None = None, own_group: bool = Fa
 
 
 def python(*arguments: str | Path, path: Path | None = None) -> Done:
-    """Run `python ARGUMENTS` in a process of its own to its end."""
+    """Run `python ARGUMENTS` to its end in a process of its own."""
     process = start(*arguments, path=path)
     out, err = process.communicate(timeout=300)
     return Done(process.returncode, out, err)

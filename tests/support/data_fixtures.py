@@ -1,4 +1,4 @@
-"""Fixtures of the tests that read data sets or fetch files; a plugin of theirs."""
+"""Fixtures for the tests that read data sets or fetch files; these tests load them as a plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unlearnbench.datasets.builtin import cifar100, cub200
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data folder, and no caches of other libraries."""
+    """Return an empty data folder, and hide the caches of other libraries."""
     folder = tmp_path / "data"
     monkeypatch.setenv("UNLEARNBENCH_DATA", str(folder))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -25,14 +25,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-100's reader, told that four classes are all."""
+    """Let CIFAR-100's reader take four classes as complete."""
     small = functools.partial(cifar100.find, classes=4, train_per_class=6, test_per_class=2)
     monkeypatch.setattr(cifar100, "find", small)
 
 
 @pytest.fixture
 def small_cub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUB-200's reader, told that 24 classes of 3 + 1 images are all."""
+    """Let CUB-200's reader take 24 classes of 3 + 1 images as complete."""
     monkeypatch.setattr(cub200, "find", functools.partial(cub200.find, classes=24, train=72, test=24))
 
 

@@ -1,4 +1,4 @@
-"""Feature files made of arrays, in memory, for the tests of metrics."""
+"""Feature files built from arrays in memory, for the tests of metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBERS = itertools.count()
 
 
 def one_hot(labels: ArrayLike, width: int) -> NDArray[np.float32]:
-    """Return logits that say the labels."""
+    """Return logits that predict the labels."""
     return np.eye(width, dtype=np.float32)[np.asarray(labels)]
 
 
@@ -38,7 +38,7 @@ def fill(
     superclasses: Sequence[int] = (),
     seed: int = 0,
 ) -> None:
-    """Write a feature file; what is left out is made up from the test images."""
+    """Write a feature file, making up what is left out from the test images."""
     outputs = range(num_classes) if outputs is None else outputs
     limited = (features, labels) if limited is None else limited
     full = limited if full is None else full
@@ -85,7 +85,7 @@ def feature_file(features: ArrayLike, labels: ArrayLike, **rest: Any) -> Feature
 def blobs(
     seed: int, num_classes: int, per_class: int, width: int, spread: float = 1.0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return features (N, D) around a centre for each class, and labels (N,). Centres are the same for all seeds."""
+    """Return features (N, D) around a centre per class, the same centres for all seeds, and labels (N,)."""
     centres = np.random.default_rng(123).normal(size=(num_classes, width))
     labels = np.tile(np.arange(num_classes), per_class)
     noise = np.random.default_rng(seed).normal(size=(len(labels), width))

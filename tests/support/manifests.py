@@ -1,4 +1,4 @@
-"""Manifests for tests: small ones to be written, and what a given one lacks here."""
+"""Manifests for tests: small ones to write, and a check of what a given one lacks on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def manifest_text(
     problem: str = PROBLEM,
     training: str = TRAINING,
 ) -> str:
-    """Return a small manifest: two epochs of a narrow network, WD alone if no unlearner is given."""
+    """Return a small manifest: two epochs of a narrow network, with WD alone if no unlearner is given."""
     return "\n".join([head, dataset, architecture, problem, training, *(unlearners or (WD,))]) + "\n"
 
 
@@ -40,7 +40,7 @@ def write_manifest(folder: Path, text: str, name: str = "small.toml") -> Path:
 
 
 def missing_plugins(manifest: Path) -> str:
-    """Return what a manifest names and nothing installed here provides, "" if all is there."""
+    """Return which plugins that a manifest names are not installed; "" if all are."""
     raw = tomllib.loads(manifest.read_text())
     wanted: list[tuple[Kind, str]] = [("unlearners", entry["name"]) for entry in raw.get("unlearners", ())]
     wanted += [("datasets", raw["dataset"]["name"]), ("architectures", raw["architecture"]["name"])]

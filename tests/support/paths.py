@@ -1,4 +1,4 @@
-"""Where things of the repository lie."""
+"""The places of things in the repository."""
 
 from __future__ import annotations
 

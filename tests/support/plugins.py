@@ -1,4 +1,4 @@
-"""Installed plugins: made-up distributions, and those that the package brings along."""
+"""Installed plugins: made-up distributions, and those that come with the package."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unlearnbench.registry.entry_points import Kind, installed
 def fake_distribution(
     folder: Path, name: str, entries: dict[str, dict[str, str]], modules: dict[str, str] | None = None
 ) -> Path:
-    """Lay an installed distribution into a folder of the module search path.
+    """Put an installed distribution into a folder of the module search path.
 
     Args:
-        folder: The folder, made if missing.
-        name: The distribution; its version is 1.0.
-        entries: For each kind of plugin the targets by name.
+        folder: Folder to put it into, created if missing.
+        name: Name of the distribution, whose version is 1.0.
+        entries: Targets by name, for each kind of plugin.
         modules: Source texts by module name.
     """
     information = folder / f"{name.replace('-', '_')}-1.0.dist-info"
@@ -32,7 +32,7 @@ def fake_distribution(
 
 
 def built_in(kind: Kind) -> list[str]:
-    """Return the names of the plugins that our own distribution brings along; others have tests of their own."""
+    """Return the names of the plugins in our own distribution, since others have tests of their own."""
     return [plugin.name for plugin in installed(kind) if plugin.distribution == "unlearnbench"]
 
 

@@ -16,7 +16,7 @@ def record_files(output: Path) -> dict[str, Path]:
 
 
 def comparable_records(output: Path) -> dict[str, dict[str, Any]]:
-    """Return all records of an output folder without times, memory, the hash over them, and the commit at the time."""
+    """Return all records of an output folder without times, memory, commit and the hash that covers them."""
     records = {}
     for name, path in record_files(output).items():
         values = json.loads(path.read_text())
@@ -39,7 +39,7 @@ def make_record(
     problem: str = "problem",
     finished_at: str = "2026-01-01T10:00:00+00:00",
 ) -> Record:
-    """Return a record made up by hand: FAe, FPAe and CAne in `metrics`, None for one that failed."""
+    """Return a record made up by hand; `metrics` holds FAe, FPAe and CAne, or is None for one that failed."""
     source = {"version": 1, "distribution": "made-up", "distribution_version": "1.0", "digest": "0" * 16}
     values: dict[str, Any] = {
         "schema_version": 2,
@@ -106,12 +106,12 @@ def make_record(
 
 
 def with_changes(record: Record, **changes: Any) -> Record:
-    """Return a record with other fields and the hash that goes with them."""
+    """Return a record with other fields and a matching hash."""
     return with_hash(record.model_copy(update=changes))
 
 
 def write_records(folder: Path, records: Iterable[Record]) -> Path:
-    """Lay records into a folder as a run does, and return the folder."""
+    """Write records into a folder as a run does, and return the folder."""
     for record in records:
         place = f"{record.manifest_name}/{record.problem.slug}/{record.method.label.replace(' ', '-')}"
         write_record(record, folder / "records" / place / f"seed-{record.seed}.json")

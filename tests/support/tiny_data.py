@@ -1,4 +1,4 @@
-"""Data sets of the real formats, a few images large, and a web server on this machine."""
+"""Data sets in the real formats with only a few images, and a web server on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CIFAR_CLASSES = ("apple", "bear", "cup", "worm")
 
 
 def pixels(height: int, width: int, *seed: int) -> np.ndarray:
-    """Random colours, (H, W, 3), the same for the same seed."""
+    """Return random colours, (H, W, 3), which are the same for the same seed."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -39,7 +39,7 @@ def png(height: int = 4, width: int = 4, *seed: int) -> bytes:
 
 
 def class_tree(folder: Path, counts: dict[str, int], side: int = 8, salt: int = 0) -> Path:
-    """Write `folder/CLASS/NAME.png`."""
+    """Write images as `folder/CLASS/NAME.png`."""
     for label, (name, count) in enumerate(counts.items()):
         for number in range(count):
             write_image(folder / name / f"{name}_{number:03}.png", side, side, salt, label, number)
@@ -53,7 +53,7 @@ def cifar_folders(folder: Path, train: int = 6, test: int = 2, classes: tuple[st
 
 
 def cifar_official(folder: Path, train: int = 6, test: int = 2) -> Path:
-    """Write the same images as `cifar_folders` as the official pickles, in an order of their own."""
+    """Write the same images as `cifar_folders` as the official pickles, in a different order."""
     folder.mkdir(parents=True)
     (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": list(CIFAR_CLASSES)}, protocol=2))
     for part, count, salt in (("train", train, 1), ("test", test, 2)):
@@ -68,7 +68,7 @@ def cifar_official(folder: Path, train: int = 6, test: int = 2) -> Path:
 def cub_folder(
     folder: Path, classes: int = 24, train: int = 3, test: int = 1, sides: tuple[int, int] = (20, 30)
 ) -> Path:
-    """Write CUB_200_2011's files with the lines of each list in an order of its own."""
+    """Write the files of CUB_200_2011, with the lines of each list in a different order."""
     images = []
     for label in range(1, classes + 1):
         for number in range(train + test):
@@ -89,7 +89,7 @@ def cub_folder(
 
 
 def imagenet_tree(folder: Path, classes: int = 4, train: int = 3, test: int = 1) -> Path:
-    """Write `train/WNID/*.JPEG` and `val/WNID/*.JPEG`."""
+    """Write images as `train/WNID/*.JPEG` and `val/WNID/*.JPEG`."""
     for part, count in (("train", train), ("val", test)):
         for label in range(classes):
             for number in range(count):
@@ -99,14 +99,14 @@ def imagenet_tree(folder: Path, classes: int = 4, train: int = 3, test: int = 1)
 
 
 def small_side(reader: Any, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a reader offer smaller squares."""
+    """Make the squares that a reader offers smaller."""
     monkeypatch.setattr(reader, OFFER, replace(getattr(reader, OFFER), side=side))
 
 
 def small_imagenet(
     monkeypatch: pytest.MonkeyPatch, classes: int = 4, train: int = 3, test: int = 1, side: int = 36
 ) -> None:
-    """Tell ImageNet's reader that a few classes are all, and keep images small."""
+    """Let ImageNet's reader take a few classes as complete, and keep images small."""
     counts = {"classes": classes, "train": classes * train, "test": classes * test}
     monkeypatch.setattr(imagenet1k, "find", functools.partial(imagenet1k.find, **counts))
     small_side(imagenet1k.imagenet1k, side, monkeypatch)
@@ -116,10 +116,10 @@ class WebServer:
     """A server on 127.0.0.1 that can cut connections.
 
     Attributes:
-        files: Content by path.
-        cuts: For each of the next answers, after how many bytes the connection is cut.
-        ranges: The Range header of each request, None without.
-        resumable: Whether Range is honoured.
+        files: Content of each file, by path.
+        cuts: Numbers of bytes after which each of the next answers is cut off.
+        ranges: Range header of each request; None if it had none.
+        resumable: Whether the server honours Range.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Broken toy unlearners: each shows that a check of the conformance kit can fail."""
+"""Broken toy unlearners show that each check of the conformance kit can fail."""
 
 import copy
 import gc

@@ -18,7 +18,7 @@ def test_element_mean_is_smaller_by_exactly_the_number_of_classes() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(7, 8), torch.randn(7, 8)
     whole = distillation_loss(student, teacher, 2.0, "batch_mean")
-    # 8 is a power of two: the division is exact.
+    # The division is exact because 8 is a power of two.
     assert torch.equal(distillation_loss(student, teacher, 2.0, "element_mean") * 8, whole)
 
 

@@ -1,4 +1,4 @@
-"""How many networks a method runs, and what it reads, as the conformance check counts them."""
+"""How many networks an unlearner runs, and what it reads, as the conformance check counts them."""
 
 import copy
 

@@ -23,7 +23,7 @@ def task_of(**options: Any) -> UnlearningTask:
 
 
 def numbers(images: Tensor) -> list[int]:
-    """Return which images these are: image i has the value i / 255 everywhere."""
+    """Return which images these are; image i has the value i / 255 everywhere."""
     return (images[:, 0, 0, 0] * 255).round().int().tolist()
 
 
@@ -131,7 +131,7 @@ def reachable_images(value: object, seen: set[int]) -> Iterator[Tensor]:
 
 
 def stored_bytes(task: UnlearningTask) -> int:
-    """Return the bytes of all images that a task leads to; the storage counts, not the view onto it."""
+    """Return the bytes of all images that a task leads to, counting whole storages instead of the views of them."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in reachable_images(task, set())}
     return sum(storages.values())
 
@@ -155,7 +155,7 @@ def test_a_task_of_a_real_run_leads_to_the_limited_images_alone(
     class Spied(UnlearningTask):
         def batches(self, *arguments: Any, **options: Any) -> Any:
             list(super().batches(1))
-            # Padded images are made with the first batch: 10 x 10 pixels beside the 8 x 8 ones.
+            # Padded images, 10 x 10 pixels beside the 8 x 8 ones, are made with the first batch.
             seen.append(stored_bytes(self) - self.size() * (8 * 8 + 10 * 10))
             return super().batches(*arguments, **options)
 

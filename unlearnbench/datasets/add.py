@@ -1,4 +1,4 @@
-"""Adding a data set: files that a user has become a prepared folder, whole or not at all."""
+"""Adding a data set: a user's files become a prepared folder, either completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unlearnbench.registry.entry_points import find, names
 
 Reader = TypeVar("Reader", bound=Callable[..., Any])
 
-# Above this an image folder is not packed; its images stay where they are.
+# A larger image folder is not packed; its images stay where they are.
 PACK_LIMIT_BYTES = 16 * 2**30
 LARGEST_KEPT_SIDE = 256
 TEST_SHARE = 0.2
@@ -32,12 +32,12 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What a user can say of image folders.
+    """What a user can choose for image folders.
 
     Attributes:
-        name: The name under which they are added.
-        side: Each image becomes a square of this side; None decides by the images.
-        test_share: Share of each class that becomes the test part if there is none.
+        name: Name under which the images are added.
+        side: Side of the square that each image becomes; None leaves the choice to the size of the images.
+        test_share: Share of each class that becomes the test part if the folders have none.
     """
 
     name: str = "default"
@@ -47,12 +47,12 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told how adding goes.
+    """Callbacks that follow the progress of adding a data set.
 
     Attributes:
-        say: Called with a line.
-        start: Called with the number of images before they are read.
-        advance: Called with a number of images when they were read.
+        say: Callback that receives a line of text.
+        start: Callback that receives the number of images before the first is read.
+        advance: Callback that receives a number of images once they are read.
     """
 
     say: Callable[[str], None] = lambda message: None
@@ -66,15 +66,15 @@ OFFER = "__unlearnbench_offer__"
 
 @dataclass(frozen=True)
 class Offer:
-    """How a user's files become what a reader of data sets reads; the reader itself offers it, see `offers`.
+    """How a user's files become what a reader of data sets reads; the reader declares it with `offers`.
 
     Attributes:
-        find: Finds the images below some folders, or raises `DatasetError` with all that is wrong with them.
-        side: The square that every image is brought to; None keeps their size.
-        shape: The shape that all images have already; None if it is for `side` or the images to say.
-        packed: Whether the images become one array; if not they stay where they are, and an archive has to be
-            unpacked by the user.
-        named: Whether there can be several, each added under a name of its own.
+        find: Function that finds the images below some folders, or raises `DatasetError` with all that is wrong.
+        side: Side of the square that every image becomes; None keeps the size of the images.
+        shape: Shape that all images have already; None if `side` or the images decide it.
+        packed: Whether the images become one array. If not, they stay where they are, and the user has to unpack an
+            archive first.
+        named: Whether there can be several such data sets, each added under a name of its own.
     """
 
     find: Callable[[Sequence[Path], FolderOptions], Found]
@@ -95,7 +95,7 @@ def offers(offer: Offer) -> Callable[[Reader], Reader]:
 
 
 def offer_of(name: str) -> Offer | None:
-    """Return how a data set is added, None if its reader offers nothing.
+    """Return how a data set is added, or None if its reader offers no way.
 
     Raises:
         PluginError: If no such data set is installed, or its reader cannot be imported.
@@ -109,17 +109,17 @@ def add(
 ) -> DatasetInfo:
     """Prepare a data set from folders or archives and return its facts.
 
-    It is made under a temporary name and renamed when it is whole; one of the same name is replaced then, and the
-    listener told. What an interrupted call left behind is removed by the next one.
+    The data set is built under a temporary name and renamed once it is complete. It then replaces one of the same
+    name, and the listener is told. Whatever an interrupted call left behind is removed by the next one.
 
     Args:
-        name: A data set whose reader offers how it is added.
-        paths: Where the images are.
-        options: For image folders.
-        listener: Told how it goes.
+        name: Name of a data set whose reader offers a way to add it.
+        paths: Folders or archives that hold the images.
+        options: Choices for image folders.
+        listener: Callbacks that follow the progress.
 
     Raises:
-        DatasetError: With all that is wrong with the images, or if the disk is full.
+        DatasetError: If anything is wrong with the images, all of which is named, or the disk is full.
     """
     offer = offer_of(name) if name in names("datasets") else None
     if offer is None:
@@ -146,7 +146,7 @@ def add(
 
 
 def _revision(folder: Path) -> str | None:
-    """Return the revision of what is there, None if nothing that can be opened is."""
+    """Return the revision of the data set in a folder, or None if no data set there can be opened."""
     try:
         return open_prepared(folder).info.revision
     except DatasetError:
@@ -155,7 +155,7 @@ def _revision(folder: Path) -> str | None:
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `target`, to one process at a time, and remove it afterwards."""
+    """Give a temporary folder beside `target` to one process at a time, and remove it afterwards."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f".{target.name}.lock"))
@@ -203,7 +203,7 @@ def _prepare(
 
 
 def _size(name: str, offer: Offer, found: Found, options: FolderOptions) -> tuple[int | None, tuple[int, int, int]]:
-    """Return the side that images are brought to, None if they keep their size, and their shape then."""
+    """Return the side that images are resized to, or None if they keep their size, and the shape they have then."""
     if offer.shape is not None:
         return None, offer.shape
     side = offer.side or options.side
@@ -216,7 +216,11 @@ def _size(name: str, offer: Offer, found: Found, options: FolderOptions) -> tupl
 
 
 def _common_size(name: str, found: Found) -> tuple[int, int] | None:
-    """Return height and width if all images share them and they are small, else None; names what is no image."""
+    """Return the height and width that all images share, or None if they differ or are large.
+
+    Raises:
+        DatasetError: If files are not images, each of which is named.
+    """
     sizes: set[tuple[int, int]] = set()
     faults = []
     for file in (*found.train.images, *found.test.images):

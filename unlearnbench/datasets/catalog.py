@@ -1,4 +1,4 @@
-"""What can be fetched: official archives of data sets, and published weights, each with size and checksum."""
+"""What can be fetched: the official archives of data sets, each with its size and checksum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unlearnbench.datasets.download import Download
 from unlearnbench.errors import DatasetError, NotHereError
 from unlearnbench.machine import size_text
 
-# Checksums: torchvision 0.29's datasets/cifar.py for CIFAR-100, CaltechDATA's record page for CUB-200-2011.
+# The checksums are those of torchvision 0.29's datasets/cifar.py and of CaltechDATA's record page for CUB-200-2011.
 DATASET_DOWNLOADS = {
     "cifar100": Download(
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
@@ -28,13 +28,13 @@ PREPARED_BYTES = {"cifar100": 60_000 * 3 * 32 * 32, "cub200": 11_788 * 3 * 256 *
 
 
 def not_here(name: str, message: str, classes: int, train: int, test: int, shape: tuple[int, int, int]) -> NotHereError:
-    """Return the error of a data set that is not on this machine, with its known size to plan with."""
+    """Return the error for a data set that is not on this machine, with its known size for the plan."""
     stand_in = expected_dataset(name, classes, train, test, shape, DatasetError(message))
     return NotHereError(message, stand_in)
 
 
 def how_to_get(name: str, folder: Path) -> str:
-    """Return what is missing, how large it is, and the commands that bring it."""
+    """Say what is missing, how large it is, and which commands bring it."""
     add = f"unlearnbench data add {name} PATH..."
     if name not in DATASET_DOWNLOADS:
         return f"{name} is not on this machine: nothing at {folder}\n  Add it: {add}"

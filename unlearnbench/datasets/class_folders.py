@@ -1,4 +1,4 @@
-"""Images found on disk, paired with their labels: class folders, checked as a whole before anything is read."""
+"""Images found on disk in class folders and paired with their labels, all checked before any image is read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from unlearnbench.errors import DatasetError
 
-# Written by operating systems into any folder that a user looks at; no one means them as images.
+# Operating systems write these files into any folder that a user opens; nobody means them as images.
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 SHOWN_FAULTS = 20
 
 
 @dataclass(frozen=True)
 class FoundPart:
-    """The training or the test images of a data set, not yet read.
+    """The training or the test images of a data set, before they are read.
 
     Attributes:
         images: N files, or an array (N, 3, H, W) uint8 of images already decoded.
@@ -54,10 +54,10 @@ class Found:
 
 
 def raise_faults(name: str, faults: Sequence[str]) -> None:
-    """Raise all faults of a data set at once, the first of them in words.
+    """Raise all faults of a data set at once, with the first of them spelled out.
 
     Raises:
-        DatasetError: If there is any.
+        DatasetError: If there is any fault.
     """
     if faults:
         rest = len(faults) - SHOWN_FAULTS
@@ -66,11 +66,11 @@ def raise_faults(name: str, faults: Sequence[str]) -> None:
 
 
 def class_images(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
-    """Return the files of each class folder in `folder`, both in alphabetical order.
+    """Return the files of each class folder in `folder`, with folders and files in alphabetical order.
 
     Args:
-        folder: Holds one folder for each class, and these hold files only.
-        faults: What is wrong is put here.
+        folder: Folder with one folder for each class, which in turn hold only files.
+        faults: List that everything wrong is appended to.
     """
     classes: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
@@ -92,7 +92,7 @@ def _is_litter(entry: Path) -> bool:
 
 
 def merged(trees: Sequence[dict[str, list[Path]]]) -> dict[str, list[Path]]:
-    """Return the class folders of several places as one, in alphabetical order."""
+    """Merge the class folders of several places into one mapping in alphabetical order."""
     names = sorted({name for tree in trees for name in tree})
     return {
         name: sorted((file for tree in trees for file in tree.get(name, [])), key=lambda file: file.name)
@@ -101,16 +101,16 @@ def merged(trees: Sequence[dict[str, list[Path]]]) -> dict[str, list[Path]]:
 
 
 def paired(name: str, train: dict[str, list[Path]], test: dict[str, list[Path]], faults: Sequence[str]) -> Found:
-    """Return training and test images of the same classes, labelled in alphabetical order.
+    """Return the training and test images of the same classes, labelled in alphabetical order.
 
     Args:
-        name: The data set.
-        train: Files of each class.
-        test: Files of each class.
-        faults: What was wrong before.
+        name: Name of the data set.
+        train: Training files of each class.
+        test: Test files of each class.
+        faults: Faults that were found before.
 
     Raises:
-        DatasetError: With `faults`, and each class that only one part has.
+        DatasetError: If `faults` is not empty, or a class is missing from one of the parts.
     """
     found = list(faults)
     found += [f"class {key!r} has no folder in the test part" for key in train if key not in test]
@@ -130,16 +130,16 @@ def _part(classes: dict[str, list[Path]]) -> FoundPart:
 def share_for_test(
     name: str, classes: dict[str, list[Path]], share: float, faults: list[str]
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Split each class into training and test images, the same on every machine.
+    """Split each class into training and test images in the same way on every machine.
 
-    Files are ordered by the hash of class and file name, so that neighbours in a film are not told apart by
-    their numbers; the first `share` of them, at least one, are test images.
+    Files are ordered by the hash of class and file name, so that consecutive frames of a film do not all fall into
+    one part because of their numbers. The first `share` of them, at least one, are test images.
 
     Args:
-        name: The data set.
+        name: Name of the data set.
         classes: Files of each class.
-        share: In (0, 1).
-        faults: Classes that cannot be split are put here.
+        share: Share of test images, in (0, 1).
+        faults: List that each class too small to be split is appended to.
     """
     train: dict[str, list[Path]] = {}
     test: dict[str, list[Path]] = {}
@@ -155,17 +155,17 @@ def share_for_test(
 
 
 def check_counts(name: str, found: Found, classes: int, train: int, test: int) -> None:
-    """Check that a well-known data set is whole.
+    """Check that a well-known data set is complete.
 
     Args:
-        name: The data set.
-        found: What was found.
-        classes: Number of classes.
-        train: Number of training images in all.
-        test: Number of test images in all.
+        name: Name of the data set.
+        found: Images that were found.
+        classes: Expected number of classes.
+        train: Expected number of training images in total.
+        test: Expected number of test images in total.
 
     Raises:
-        DatasetError: With each number that differs.
+        DatasetError: If a number differs; every such number is named.
     """
     numbers = {
         "classes": (len(found.class_names), classes),

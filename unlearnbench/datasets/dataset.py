@@ -1,4 +1,4 @@
-"""What a data set is to the benchmark: facts that cost nothing to ask, and images as uint8 arrays."""
+"""What a data set is to the benchmark: facts that are cheap to ask for, and images as uint8 arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unlearnbench.errors import DatasetError
 from unlearnbench.registry.entry_points import find
 
-# Revision of a data set of which only the size is known.
+# This stands for the revision of a data set of which only the size is known.
 NOT_HERE = "not here"
 
 
@@ -81,18 +81,18 @@ class Part:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts of a data set that a plan needs.
+    """Facts about a data set that a plan needs.
 
     Attributes:
-        name: Its name in manifests.
-        revision: Changes whenever an image or a label does.
+        name: Name of the data set in manifests.
+        revision: Identifier that changes whenever an image or a label does.
         class_names: K names in the order of the class indices.
         train_counts: K numbers of training images.
         test_counts: K numbers of test images.
-        shape: Channels, height, width of the stored images.
+        shape: Channels, height and width of the stored images.
         mean: Mean of each channel of the training images, in [0, 1].
         std: Standard deviation of each channel of the training images, in [0, 1].
-        superclasses: K numbers, the superclass of each class; empty where the data set has none.
+        superclasses: K indices, the superclass of each class; empty if the data set has none.
     """
 
     name: str
@@ -108,12 +108,12 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its facts now, its images when asked.
+    """A data set, whose facts are known now and whose images are read on request.
 
     Attributes:
-        info: The facts.
-        train: Reads the training part.
-        test: Reads the test part.
+        info: Facts about the data set.
+        train: Function that reads the training part.
+        test: Function that reads the test part.
     """
 
     info: DatasetInfo
@@ -124,15 +124,15 @@ class Dataset:
 def expected_dataset(
     name: str, classes: int, train: int, test: int, shape: tuple[int, int, int], error: DatasetError
 ) -> Dataset:
-    """Return what is known of a data set that is not here: its size, so that a manifest can be checked and planned.
+    """Return what is known about a data set that is not here: its size, so that a manifest can be checked and planned.
 
     Args:
-        name: Its name in manifests.
-        classes: K.
-        train: Training images, spread over the classes as evenly as can be.
-        test: Test images, likewise.
-        shape: Channels, height, width as stored.
-        error: Raised when an image is asked for.
+        name: Name of the data set in manifests.
+        classes: K classes.
+        train: Number of training images, spread over the classes as evenly as possible.
+        test: Number of test images, spread in the same way.
+        shape: Channels, height and width of the stored images.
+        error: Error to raise when an image is read.
     """
 
     def spread(images: int) -> tuple[int, ...]:

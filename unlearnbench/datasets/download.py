@@ -1,4 +1,4 @@
-"""Downloads: resumed where they were cut, checked when they are whole."""
+"""Downloads that resume where they broke off and are checked once they are complete."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Progress = Callable[[int, int | None], None]
 
 
 def fetch(download: Download, folder: Path, progress: Progress = lambda done, total: None) -> Path:
-    """Return a downloaded file; what is there of it already is not downloaded again.
+    """Return a downloaded file; the part of it that is there already is not downloaded again.
 
-    The file grows under the name `NAME.part`, also over several calls, and takes its name when its checksum is
-    right. A connection that breaks is taken up again where it broke.
+    The file grows under the name `NAME.part`, if need be over several calls, and takes its final name once its
+    checksum is right. A broken connection is resumed at the same byte.
 
     Args:
-        download: What to fetch.
-        folder: Where to; made if missing.
-        progress: Called with the bytes there are and their number in all (None if unknown).
+        download: File to fetch.
+        folder: Folder to put it into, created if missing.
+        progress: Callback that receives the bytes there are and their total (None if unknown).
 
     Raises:
         DatasetError: If the server cannot be reached or refuses, the disk is full, or the checksum is wrong.
@@ -75,7 +75,7 @@ def fetch(download: Download, folder: Path, progress: Progress = lambda done, to
 
 
 def _fetch_rest(download: Download, part: Path, progress: Progress) -> None:
-    """Append to `part` what is missing of a file, as far as the connection holds."""
+    """Append the missing bytes of a file to `part`, for as long as the connection holds."""
     there = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"unlearnbench/{__version__}", **({"Range": f"bytes={there}-"} if there else {})}
     request = urllib.request.Request(download.url, headers=headers)
@@ -83,7 +83,7 @@ def _fetch_rest(download: Download, part: Path, progress: Progress) -> None:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # All of it is there already; the checksum will tell.
+            return  # The whole file is there already; the checksum will tell.
         raise
     with response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
@@ -109,22 +109,22 @@ def _checksum_fits(path: Path, download: Download) -> bool:
     return _digest(path, download.algorithm).startswith(download.checksum)
 
 
-# gzip and zip gain little on images, so what comes out is about as large as what went in.
+# gzip and zip gain little on images, so that the unpacked files are about as large as the archive.
 GROWTH = 1.5
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is a tar or zip archive, by its content."""
+    """Return whether a file is a tar or zip archive, judged by its content."""
     return path.is_file() and (tarfile.is_tarfile(path) or zipfile.is_zipfile(path))
 
 
 def unpacked(paths: Sequence[Path], scratch: Path, say: Callable[[str], None] = lambda message: None) -> list[Path]:
-    """Return folders: those given, and one that all given archives are unpacked into together.
+    """Return the given folders, and one folder that all given archives are unpacked into.
 
     Args:
         paths: Folders and archives.
-        scratch: An empty folder for what is unpacked.
-        say: Called with a line for each archive.
+        scratch: Empty folder to unpack into.
+        say: Callback that receives a line for each archive.
 
     Raises:
         DatasetError: If a path is missing or neither, an archive is damaged or unsafe, or the disk is full.
@@ -146,7 +146,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar or zip archive.
 
     Raises:
-        DatasetError: If it is damaged, or holds a path that leads out of the folder, or the disk is full.
+        DatasetError: If the archive is damaged or holds a path that leads out of the folder, or the disk is full.
     """
     try:
         if tarfile.is_tarfile(archive):
@@ -168,10 +168,10 @@ class Download:
     """A file on the web.
 
     Attributes:
-        url: Its address.
-        size: Bytes, None if the publisher does not say.
-        algorithm: `md5`, `sha1` or `sha256`.
-        checksum: Hexadecimal digits; of SHA-256 its first ones are enough.
+        url: Address of the file.
+        size: Size in bytes; None if the publisher does not state it.
+        algorithm: Hash algorithm: `md5`, `sha1` or `sha256`.
+        checksum: Hexadecimal digits of the hash; the first of them are enough for SHA-256.
     """
 
     url: str
@@ -181,15 +181,15 @@ class Download:
 
     @property
     def file_name(self) -> str:
-        """The file's name."""
+        """Name of the file."""
         return self.url.partition("?")[0].rpartition("/")[2]
 
 
 def is_there(file: Path) -> bool:
-    """Return whether a file of the data folder is there.
+    """Return whether a file of the data folder exists.
 
     Raises:
-        DatasetError: If a folder that it would be in cannot be read.
+        DatasetError: If a folder on the way to it cannot be read.
     """
     try:
         return file.is_file()

@@ -1,4 +1,4 @@
-"""A data set without its test images: some training images stand in for them, where options are searched."""
+"""A data set whose test images are replaced by some training images, for the search of options."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SomeImages:
     """Some of the images of a part.
 
     Attributes:
-        images: All of them.
-        positions: (N,) int64, those that are there.
+        images: All images of the part.
+        positions: (N,) int64, positions of the images that are included.
     """
 
     images: Images
@@ -37,9 +37,9 @@ class SomeImages:
 
 
 def without_test_images(dataset: Dataset, every: int) -> Dataset:
-    """Return a data set whose test images are every so many-th training image of each class, in their order.
+    """Return a data set that takes every `every`-th training image of each class, in their order, as its test image.
 
-    The others are its training images. The test part of `dataset` is never read.
+    The remaining training images stay training images. The test part of `dataset` is never read.
     """
     held = tuple(count // every for count in dataset.info.train_counts)
     rest = tuple(count - out for count, out in zip(dataset.info.train_counts, held, strict=True))

@@ -1,4 +1,4 @@
-"""One image file as 8-bit RGB: decoded, converted, brought to a fixed size, or refused by its name."""
+"""One image file as 8-bit RGB: decoded, converted and resized, or refused with its name."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def image_size(content: bytes, name: Path | str) -> tuple[int, int]:
-    """Return height and width as an image's header gives them; the pixels are not decoded.
+    """Return the height and width in an image's header, without decoding the pixels.
 
     Raises:
-        DatasetError: If the content is no image, or one with a side of a single pixel.
+        DatasetError: If the content is not an image, or a side has a single pixel.
     """
     with _opened(content, name) as image:
         return image.height, image.width
@@ -34,18 +34,19 @@ def image_size(content: bytes, name: Path | str) -> tuple[int, int]:
 def decode(content: bytes, name: Path | str, side: int | None = None) -> NDArray[np.uint8]:
     """Return an image as RGB, (3, H, W) uint8.
 
-    Grey, palette, CMYK and other colour spaces are converted, 16-bit grey keeps its upper 8 bits, and what
-    is transparent is laid on white. Of several frames the first counts. EXIF rotation is not applied, as
-    torchvision does not.
+    Grey, palette, CMYK and other colour spaces are converted, 16-bit grey keeps its upper 8 bits, and transparent
+    pixels are laid on white. Only the first of several frames is used. EXIF rotation is not applied, since
+    torchvision does not apply it.
 
     Args:
-        content: The file's bytes.
-        name: The file's name, for messages.
-        side: The shorter side is resized to it (bilinear, antialiased) and the square in the centre kept,
-            exactly as torchvision's `Resize` and `CenterCrop` do; None keeps the size.
+        content: Bytes of the file.
+        name: Name of the file, for messages.
+        side: Side that the shorter side is resized to (bilinear, antialiased), before the image is cropped to the
+            square in the centre, exactly as torchvision's `Resize` and `CenterCrop` do; None keeps the size.
 
     Raises:
-        DatasetError: If the content is no whole image, has a side of a single pixel, or values of no fixed range.
+        DatasetError: If the content is not a complete image, a side has a single pixel, or its values have no fixed
+            range.
     """
     with _opened(content, name) as image:
         try:
@@ -75,7 +76,7 @@ def _as_rgb(image: Image.Image, name: Path | str) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise DatasetError(f"{name}: grey values {values.min()} to {values.max()} do not fit 16 bits")
-        # Pillow's own conversion would cut everything above 255 to white.
+        # Pillow's own conversion would clip everything above 255 to white.
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise DatasetError(f"{name}: floating-point values have no fixed range; save it with 8 bits per channel")
@@ -92,7 +93,7 @@ def _square(image: Image.Image, side: int) -> Image.Image:
         longer = int(side * max(width, height) / min(width, height))
         size = (side, longer) if width <= height else (longer, side)
         image = image.resize(size, Image.Resampling.BILINEAR)
-    # torchvision rounds the offset, halves to even.
+    # torchvision rounds the offset, with halves going to the even number.
     left, top = round((image.width - side) / 2), round((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))
 
@@ -102,14 +103,14 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class FileImages:
-    """Images in files, decoded when asked for by a pool of threads.
+    """Images in files, decoded on request by a pool of threads.
 
     Attributes:
-        name: The data set, for messages.
-        root: Folder of the paths.
-        paths: N paths below it.
-        digests: (N, 16) uint8, the start of each file's SHA-256.
-        side: Height and width of what `read` returns.
+        name: Name of the data set, for messages.
+        root: Folder that the paths are relative to.
+        paths: N paths below the root.
+        digests: (N, 16) uint8, the first bytes of each file's SHA-256.
+        side: Height and width of the images that `read` returns.
     """
 
     name: str
@@ -131,7 +132,7 @@ class FileImages:
         """Return the images at `indices`, shape (B, 3, side, side).
 
         Raises:
-            DatasetError: If a file is missing or not the one that was added.
+            DatasetError: If a file is missing or is not the one that was added.
         """
         images = np.empty((len(indices), *self.shape), dtype=np.uint8)
         for row, image in enumerate(_threads().map(self._read_one, indices.tolist())):
@@ -157,7 +158,7 @@ class FileImages:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """Return threads that decode; Pillow lets go of the interpreter while it works."""
+    """Return the threads that decode images; they run in parallel because Pillow releases the interpreter lock."""
     return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
 

@@ -1,4 +1,4 @@
-"""Which training images are left: the limited data of a seed."""
+"""The limited data of a seed: which training images are left."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def limited_count(available: int, share: float | None, per_class: int | None) ->
     """Return how many images of a class with `available` training images are left.
 
     Args:
-        available: Training images of the class.
-        share: In (0, 1]; rounded up, so that no class is empty.
-        per_class: A fixed number, used if `share` is None.
+        available: Number of training images of the class.
+        share: Share in (0, 1], rounded up so that no class is empty.
+        per_class: Fixed number of images, used if `share` is None.
     """
     if share is None:
         return per_class or 0
-    # The decimal that the user wrote: in binary, 0.07 * 100 is above 7 and would be rounded up to 8.
+    # The share counts as the decimal that the user wrote, since 0.07 * 100 is above 7 in binary and would become 8.
     return math.ceil(Fraction(repr(share)) * available)
 
 
 def limited_indices(labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> NDArray[np.int64]:
     """Draw the limited data.
 
-    Every class has a stream of its own, so that the images drawn from it depend on neither the forget
-    classes nor the other classes.
+    Every class has a random stream of its own, so that the images drawn from it depend neither on the forget
+    classes nor on the other classes.
 
     Args:
         labels: (N,) class indices of all training images.
         counts: K numbers of images to draw, without replacement.
-        seed: The run's seed.
+        seed: Seed of the run.
 
     Returns:
         (M,) positions in `labels`, ascending.

@@ -1,13 +1,13 @@
-"""Data sets as they lie under the data folder: packed into one array, or an index of files that stay where they are.
+"""Data sets as stored in the data folder: packed into one array, or indexed as files that stay where they are.
 
-A prepared data set is a folder that holds, training images before test images:
+A prepared data set is a folder with the following files, which list training images before test images:
 
     facts.json      format, kind, revision, class names, counts, shape, mean, std, size of each other file
     labels.npy      (N,) int64
     ids.npy         (N,) int64, unique in each part
     images.npy      (N, 3, H, W) uint8, if packed
     paths.json      N paths relative to `root` of the facts, if indexed
-    digests.npy     (N, 16) uint8, the start of each file's SHA-256, if indexed
+    digests.npy     (N, 16) uint8, the first bytes of each file's SHA-256, if indexed
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from unlearnbench.store import write_json
 FACTS = "facts.json"
 FORMAT = 1
 CHUNK = 512
-# Those of ImageNet's training images, as everyone uses them: for sets too large to be decoded just for this.
+# These are the usual values for ImageNet's training images. Large data sets use them to avoid decoding every image.
 USUAL_MEAN, USUAL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Advance = Callable[[int], None]
 
 
 def image_fault(error: DatasetError) -> str:
-    """Return what is wrong with a file among the images, and what to do with one that is none."""
+    """Describe what is wrong with one of the files, and what to do with it if it is not an image."""
     stray = str(error).endswith("not an image that can be read")
     return f"{error}; remove it or move it out" if stray else str(error)
 
@@ -61,15 +61,15 @@ def pack(
     """Write a data set as one array of images of one size.
 
     Args:
-        found: What was found.
-        folder: An empty folder.
-        name: The data set.
-        side: Each image becomes a square of this side; None keeps its size.
-        shape: Channels, height, width that each image has then.
-        advance: Called with the number of images after each chunk.
+        found: Images that were found.
+        folder: Empty folder to write into.
+        name: Name of the data set.
+        side: Side of the square that each image becomes; None keeps its size.
+        shape: Channels, height and width that each image has then.
+        advance: Callback that receives the number of images after each chunk.
 
     Raises:
-        DatasetError: With each file that is no image, or if the disk is full.
+        DatasetError: If files are not images, each of which is named, or the disk is full.
     """
     digest, faults = hashlib.sha256(), list[str]()
     total = len(found.train.labels) + len(found.test.labels)
@@ -83,7 +83,8 @@ def pack(
                 images = _decoded(chunk, side, shape, faults)
                 advance(len(chunk))
                 if not faults:
-                    # Written in order, not through a memory map: a full disk is then an error, not a signal.
+                    # The array is written in order because a full disk raises an error this way, where a memory map
+                    # would end the process with a signal.
                     file.write(images.tobytes())
                     digest.update(images.tobytes())
                     if part is found.train:
@@ -97,7 +98,7 @@ def pack(
 def _decoded(
     chunk: Sequence[Path] | NDArray[np.uint8], side: int | None, shape: tuple[int, int, int], faults: list[str]
 ) -> NDArray[np.uint8]:
-    """Return a chunk's images (B, 3, H, W); what cannot be used goes to `faults`."""
+    """Return the images (B, 3, H, W) of a chunk, and append each file that cannot be used to `faults`."""
     if isinstance(chunk, np.ndarray):
         return chunk  # The reader that made the array has checked it.
 
@@ -120,12 +121,12 @@ def _decoded(
 
 
 def _statistics(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel in [0, 1] from exact counts of its 256 values."""
+    """Return mean and standard deviation of each channel in [0, 1], from exact counts of its 256 values."""
     values = np.arange(256) / 255.0
     weights = histogram / histogram.sum(axis=1, keepdims=True)
     mean = weights @ values
     std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
-    # A channel of one single value has no spread to divide by.
+    # A channel with a single value has no spread to divide by.
     std = np.where(std > 0, std, 1.0)
     return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
 
@@ -133,18 +134,18 @@ def _statistics(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]
 def index(found: Found, folder: Path, name: str, side: int, root: Path, advance: Advance = lambda images: None) -> None:
     """Write an index of files that stay where they are and are decoded when they are read.
 
-    Every file is read once for its hash and its header checked; its pixels are decoded when it is used.
+    Each file is read once here, to hash it and to check its header; its pixels are decoded only when it is used.
 
     Args:
-        found: What was found; files below `root`.
-        folder: An empty folder.
-        name: The data set.
-        side: Each image becomes a square of this side.
-        root: Folder that the paths are written relative to.
-        advance: Called with the number of images after each chunk.
+        found: Images that were found, in files below `root`.
+        folder: Empty folder to write into.
+        name: Name of the data set.
+        side: Side of the square that each image becomes.
+        root: Folder that the paths are relative to.
+        advance: Callback that receives the number of images after each chunk.
 
     Raises:
-        DatasetError: With each file that is no image.
+        DatasetError: If files are not images, each of which is named.
     """
     digest, faults = hashlib.sha256(), list[str]()
 
@@ -177,7 +178,7 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
 
 
 def _write_facts(found: Found, folder: Path, name: str, facts: dict[str, Any], digest: Any) -> None:
-    """Write labels, ids and facts; the facts come last, and a folder without them is not taken for a data set."""
+    """Write labels, ids and facts; the facts come last, since a folder without them does not count as a data set."""
     labels = np.array([*found.train.labels, *found.test.labels], dtype=np.int64)
     ids = np.array([*found.train.ids, *found.test.ids], dtype=np.int64)
     np.save(folder / "labels.npy", labels)
@@ -203,16 +204,16 @@ def is_prepared(folder: Path) -> bool:
     """Return whether a folder holds a prepared data set.
 
     Raises:
-        DatasetError: If it cannot be read.
+        DatasetError: If the folder cannot be read.
     """
     return is_there(folder / FACTS)
 
 
 def open_prepared(folder: Path) -> Dataset:
-    """Return a prepared data set; its arrays are read when asked for.
+    """Return a prepared data set, whose arrays are read on request.
 
     Raises:
-        DatasetError: If a file is missing or has another size, or it was prepared by another version.
+        DatasetError: If a file is missing or has another size, or another version prepared the data set.
     """
     try:
         facts = json.loads((folder / FACTS).read_text())

@@ -1,1 +1,1 @@
-"""The experiment that a manifest describes: its text, its faults, what it means here, and the plan. No torch."""
+"""The experiment that a manifest describes: its text, its faults, its meaning here, and the plan. No torch."""

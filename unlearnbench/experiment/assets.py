@@ -1,4 +1,4 @@
-"""Fetching what is missing, and looking at what is there."""
+"""Data sets and weights on this machine: an overview of what is here, and downloads of what is missing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Holding:
     """A data set, or weights, and whether this machine has it.
 
     Attributes:
-        name: As manifests and commands have it.
+        name: Name in manifests and commands.
         there: Whether it can be used now.
-        classes: K, None if it is not there.
+        classes: K classes; None if it is not there.
         train_images: Number of training images.
         test_images: Number of test images.
-        revision: Of the images and labels.
-        size: Bytes in the data folder, None if it needs none.
-        note: What keeps it from being there, and the command.
+        revision: Revision of the images and labels.
+        size: Size in the data folder in bytes; None if it needs no space.
+        note: Why it is not there, and the command that helps.
     """
 
     name: str
@@ -74,7 +74,7 @@ def _dataset_holding(name: str, options: dict[str, str]) -> Holding:
 
 
 def _note(name: str, folder: Path, error: Exception) -> str:
-    """Return in one line what to do about a data set that cannot be opened."""
+    """Return one line that says what to do about a data set that cannot be opened."""
     if is_prepared(folder):
         return " ".join(str(error).split())
     if name in DATASET_DOWNLOADS:
@@ -85,10 +85,10 @@ def _note(name: str, folder: Path, error: Exception) -> str:
 
 
 def fetch_dataset(name: str, listener: Listener = SILENT, progress: Progress = lambda done, total: None) -> DatasetInfo:
-    """Download a data set and add it; the archive is removed then.
+    """Download a data set, add it and remove the archive.
 
     Raises:
-        DatasetError: If it cannot be downloaded, or as `fetch` and `add`.
+        DatasetError: If it cannot be downloaded, or `fetch` or `add` fails.
     """
     if name not in DATASET_DOWNLOADS:
         if name == "imagenet1k":
@@ -109,7 +109,7 @@ def fetch_published(architecture: str, label: str, progress: Progress = lambda d
     """Download published weights, unless they are on this machine.
 
     Raises:
-        DatasetError: If none are published under this name, or as `fetch`.
+        DatasetError: If none are published under this name, or `fetch` fails.
     """
     if (architecture, label) not in WEIGHTS:
         known = [f"{name} {label}" for name, label in WEIGHTS]
@@ -126,12 +126,12 @@ def fetch_missing(
     """Download what a manifest names and this machine lacks, as far as it can be downloaded.
 
     Args:
-        manifest: The manifest; what is wrong with it is left to `resolve`.
-        listener: Told how adding goes.
-        progress: Returns who is told how the download of something goes.
+        manifest: Path of the manifest, whose faults are left to `resolve`.
+        listener: Callbacks that follow the adding of a data set.
+        progress: Function that returns a callback for the download of something, given its name.
 
     Raises:
-        DatasetError: As `fetch_dataset` and `fetch_published`.
+        DatasetError: If `fetch_dataset` or `fetch_published` fails.
     """
     sections = read_manifest(manifest).sections
     dataset: Choice | None = sections.get("dataset")
@@ -144,4 +144,4 @@ def fetch_missing(
 
 
 def _silent(done: int, total: int | None) -> None:
-    """Tell no one."""
+    """Ignore the progress of a download."""

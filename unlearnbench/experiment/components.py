@@ -1,4 +1,4 @@
-"""The plugins that a manifest names, with all their options: methods, metrics, data set, network."""
+"""The plugins that a manifest names, with all their options: unlearners, metrics, data set and network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAINING_SOURCE = (
 
 
 def find_component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
-    """Look up a plugin and complete its options; note faults in `file`."""
+    """Look up a plugin and fill in its options; note faults in `file`."""
     section: Any = file.raw
     for part in path:
         section = section.get(part) if isinstance(section, dict) else section[int(part)]
@@ -54,7 +54,7 @@ def _lookup(
 
 
 def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield label and options for every combination of a choice's matrix."""
+    """Yield the label and options of every combination of a choice's matrix."""
     label = choice.label or choice.name
     for values in itertools.product(*choice.matrix.values()):
         setting = dict(zip(choice.matrix, values, strict=True))
@@ -64,11 +64,11 @@ def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
 def _labelled(
     file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
 ) -> Iterator[tuple[str, Component]]:
-    """Yield label and component of every entry of a list; note faults, doubled labels among them."""
+    """Yield the label and component of every entry of a list; note faults, including repeated labels."""
     taken: dict[str, int | None] = dict.fromkeys(reserved)
     entries = file.raw.get(key)
     if key not in file.sections and isinstance(entries, list):
-        # One entry is not well formed; the names and options of the others are looked up all the same.
+        # An entry is not well formed, but the names and options of the others are looked up all the same.
         for index in range(len(entries)):
             find_component(file, key, (key, index))
     for index, choice in enumerate(file.sections.get(key, ())):
@@ -90,7 +90,7 @@ def _labelled(
 
 
 def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
-    """Return the fault of an entry whose label is taken, by the entry `owner` or by a reference (None)."""
+    """Return the fault of an entry whose label is taken by the entry `owner`, or by a reference if that is None."""
     if owner == index:
         return f"two combinations of the matrix have the label {label!r}; remove one"
     claimed = f"the label {label!r} is taken by {key}.{owner}"
@@ -118,7 +118,7 @@ def find_methods(file: ManifestFile) -> tuple[Method, ...]:
 
 
 def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:
-    """Return the headline metrics, the standard ones and the manifest's own; those take the place of equal labels."""
+    """Return the headline metrics, the standard ones and the manifest's own, which replace those of equal labels."""
     named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
     usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
     usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}

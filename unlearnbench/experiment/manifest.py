@@ -9,7 +9,7 @@ from pydantic import Field
 from unlearnbench.models.recipe import PositiveInt, Section, TrainingRecipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
-# What HDF5 and safetensors can hold.
+# This is the range that HDF5 and safetensors can hold.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -17,8 +17,8 @@ class Choice(Section):
     """A plugin by its name, with options.
 
     Attributes:
-        name: The plugin's name.
-        options: Its options; what is left out keeps its default.
+        name: Name of the plugin.
+        options: Options of the plugin; those left out keep their defaults.
     """
 
     name: str
@@ -26,11 +26,11 @@ class Choice(Section):
 
 
 class LabelledChoice(Choice):
-    """A plugin that can stand in a manifest more than once.
+    """A plugin that may occur in a manifest more than once.
 
     Attributes:
-        label: The name in tables; the plugin's name where left out.
-        matrix: Option names, each with a list of values: one entry for every combination.
+        label: Name in tables; None means the plugin's name.
+        matrix: List of values for each of some options; each combination becomes an entry.
     """
 
     label: Name | None = None
@@ -38,10 +38,10 @@ class LabelledChoice(Choice):
 
 
 class UnlearnerChoice(LabelledChoice):
-    """A method.
+    """An unlearner.
 
     Attributes:
-        keep: Options that `tune` leaves as they are, because they say which method this is.
+        keep: Options that `tune` leaves as they are, because they define which unlearner this is.
     """
 
     keep: tuple[str, ...] = ()
@@ -50,15 +50,15 @@ class UnlearnerChoice(LabelledChoice):
 class ArchitectureChoice(Choice):
     """The network.
 
-    Weights are the name of published ones ("pytorchcv", "IMAGENET1K_V1") or the path of a checkpoint, relative
-    to the manifest's folder.
+    Weights are given as the name of published ones ("pytorchcv", "IMAGENET1K_V1") or the path of a checkpoint,
+    relative to the manifest's folder.
 
     Attributes:
-        weights: Weights that are the original model: nobody trains it, and it is the same for every seed. FDR is
+        weights: Weights that are the original model, which then is not trained and is the same for every seed. FDR is
             trained all the same.
-        start: Weights from which training starts, of the original (unless `weights` is it), of FDR and of methods that
-            begin where the original began; None for random ones. A classifier of another number of classes is
-            replaced by a random one.
+        start: Weights that training starts from, for the original (unless `weights` gives it), for FDR and for
+            unlearners that begin where the original began; None means random ones. A classifier with another number
+            of classes is replaced by a random one.
     """
 
     weights: str | None = None
@@ -66,14 +66,14 @@ class ArchitectureChoice(Choice):
 
 
 class ProblemChoice(Section):
-    """What is forgotten, and which data are left.
+    """What is to be forgotten, and which data are left.
 
     Attributes:
         forget_classes: Class indices or names.
-        forget_last: The last so many classes, in place of `forget_classes`.
+        forget_last: Number of last classes to forget, in place of `forget_classes`.
         limited_share: Share of each class's training images that is left, in (0, 1], rounded up.
         limited_images_per_class: Number of training images of each class that is left, in place of a share.
-        matrix: Keys of this table, each with a list of values: one problem for every combination.
+        matrix: List of values for each of some keys of this table; each combination becomes a problem.
     """
 
     forget_classes: tuple[int | str, ...] | None = None
@@ -87,10 +87,10 @@ class Tuning(Section):
     """The budget under which the options of a manifest were searched.
 
     Attributes:
-        trials: Settings that were tried of each method, the manifest's own among them.
-        seeds: The seeds of these trials; none of them is a seed of the manifest.
+        trials: Number of settings tried for each unlearner, including the manifest's own.
+        seeds: Seeds of these trials, none of which is a seed of the manifest.
         held_out_share: Share of each class's training images that the trials were judged on.
-        not_searched: Labels of the methods without ranges; they kept their options.
+        not_searched: Labels of the unlearners without ranges, which kept their options.
     """
 
     trials: PositiveInt
@@ -100,11 +100,11 @@ class Tuning(Section):
 
 
 class Bound(Section):
-    """What a metric's mean over the seeds must keep to.
+    """The limits that a metric's mean over the seeds has to keep.
 
     Attributes:
-        min: At least this.
-        max: At most this.
+        min: Smallest value allowed.
+        max: Largest value allowed.
     """
 
     min: float | None = None
@@ -115,21 +115,22 @@ class Manifest(Section):
     """A whole manifest.
 
     Attributes:
-        name: Names the records; the file's name where left out.
-        description: For readers.
-        requires: Distributions that its plugins come from, as pip takes them: "unlearnbench-zoo>=0.1".
-        seeds: Each is an pair of Original and FDR and a limited subset of its own.
+        name: Name of the records; the file's name if left out.
+        description: Description for readers.
+        requires: Distributions that its plugins come from, in pip's form: "unlearnbench-zoo>=0.1".
+        seeds: Seeds, each of which gives its own pair of Original and FDR and its own limited data.
         dataset: The data set.
         architecture: The network.
         problem: Forget classes and limited data.
-        training: The recipe of the reference models.
-        unlearners: The methods; Original and FDR are always there.
-        metrics: Metrics beside those that stand in every record, or those with other options.
-        feature_dtype: In which features are stored. Half precision takes half the room; logits and prototypes stay
-            as they are.
-        expect: Bounds by method and metric, which pytest checks when it is given the manifest.
-        tuning: The budget under which the options were searched; written by `tune`.
-        evaluate_every: Judge FAe, FPAe and CAne after every so many epochs of each method; 0 only at the end.
+        training: Training recipe of the reference models.
+        unlearners: The unlearners; Original and FDR are always included.
+        metrics: Metrics beside those that every record holds, or those metrics with other options.
+        feature_dtype: Precision in which features are stored. Half precision takes half the space; logits and
+            prototypes stay as they are.
+        expect: Bounds by unlearner and metric, which pytest checks when it is given the manifest.
+        tuning: Budget under which the options were searched, as `tune` writes it.
+        evaluate_every: Number of epochs after which FAe, FPAe and CAne are computed during unlearning; 0 means only
+            at the end.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]

@@ -1,4 +1,4 @@
-"""What to say of a manifest whose values have not the form that they should have."""
+"""Messages for manifests whose values are not of the form that they should have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from unlearnbench.errors import did_you_mean
 from unlearnbench.experiment.toml_positions import KeyPath
 
-# What is wrong with a value, in TOML's words, by the type of pydantic's fault.
+# These say what is wrong with a value, in TOML's terms, for each type of error that pydantic reports.
 _WORDS = {
     "int_type": "is not a whole number",
     "int_from_float": "is not a whole number",
@@ -29,21 +29,21 @@ _WORDS = {
     "too_short": "is empty; it needs at least one value",
 }
 
-# Lists of tables: each entry has a header of its own.
+# These are lists of tables, in which each entry has a header of its own.
 LISTS = ("unlearners", "metrics")
 
 
 def fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) -> tuple[KeyPath, str]:
-    """Return where a fault that pydantic found stands in the file, and what to say of it.
+    """Return where in the file an error that pydantic found is, and what to say about it.
 
     Args:
-        raw: The whole file, as TOML gave it.
-        annotation: The type of the top-level key that `path` begins with.
-        path: Where pydantic found the fault, from the top-level key on.
-        detail: What pydantic says of it.
+        raw: Whole file as TOML gave it.
+        annotation: Type of the top-level key that `path` begins with.
+        path: Where pydantic found the error, from the top-level key on.
+        detail: What pydantic says about it.
 
     Returns:
-        The path of the key that stands in the file, and the message.
+        The path of the key in the file, and the message.
     """
     section = _section_at(annotation, path[1:-1])
     if detail["type"] == "extra_forbidden" and section is not None:
@@ -55,7 +55,7 @@ def fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) -
         return path, "missing"
     value = raw
     known: KeyPath = ()
-    # A union adds the name of the type it tried to the path; that part is not in the file.
+    # pydantic adds the name of the type that a union tried to the path, and that part is not in the file.
     for part in path:
         if isinstance(value, dict) and part in value:
             value = value[str(part)]
@@ -75,7 +75,7 @@ def fault_of(raw: Any, annotation: Any, path: KeyPath, detail: dict[str, Any]) -
 
 
 def _array_hint(path: KeyPath, value: Any) -> str:
-    """Return how the one value at `path` is written as an array."""
+    """Return how the single value at `path` is written as an array."""
     if isinstance(value, dict):
         return f"\n  Each entry begins with [[{path[0]}]]" if path[0] in LISTS and len(path) == 1 else ""
     return f"\n  Write {path[-1]} = [{_shown(value)}]"
@@ -101,12 +101,12 @@ def _section_at(annotation: Any, path: KeyPath) -> type[BaseModel] | None:
 
 
 def toml_hint(text: str, error: tomli.TOMLDecodeError, lists: Collection[str]) -> str:
-    """Return a line on how to mend a text that is not TOML, "" where there is nothing to say.
+    """Return a line on how to correct a text that is not TOML, or "" if there is nothing to say.
 
     Args:
-        text: The whole text.
-        error: What tomli says of it.
-        lists: Keys of lists of tables, whose headers stand in double brackets.
+        text: Whole text.
+        error: Error that tomli reports.
+        lists: Keys of lists of tables, whose headers are in double brackets.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     line = lines[error.lineno - 1]
@@ -118,7 +118,7 @@ def toml_hint(text: str, error: tomli.TOMLDecodeError, lists: Collection[str]) -
 
 
 def _value_hint(rest: str) -> str:
-    """Return how what stands behind an equals sign or in an array is written in TOML."""
+    """Return how TOML writes what follows an equals sign or is in an array."""
     word = re.split(r"[,\]}#]", rest)[0].strip()
     if not word:
         return "\n  A value is missing there"
@@ -126,13 +126,13 @@ def _value_hint(rest: str) -> str:
         return f"\n  Write {word.lower()}"
     if not re.match(r"[A-Za-z_/~]", word):
         return ""
-    # Single quotes keep backslashes as they are.
+    # Single quotes leave backslashes as they are.
     quote = "'" if "\\" in word else '"'
     return f"\n  Text stands in quotes: {quote}{word}{quote}"
 
 
 def _twice_hint(before: list[str], line: str, lists: Collection[str]) -> str:
-    """Return where a key or table that stands twice stood first."""
+    """Return where a repeated key or table was first defined."""
     table = line.lstrip().startswith("[")
     said = _said(line)
     if table and said.strip("[] ") in lists:

@@ -1,4 +1,4 @@
-"""The plan: every model to train and every cell to run, each named by the hash of what determines it."""
+"""The plan: every model to train and every cell to run, each identified by the hash of what determines it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from unlearnbench.registry.identity import (
 from unlearnbench.store import content_id
 from unlearnbench.terms import HEADLINE
 
-# How many processes one training runs on.
+# This is the number of processes that one training runs on.
 WORLD_SIZE = 1
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """An original or retrained model.
+    """A reference model, Original or FDR.
 
     Attributes:
-        id: Its name in the store.
-        role: `original` saw all classes, `fdr` the retain classes only.
-        seed: The seed of its weights and batches.
-        classes: The classes it is trained on.
-        image_passes: Training images it reads, over all epochs.
-        weights: The weights that it is, None if it is trained.
+        id: Name in the store.
+        role: `original` for the model trained on all classes, `fdr` for the one trained on the retain classes only.
+        seed: Seed of its weights and batches.
+        classes: Classes that it is trained on.
+        image_passes: Number of training images that it reads, over all epochs.
+        weights: Weights that the model is given by; None if it is trained.
     """
 
     id: str
@@ -48,19 +48,19 @@ class ReferenceModel:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one problem with one seed: what a record is about.
+    """One unlearner or reference on one problem with one seed, which a record describes.
 
     Attributes:
-        id: Hash of all that determines the record.
+        id: Hash of everything that determines the record.
         problem: The problem.
-        method: The method.
+        method: The unlearner or reference.
         seed: The seed.
-        original: The original model it starts from.
-        fdr: The retrained model of the same seed.
-        model_id: The judged model's name in the store.
-        features_id: Its features' name in the store.
+        original: Original model that it starts from.
+        fdr: FDR of the same seed.
+        model_id: Name of the judged model in the store.
+        features_id: Name of its features in the store.
         path: Path of the record below `records`.
-        image_passes: Images a run of the method reads, None if only a run tells.
+        image_passes: Number of images that a run reads; None if only the run tells.
     """
 
     id: str
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def reference(self) -> ReferenceModel | None:
-        """The reference model that this cell judges, None if it judges an unlearner's."""
+        """Reference model that this cell judges, or None if it judges an unlearner's model."""
         return {"original": self.original, "fdr": self.fdr}.get(self.method.name) if self.is_reference else None
 
     @property
@@ -87,12 +87,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a manifest amounts to.
+    """The work that a manifest stands for.
 
     Attributes:
-        resolved: The manifest, resolved.
-        cells: In the order of running: by problem, by seed, references first.
-        precision: In which training computes.
+        resolved: The resolved manifest.
+        cells: Cells in the order of running: by problem, by seed, references first.
+        precision: Precision of the training.
     """
 
     resolved: Resolved
@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of every cell."""
+        """Metrics of every cell."""
         return self.resolved.metrics
 
 
@@ -109,9 +109,9 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precisi
     """Return the plan of a resolved manifest.
 
     Args:
-        resolved: The manifest.
-        only: Labels of the unlearners to run, all if empty. References always run.
-        precision: What a recipe's `auto` stands for where it is run; None for this machine's CPU.
+        resolved: The resolved manifest.
+        only: Labels of the unlearners to run; empty means all. References always run.
+        precision: What a recipe's `auto` stands for where the plan is run; None means this machine's CPU.
     """
     told = resolved.manifest.training.precision
     chosen = (precision or cpu_precision()) if told == "auto" else told
@@ -149,7 +149,7 @@ def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, pr
 
 
 def _given_original(problem: Problem, weights: Weights, seed: int, classes: tuple[int, ...]) -> ReferenceModel:
-    """Return an original that nobody trains: neither the seed, nor the recipe, nor the images make it another."""
+    """Return an original that is not trained, so that no seed, recipe or image makes it another model."""
     identity = content_id(
         STORE_FORMAT,
         "given",
@@ -202,7 +202,7 @@ def _cell(
 
 
 def _epochs_identity(resolved: Resolved) -> list[object]:
-    """Return what the values after each epoch depend on; they are kept with the model."""
+    """Return what the values after each epoch depend on; these values are kept with the model."""
     if not resolved.manifest.evaluate_every:
         return []
     headline = [metric.identity for metric in resolved.metrics if metric.label in HEADLINE]
@@ -210,9 +210,9 @@ def _epochs_identity(resolved: Resolved) -> list[object]:
 
 
 def method_passes(method: Method, problem: Problem) -> int | None:
-    """Return about how many images a method reads: its epochs, or the recipe's, times the limited data.
+    """Return about how many images an unlearner reads: its epochs, or the recipe's, times the limited data.
 
-    Only a method with an option `epochs` tells before it ran; where that is None the recipe's count.
+    Only an unlearner with an option `epochs` tells before it runs; if that option is None, the recipe's epochs count.
     """
     if "epochs" not in method.options:
         return None

@@ -1,4 +1,4 @@
-"""What is forgotten and what is left: the problem of a manifest, or those of its matrix."""
+"""What is forgotten and what is left: the problem of a manifest, or the problems of its matrix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unlearnbench.store import content_id
 
 
 def problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
-    """Return the problem of every combination of the problem's matrix."""
+    """Return the problem of every combination in the problem's matrix."""
     choice: ProblemChoice | None = file.sections.get("problem")
     if choice is None:
         return ()
@@ -52,14 +52,14 @@ def _tuples(setting: dict[str, Any]) -> dict[str, Any]:
 def split_sides(
     file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Return forget classes and limited counts, or None with the faults noted."""
+    """Return forget classes and limited counts, or None after noting faults."""
     forget = _forget_classes(file, choice, info)
     counts = _limited_counts(file, choice, info)
     return None if forget is None or counts is None else (forget, counts)
 
 
 def _one_of(file: ManifestFile, choice: ProblemChoice, first: str, second: str) -> str | None:
-    """Return which of two keys is set; note a fault unless it is exactly one."""
+    """Return which of two keys is set, and note a fault unless exactly one is."""
     given = [key for key in (first, second) if getattr(choice, key) is not None]
     if len(given) == 1:
         return given[0]
@@ -88,7 +88,7 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     chosen = []
     for position, given in enumerate(choice.forget_classes or ()):
         if isinstance(given, str) and info.revision == NOT_HERE:
-            # The names are not known without the data; any class will do to count images.
+            # Names cannot be looked up without the data, and any class will do for counting images.
             chosen.append(total - 1 - position)
             continue
         index = info.class_names.index(given) if given in info.class_names else given
@@ -131,15 +131,15 @@ class Problem:
     """What is to be forgotten by which network.
 
     Attributes:
-        dataset: The data set, as it is used.
-        info: Its facts.
+        dataset: Data set with the options in use.
+        info: Facts about the data set.
         architecture: The network.
-        weights: Weights that are the original, None if it is trained.
-        start: Weights from which training starts, None for random ones.
-        recipe: The training recipe, as JSON values.
-        forget_classes: Ascending class indices.
+        weights: Weights that are the original model; None if it is trained.
+        start: Weights that training starts from; None means random ones.
+        recipe: Training recipe as JSON values.
+        forget_classes: Indices of the forget classes, ascending.
         limited_counts: K numbers of limited images.
-        limited_text: How the manifest says it: "10 %" or "3 images".
+        limited_text: Limited data in the manifest's terms: "10 %" or "3 images".
     """
 
     dataset: Component
@@ -154,12 +154,12 @@ class Problem:
 
     @property
     def retain_classes(self) -> tuple[int, ...]:
-        """The classes that stay, ascending."""
+        """Indices of the retain classes, ascending."""
         return tuple(k for k in range(len(self.info.class_names)) if k not in self.forget_classes)
 
     @property
     def id(self) -> str:
-        """Names the problem everywhere: results of one id can be compared."""
+        """Hash that identifies the problem everywhere; results with the same id can be compared."""
         return content_id(
             [self.dataset.identity, self.info.revision],
             self.architecture.identity,
@@ -171,7 +171,7 @@ class Problem:
 
     @property
     def slug(self) -> str:
-        """The problem's name in paths."""
+        """Name of the problem in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")
         text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}-{self.id[:6]}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", text)

@@ -1,4 +1,4 @@
-"""Reading a manifest: its sections checked one by one, so that all faults are told at once."""
+"""Reading a manifest section by section, so that all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from unlearnbench.experiment.messages import LISTS, fault_of, toml_hint
 from unlearnbench.experiment.toml_positions import KeyPath, key_lines, line_of
 from unlearnbench.models.recipe import TrainingRecipe
 
-# What a manifest does not say, because the command line does.
+# A manifest does not say these things, because the command line does.
 _COMMAND_LINE = {"device": "--device", "jobs": "--jobs", "output": "--output", "only": "--only"}
 
 
 class ManifestFile:
-    """A manifest as it was read: the sections that are well formed, and the faults of the others.
+    """A manifest as it was read: its well-formed sections, and the faults of the others.
 
     Attributes:
-        file: The path as the user gave it.
+        file: Path as the user gave it.
         sections: Checked values by top-level key; those with a fault are missing.
-        faults: What is wrong so far.
-        missing: What is right, but not on this machine.
+        faults: Faults found so far.
+        missing: Things that are correct, but not on this machine.
     """
 
     def __init__(self, file: str, text: str, raw: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class ManifestFile:
         self.missing: list[Fault] = []
 
     def fault(self, path: KeyPath, message: str) -> None:
-        """Note a fault at a key, once: the combinations of a matrix share their faults."""
+        """Note a fault at a key, but only once, since the combinations of a matrix share their faults."""
         self._note(self.faults, path, message)
 
     def not_here(self, path: KeyPath, message: str) -> None:
@@ -55,7 +55,7 @@ class ManifestFile:
         """Raise all faults noted so far.
 
         Raises:
-            ManifestError: If there is any.
+            ManifestError: If there is any fault.
         """
         if self.faults:
             raise ManifestError(self.file, self.faults)
@@ -64,7 +64,7 @@ class ManifestFile:
         """Return the whole manifest.
 
         Raises:
-            ManifestError: If it has faults.
+            ManifestError: If the manifest has faults.
         """
         self.raise_faults()
         return Manifest(**self.sections)
@@ -112,9 +112,9 @@ def _unknown_key(key: str) -> str:
 
 
 def _check_schedule(file: ManifestFile) -> None:
-    """Note what a recipe leaves out of its schedule, or gives to one that has no use for it.
+    """Note what a recipe lacks for its schedule, or gives to a schedule that does not use it.
 
-    Only a manifest is held to it, not every recipe: stored ones are read as they were.
+    The rule is applied only to manifests and not to every recipe, since stored recipes are read as they are.
     """
     recipe: TrainingRecipe | None = file.sections.get("training")
     if recipe is None:
@@ -127,21 +127,21 @@ def _check_schedule(file: ManifestFile) -> None:
             )
         return
     for key in ("milestones", "factor"):
-        # A manifest out of a record says all, the defaults too.
+        # A manifest taken from a record states everything, including defaults.
         if getattr(recipe, key) != TrainingRecipe.model_fields[key].default:
             file.fault(("training", key), f'schedule = "{recipe.schedule}" has none; remove it')
 
 
 def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list[Any]) -> None:
-    """Put one checked section into `file`, or its faults."""
+    """Put one checked section into `file`, or note its faults."""
     adapter = TypeAdapter[Any](Annotated[annotation, *metadata] if metadata else annotation)
     try:
-        # JSON rules keep types strict and yet let a TOML array be a tuple.
+        # JSON rules keep types strict, yet accept a TOML array for a tuple.
         file.sections[key] = adapter.validate_json(json.dumps(file.raw[key], default=str), strict=True)
     except ValidationError as error:
         messages: dict[KeyPath, list[str]] = {}
         for detail in error.errors():
-            # An array whose items are wrong counts as empty too; the items' faults say it better.
+            # An array whose items are wrong counts as empty too, but the faults of the items are clearer.
             if detail["type"] != "too_short" or not detail["input"]:
                 path, message = fault_of(file.raw, annotation, (key, *detail["loc"]), dict(detail))
                 messages.setdefault(path, []).append(message)

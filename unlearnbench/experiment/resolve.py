@@ -1,4 +1,4 @@
-"""From a manifest to what it means here: every name looked up, every fault noted."""
+"""From a manifest to its meaning on this machine: every name is looked up and every fault noted."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
 
 
 def load_manifest(path: Path | str) -> Resolved:
-    """Return a manifest with all that it names looked up, ready to be run.
+    """Return a manifest with everything that it names looked up, ready to be run.
 
     Args:
-        path: The manifest, a TOML file.
+        path: Path of the manifest, a TOML file.
 
     Raises:
         InvalidFileError: If the file cannot be read.
-        ManifestError: With all its faults at once.
+        ManifestError: If the manifest has faults, all of which are named.
     """
     return resolve(Path(path))
 
 
 def resolve(path: Path, *, to_run: bool = True) -> Resolved:
-    """Read a manifest and look up all it names.
+    """Read a manifest and look up everything that it names.
 
     Args:
-        path: The manifest.
-        to_run: Whether a data set or weights that are not on this machine are a fault. If not, what is known of
+        path: Path of the manifest.
+        to_run: Whether a data set or weights that are not on this machine count as a fault. If not, what is known of
             their size stands in for them.
 
     Raises:
         InvalidFileError: If the file cannot be read.
-        ManifestError: With all faults, form and names, at once.
+        ManifestError: If the manifest has faults of form or names, all of which are named.
     """
     file = read_manifest(path)
     check_requires(file)
@@ -72,14 +72,14 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     if to_run:
         file.faults += file.missing
     manifest = file.manifest()
-    assert dataset is not None  # its fault would have been raised
+    assert dataset is not None  # A fault would have been raised otherwise.
     missing = tuple(fault.describe(str(path)) for fault in file.missing)
     return Resolved(manifest, str(path), dataset[1], tuple(problems), methods, metrics, missing)
 
 
 def _check_expectations(file: ManifestFile, methods: Sequence[Method], metrics: Sequence[Metric]) -> None:
-    """Note faults of `expect`: names that nothing has, bounds that bound nothing or leave nothing."""
-    # Where an entry is at fault itself, the labels are not all known.
+    """Note faults in `expect`: unknown names, and bounds that limit nothing or exclude everything."""
+    # If an entry is faulty itself, not all labels are known.
     whole = not any(fault.key.startswith(("unlearners", "metrics")) for fault in file.faults)
     labels, known = [method.label for method in methods], [metric.label for metric in metrics]
     for label, bounds in file.sections.get("expect", {}).items():
@@ -120,7 +120,7 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
 def _weights(
     file: ManifestFile, key: WeightKey, folder: Path, dataset: tuple[Component, Dataset] | None
 ) -> Weights | None:
-    """Look up the weights of a key of the architecture; note a fault."""
+    """Look up the weights that a key of the architecture names, and note a fault if they are missing."""
     choice: ArchitectureChoice | None = file.sections.get("architecture")
     label = getattr(choice, key, None)
     if choice is None or label is None:
@@ -146,7 +146,7 @@ def _weights(
 
 
 def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
-    """Note what a training recipe asks of images that they cannot give."""
+    """Note what a training recipe asks of images that they cannot provide."""
     recipe: TrainingRecipe | None = file.sections.get("training")
     if recipe is None:
         return
@@ -163,7 +163,7 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
 
 
 def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
-    """Return the recipe, with the normalisation that published weights were trained with unless it has its own."""
+    """Return the recipe, with the normalisation of the published weights' training unless it has its own."""
     recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
     for given in (weights["weights"], weights["start"]):
         if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
@@ -198,14 +198,14 @@ def _problem(
 
 
 def check_requires(file: ManifestFile) -> None:
-    """Note what of `requires` is not installed here, or in another version."""
+    """Note which distributions in `requires` are not installed, or in another version."""
     for index, text in enumerate(file.sections.get("requires", ())):
         if message := _unmet(text):
             file.fault(("requires", index), message)
 
 
 def _unmet(text: str) -> str:
-    """Return what is wrong with one requirement, "" if it is met."""
+    """Return what is wrong with one requirement, or "" if it is met."""
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
@@ -218,7 +218,7 @@ def _unmet(text: str) -> str:
         here = version(requirement.name)
     except PackageNotFoundError:
         return f"{requirement.name} is not installed{install}"
-    # Somebody who has a version before a release wants it to count.
+    # A user who installed a pre-release wants it to count.
     if not requirement.specifier.contains(here, prereleases=True):
         return f"{requirement.name} {here} is installed, {requirement.specifier} is required{install}"
     return ""
@@ -230,12 +230,12 @@ class Resolved:
 
     Attributes:
         manifest: The manifest.
-        file: Its path, as the user gave it.
-        dataset: The data set, open.
-        problems: One or, with a matrix, several.
-        methods: References first, then unlearners in the manifest's order.
-        metrics: Headline metrics first.
-        missing: What would have to be fetched before it can run, as `file:line: key: message`.
+        file: Path of the manifest as the user gave it.
+        dataset: The opened data set.
+        problems: One problem or, with a matrix, several.
+        methods: References, followed by the unlearners in the manifest's order.
+        metrics: Metrics, headline metrics first.
+        missing: What has to be fetched before the manifest can run, as `file:line: key: message`.
     """
 
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""Where in a TOML file a key stands, so that a message can name its line."""
+"""The positions of keys in a TOML file, so that a message can name the line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*(\[\[|\[)\s*({_DOTTED})\s*\]")
 _ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
-# Comments and strings, longest opening first; only the first two kinds of string can span lines.
+# Comments and strings are matched with the longest opening first; only the first two kinds of string can span lines.
 _TEXT = re.compile(
     r"""#[^\n]*|\"{3}(?:\\.|[^\\])*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'""",
     re.DOTALL,
@@ -23,16 +23,16 @@ def _parts(dotted: str) -> KeyPath:
 
 
 def _without_content(text: re.Match[str]) -> str:
-    """Return as many lines as a multi-line string has, without what they say; other text as it is."""
+    """Return a multi-line string with its content removed but all its lines kept, and other text as it is."""
     found = text[0]
     return '""' + "\n" * found.count("\n") if found.startswith(('"""', "'''")) else found
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """Return the line, counted from 1, of every table and key; keys of inline tables by their text.
+    """Return the line, counted from 1, of every table and key, including keys of inline tables.
 
     Args:
-        text: A TOML document that parses.
+        text: TOML document that parses.
     """
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
@@ -59,7 +59,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def line_of(path: KeyPath, lines: dict[KeyPath, int]) -> int:
-    """Return the line of a key, or that of the nearest table above it, or 1."""
+    """Return the line of a key, of the nearest table above it, or 1."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]

@@ -1,1 +1,1 @@
-"""The feature file and every number that is computed from it."""
+"""The feature file, and every number that is computed from it."""

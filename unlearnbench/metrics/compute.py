@@ -1,4 +1,4 @@
-"""Metrics applied: from what lies in the store to the metrics of a record."""
+"""Computation of the metrics: from the contents of the store to the metrics of a record."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Material:
 
     Attributes:
         features: The judged model's features.
-        references: Those of Original and FDR of the same problem and seed.
-        costs: Image passes.
-        model: A `LiveModel`.
+        references: Features of Original and FDR of the same problem and seed.
+        costs: Image passes of the judged model and of FDR.
+        model: The judged model itself, as a `LiveModel`.
     """
 
     features: FeatureFile
@@ -45,10 +45,10 @@ NEEDS = tuple(field.name for field in dataclasses.fields(Material))
 
 
 def needs(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the names of a metric's positional arguments: what it is to be given.
+    """Return the names of a metric's positional arguments, which say what it is to be given.
 
     Raises:
-        PluginError: If one is not among those that there are.
+        PluginError: If one of them is not something that a metric can ask for.
     """
     parameters = inspect.signature(function).parameters.values()
     named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
@@ -59,7 +59,7 @@ def needs(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def judge(metrics: Iterable[Metric], material: Material) -> dict[str, MetricRecord]:
-    """Return the record of each metric, by label; one that cannot be computed is there with its reason."""
+    """Return the record of each metric, by label; for one that cannot be computed it holds the reason."""
     return {metric.label: metric_record(metric, material) for metric in metrics}
 
 
@@ -69,7 +69,7 @@ def metric_record(metric: Metric, material: Material) -> MetricRecord:
     common.pop("label")
     try:
         value = _value(find("metrics", metric.name).load(), metric, material)
-    # Metrics may be foreign code too; one that fails must not cost the others.
+    # A metric may be foreign code, and one that fails must not cost the others.
     except Exception as error:
         kind = "" if isinstance(error, UnlearnBenchError) else f"{type(error).__name__}: "
         return MetricRecord(**common, status="failed", value=None, reason=kind + (str(error).strip() or "no reason"))

@@ -1,4 +1,4 @@
-"""The writer of a model's feature file: one forward pass over test and training images."""
+"""Writing a model's feature file in one forward pass over test and training images."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def write_features(
     attributes: dict[str, Any],
     advance: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Run a model once over test and training images and write what it gives.
+    """Run a model once over test and training images and write its features and logits.
 
-    Memory does not grow with the number of images: each batch goes to the file before the next is read.
+    Memory does not grow with the number of images, because each batch is written before the next is read.
 
     Args:
-        path: Written anew.
-        model: On the device of the images.
-        test: The test images and their (N,) ids.
+        path: File to write; an existing one is replaced.
+        model: Model on the device of the images.
+        test: Test images and their (N,) ids.
         train: All training images and their ids.
         limited: (M,) positions of the limited images among the training images, ascending.
-        attributes: Of the file, without `format`; see `unlearnbench.metrics.features`. `feature_dtype` is float32 if
-            it is left out; the `superclasses` among them are K numbers, or none.
-        advance: Called with the number of images after each batch.
+        attributes: Attributes of the file, without `format`; see `unlearnbench.metrics.features`. `feature_dtype` is
+            float32 if it is left out, and `superclasses` holds K numbers, or none.
+        advance: Callback that receives the number of images after each batch.
 
     Raises:
         PluginError: If the model does not give its classifier one feature for each image.
@@ -64,7 +64,7 @@ def _features(model: nn.Module, captured: list[Tensor], images: int) -> Tensor:
     """Return the features (B, D) of the last forward pass.
 
     Raises:
-        PluginError: If the classifier was not given one for each image.
+        PluginError: If the classifier did not receive one feature for each image.
     """
     width, name = classifier(model).in_features, classifier_name(model)
     if not captured:
@@ -81,7 +81,7 @@ def _features(model: nn.Module, captured: list[Tensor], images: int) -> Tensor:
 
 
 def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: dict[str, Any]) -> None:
-    """Write attributes, output classes, superclasses and the classifier."""
+    """Write the attributes, output classes, superclasses and classifier."""
     shown = {key: value for key, value in attributes.items() if key != "superclasses"}
     file.attrs.update({"format": FORMAT, "feature_dtype": "float32", **shown})
     file["superclasses"] = np.asarray(attributes.get("superclasses", ()), dtype=np.int64)
@@ -101,7 +101,7 @@ def _write_test(file: h5py.File, forward: Forward, batches: Batches, ids: NDArra
 def _write_train(
     file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64], limited: NDArray[np.int64]
 ) -> None:
-    """Write the limited images' features, and the prototypes of all training images and of the limited ones."""
+    """Write the limited images' features, and the prototypes over all training images and over the limited ones."""
     num_classes = int(file.attrs["num_classes"])
     positions = torch.from_numpy(limited).to(batches.labels.device)
     part = Part(file, "limited", ids[limited], batches.labels[positions])
@@ -125,16 +125,16 @@ def _write_train(
 
 
 class Part:
-    """A group of a feature file with features and logits of some images, in chunks of rows.
+    """A group of a feature file, which holds features and logits of some images in chunks of rows.
 
     Args:
-        file: With its head.
-        name: Of the group.
-        ids: (N,) of the images.
-        labels: (N,) int64.
+        file: File whose head is written.
+        name: Name of the group.
+        ids: (N,) ids of the images.
+        labels: (N,) int64, labels of the images.
 
     Attributes:
-        width: D, of a feature.
+        width: D, the length of a feature.
     """
 
     def __init__(self, file: h5py.File, name: str, ids: NDArray[np.int64], labels: Tensor) -> None:
@@ -147,22 +147,22 @@ class Part:
         )
         self._group.create_dataset("logits", (rows, outputs), "float32", chunks=(step, outputs))
         for column, values in (("labels", labels.cpu().numpy()), ("ids", ids)):
-            # Sorted or small whole numbers: to compress them costs nothing and takes them to a tenth. As one chunk they
-            # must be written at once: every later write would compress it anew.
+            # Sorted or small integers compress to a tenth at no cost. They are one chunk that has to be written at
+            # once, since every later write would compress it anew.
             self._group.create_dataset(
                 column, (rows,), "int64", values, chunks=(max(1, rows),), compression="gzip", shuffle=True
             )
-        # The rows of a chunk that wait to be written.
+        # These rows wait until their chunk is full.
         self._waiting = {"features": torch.empty(step, self.width), "logits": torch.empty(step, outputs)}
         self._waits = self._written = 0
 
     def add(self, features: Tensor, logits: Tensor) -> None:
-        """Take the next images' features (n, D) and logits (n, K), and write each chunk that they fill."""
+        """Take the next images' features (n, D) and logits (n, O), and write each chunk that they fill."""
         start = 0
         while start < len(features):
             taken = min(CHUNK_ROWS - self._waits, len(features) - start)
             for column, rows in (("features", features), ("logits", logits)):
-                # Copied: a network may use the memory of what it gave for the next batch.
+                # Rows are copied because a network may reuse the memory of its output for the next batch.
                 self._waiting[column][self._waits : self._waits + taken] = rows[start : start + taken]
             start += taken
             self._waits += taken
@@ -170,7 +170,7 @@ class Part:
                 self.write()
 
     def write(self) -> None:
-        """Write what waits."""
+        """Write the rows that are waiting."""
         if self._waits:
             for column, rows in self._waiting.items():
                 self._group[column][self._written : self._written + self._waits] = rows[: self._waits].numpy()
@@ -180,6 +180,6 @@ class Part:
 
 def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return (K, D) float64 sums over the images of each class, the same on every call (no atomic adds)."""
-    # On the CPU, whatever the device: not every GPU has double precision.
+    # The sum is computed on the CPU because not every GPU has double precision.
     members = torch.nn.functional.one_hot(labels.cpu(), num_classes).to(torch.float64)
     return members.T @ features.cpu().to(torch.float64)

@@ -15,10 +15,11 @@ Layout, format 2 (N test images, M limited images, K classes, D features, O outp
 
 Attributes of the file: `format`, `model` (store id), `model_sha256` (of the weights' file), `dataset`,
 `dataset_revision` (changes whenever an image or a label does), `problem`, `num_classes`, `forget_classes`, `seed`,
-`feature_dtype`. Images are seen as a test shows them. Features and logits lie in chunks of rows, uncompressed: that
-would take off a fifth (measured on digits) and slow every read. Labels and ids are compressed to a tenth.
+`feature_dtype`. Images are seen as in evaluation, without augmentation. Features and logits are stored in uncompressed
+chunks of rows, because compression would save only a fifth (measured on digits) and slow every read. Labels and ids are
+compressed to a tenth.
 
-Written by `unlearnbench.metrics.feature_writer`. Nothing here imports torch.
+The module `unlearnbench.metrics.feature_writer` writes the file. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ class FeatureFile:
     """A feature file, open for reading.
 
     Attributes:
-        path: The file.
-        num_classes: K.
-        seed: The run's seed.
+        path: Path of the file.
+        num_classes: K classes.
+        seed: Seed of the run.
         forget_classes: (F,) int64, ascending.
         output_classes: (O,) int64, the class of each output.
-        superclasses: (K,) int64, or (0,) where the data set has none.
+        superclasses: (K,) int64, or (0,) if the data set has none.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -80,12 +81,12 @@ class FeatureFile:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes of the file."""
+        """Attributes of the file."""
         return dict(self._file.attrs)
 
     @property
     def retain_classes(self) -> NDArray[np.int64]:
-        """(K - F,) int64, ascending."""
+        """Retain classes, (K - F,) int64, ascending."""
         return np.setdiff1d(np.arange(self.num_classes), self.forget_classes)
 
     def classes(self, images: Literal["forget", "retain"]) -> NDArray[np.int64]:
@@ -93,11 +94,11 @@ class FeatureFile:
         return self.forget_classes if images == "forget" else self.retain_classes
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return a whole data set of the file, for example `test/labels`; not to be changed."""
+        """Return a whole array of the file, for example `test/labels`, which must not be changed."""
         return self._keep(name, b"", lambda: np.asarray(self._file[name]))
 
     def _keep(self, name: str, classes: bytes, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return what `read` does; many metrics ask for the same arrays, so that small ones stay in memory."""
+        """Return the result of `read`, kept in memory if it is small because many metrics ask for the same arrays."""
         found = self._kept.get((name, classes))
         if found is None:
             found = read()
@@ -107,7 +108,7 @@ class FeatureFile:
         return found
 
     def rows(self, name: str, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the rows of `test/features` or the like with a label among `classes`, float32; not to be changed."""
+        """Return the float32 rows of, say, `test/features` with a label among `classes`; they must not be changed."""
         return self._keep(name, classes.tobytes(), lambda: self._read_rows(name, classes))
 
     def _read_rows(self, name: str, classes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -116,12 +117,12 @@ class FeatureFile:
         data = self._file[name]
         step = CHUNK_ROWS * 16
         parts = [data[start : start + step][wanted[start : start + step]] for start in range(0, len(wanted), step)]
-        # A part without images has no chunk to read.
+        # A part without images has no chunk to concatenate.
         found = np.concatenate(parts) if parts else np.empty((0, *data.shape[1:]))
         return found.astype(np.float32, copy=False)
 
     def labels(self, part: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the labels of `test` or `limited` that are among `classes`, in the order of `rows`; not to be changed.
+        """Return the labels of `test` or `limited` among `classes`, in the order of `rows`; they must not be changed.
 
         Raises:
             MetricError: If one of the classes has no image.
@@ -136,7 +137,7 @@ class FeatureFile:
         return labels[np.isin(labels, classes)]
 
     def prototypes(self, source: Source) -> NDArray[np.float64]:
-        """Return the (K, D) mean feature of each class over `full` or `limited` training images.
+        """Return the (K, D) mean feature of each class over the `full` or `limited` training images.
 
         Raises:
             MetricError: If a class has no image.
@@ -154,7 +155,7 @@ def open_features(path: str | Path) -> Iterator[FeatureFile]:
     """Open a feature file for reading.
 
     Raises:
-        InvalidFileError: If it is missing, damaged, of another kind or of another format.
+        InvalidFileError: If the file is missing or damaged, or of another kind or format.
     """
     path = Path(path)
     try:
@@ -177,6 +178,6 @@ def _checked(path: Path, file: h5py.File) -> FeatureFile:
         if missing:
             raise InvalidFileError(f"{path}: not a whole feature file: {', '.join(missing)} missing; {_AGAIN}")
         return FeatureFile(path, file)
-    # What HDF5 raises depends on where the bytes are wrong.
+    # The exception that HDF5 raises depends on where the bytes are wrong.
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise InvalidFileError(f"{path}: damaged: {error}; {_AGAIN}") from error

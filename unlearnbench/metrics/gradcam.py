@@ -1,4 +1,4 @@
-"""Where a network looks: class activation maps (Grad-CAM) and the mass that lies in them."""
+"""Class activation maps (Grad-CAM), which show where a network looks, and the mass that lies in them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ BATCH = 256
 def class_activation_maps(
     model: nn.Module, images: Tensor, labels: Tensor | None = None, *, layer: str | None = None
 ) -> Tensor:
-    """Return for each image which places of the last feature map speak for a class (Grad-CAM).
+    """Return for each image how much each place of the last feature map speaks for a class (Grad-CAM).
 
         map = ReLU(sum_k a_k A_k),  a_k = mean over places of d logit / d A_k,  A the feature map
 
     Args:
-        model: In evaluation mode; the same afterwards.
-        images: (N, C, H, W).
-        labels: (N,) the class that is explained of each image; that of the largest logit if None.
-        layer: Name of the module whose output is the feature map; `map_layer` finds it if None.
+        model: Model in evaluation mode, left as it was.
+        images: (N, C, H, W) images.
+        labels: (N,) class to explain for each image; None takes that of the largest logit.
+        layer: Name of the module whose output is the feature map; None leaves the choice to `map_layer`.
 
     Returns:
         (N, h, w) float32, at least 0; h and w are the sides of the feature map.
@@ -50,17 +50,17 @@ def class_activation_maps(
 
 
 def map_layer(model: nn.Module, image: Tensor) -> str:
-    """Return the name of the last module that returns a feature map before the classifier.
+    """Return the name of the last module before the classifier that returns a feature map.
 
-    A feature map is (N, channels, h, w) with more than one place, so that a pooling to one place is none. Of modules
-    that end together, a block and its last activation, the outermost is taken: their output is the same.
+    A feature map is (N, channels, h, w) with more than one place, so that pooling to one place gives none. Of modules
+    that end together, such as a block and its last activation, the outermost is taken, since their output is the same.
 
     Args:
-        model: In evaluation mode, with at least one convolution.
+        model: Model in evaluation mode with at least one convolution.
         image: (1, C, H, W), shown to the model once.
 
     Raises:
-        MetricError: If no module returns one.
+        MetricError: If no module returns a feature map.
     """
     names = {module: name for name, module in model.named_modules() if module is not model}
     last: list[str] = []
@@ -90,7 +90,7 @@ def _is_map(output: Any) -> bool:
 
 @contextmanager
 def _map_as_leaf(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Collect the feature maps of a module, as leaves: the graph starts there, and what runs before costs no memory."""
+    """Collect a module's feature maps as leaves, so that the graph starts there and earlier layers cost no memory."""
     found: list[Tensor] = []
 
     def start(_: nn.Module, __: Any, output: Any) -> Tensor | None:
@@ -98,7 +98,7 @@ def _map_as_leaf(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
             return None
         torch.set_grad_enabled(True)
         found.append(output.detach().clone().requires_grad_())
-        # A copy goes on, since what comes next may work in place, which a leaf does not bear.
+        # The next module gets a copy, since it may work in place, which autograd does not allow on a leaf.
         return found[-1].clone()
 
     handle = model.get_submodule(layer).register_forward_hook(start)
@@ -109,7 +109,7 @@ def _map_as_leaf(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
 
 
 def mass(maps: Tensor) -> Tensor:
-    """Return (N, h, w) maps as float64 shares that add up to 1 for each image; an empty map stays 0 everywhere."""
+    """Return (N, h, w) maps as float64 shares that sum to 1 for each image; an empty map stays 0 everywhere."""
     wide = maps.double()
     total = wide.sum(dim=(1, 2), keepdim=True)
     return torch.where(total > 0, wide / total, 0.0)
@@ -120,7 +120,7 @@ def entropy(maps: Tensor) -> Tensor:
 
         H = - sum_i p_i ln p_i / ln(h w),  p the map's mass
 
-    0: all in one place; 1: the same everywhere. Not a number for an empty map, which has no mass.
+    The value is 0 if all mass is in one place, 1 if it is the same everywhere, and NaN for an empty map.
     """
     shares = mass(maps).flatten(1)
     found = -torch.special.xlogy(shares, shares).sum(dim=1) / torch.log(torch.tensor(float(shares.shape[1])))
@@ -129,18 +129,18 @@ def entropy(maps: Tensor) -> Tensor:
 
 
 def shift(before: Tensor, after: Tensor) -> Tensor:
-    """Return the share of each map's mass that is not where it was, (N,) in [0, 1].
+    """Return the share of each map's mass that is no longer where it was, (N,) in [0, 1].
 
         shift = 1 - sum_i min(p_i, q_i),  p the mass before, q that after
 
-    It is the total variation distance of p and q. 1 where the map after is empty: all mass is gone. Not a number where
-    the map before is: there was nothing to move.
+    This is the total variation distance of p and q. It is 1 if the map after is empty, because all mass is gone, and
+    NaN if the map before is, because there was nothing to move.
 
     Args:
-        before: (N, h, w).
-        after: (N, h, w).
+        before: (N, h, w) maps.
+        after: (N, h, w) maps.
     """
     old, new = mass(before).flatten(1), mass(after).flatten(1)
-    # The same as the formula, to the bit 0 where nothing moved.
+    # This equals the formula, but is exactly 0 where nothing moved.
     lost = (old - new).clamp(min=0).sum(dim=1).clamp(max=1)
     return torch.where(old.sum(dim=1) > 0, lost, torch.nan)

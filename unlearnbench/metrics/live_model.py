@@ -1,4 +1,4 @@
-"""The judged model itself, for the few metrics that stored features cannot serve."""
+"""The judged model itself, for the few metrics that cannot be computed from stored features."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class LiveModel:
     """Copies of the judged model, and the images that a metric may show it.
 
     Attributes:
-        load: Returns a new copy on the device, in evaluation mode.
-        limited: Returns the limited images.
-        test: Returns the test images.
-        original: Returns a new copy of Original of the same problem and seed, likewise.
-        kept: What metrics of the cell leave for each other; see `once`.
+        load: Function that returns a new copy on the device, in evaluation mode.
+        limited: Function that returns the limited images.
+        test: Function that returns the test images.
+        original: Function that returns a new copy of Original of the same problem and seed, in evaluation mode.
+        kept: Results that metrics of the cell share with each other; see `once`.
     """
 
     load: Callable[[], nn.Module]
@@ -33,11 +33,11 @@ class LiveModel:
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return what `compute` does, or did in an earlier call with the same key for the same cell.
+        """Return the result of `compute`, or that of an earlier call with the same key for the same cell.
 
         Args:
-            key: All that the result depends on beside the cell; one metric's keys should not be another's.
-            compute: Its result lies in memory until the cell is judged; not to be changed.
+            key: Everything that the result depends on besides the cell; no two metrics may use the same key.
+            compute: Function whose result stays in memory until the cell is judged and must not be changed.
         """
         if key not in self.kept:
             self.kept[key] = compute()
@@ -45,7 +45,7 @@ class LiveModel:
 
 
 def outputs_of(model: nn.Module, labels: Tensor) -> Tensor:
-    """Return which output of a model stands for each of (N,) class indices, (N,) int64.
+    """Return the output of a model, (N,) int64, that stands for each of (N,) class indices.
 
     Raises:
         MetricError: If a class has no output, as after weight deletion.

@@ -1,14 +1,14 @@
 """What a metric is given, and what it returns.
 
-A metric is a function. Its positional arguments say by their names what it needs:
+A metric is a function. The names of its positional arguments say what it needs:
 
     features    the judged model's `FeatureFile`
     references  `References`: the feature files of Original and FDR, same problem and seed
     costs       `Costs`: the image passes that made the judged model and FDR
-    model       `LiveModel`: the model itself, for the few that features cannot serve
+    model       `LiveModel`: the model itself, for the few metrics that need more than features
 
-Its keyword-only arguments are its options. It returns a float, or a `Measurement`: a float with what should stand
-beside it in the record. One that cannot be computed raises `MetricError`; the record then holds the reason.
+Its keyword-only arguments are its options. It returns a float, or a `Measurement`: a float with details for the
+record. A metric that cannot be computed raises `MetricError`, and the record then holds the reason.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from unlearnbench.metrics.features import FeatureFile
 
 
 class Measurement(float):
-    """A metric's value with what stands beside it in the record.
+    """A metric's value together with details for the record.
 
     Args:
-        value: The value.
-        details: JSON values, for readers.
-        hits: (N,) bool, for a share of test images: which of them count, in the file's order. Differences between
-            methods are then judged image by image.
+        value: Value of the metric.
+        details: JSON values for readers.
+        hits: (N,) bool for a share of test images: which of them count, in the order of the feature file.
+            With these, unlearners are compared image by image.
     """
 
     details: dict[str, Any]
@@ -48,7 +48,7 @@ class Measurement(float):
 
 @dataclass(frozen=True)
 class Missing:
-    """Stands for what a metric could ask for and cannot have.
+    """A stand-in for something that a metric could ask for and that is not there.
 
     Attributes:
         reason: Why it is not there.
@@ -62,8 +62,8 @@ class References:
     """The feature files of the reference models of the same problem and seed.
 
     Attributes:
-        original: Of the model trained on all classes.
-        fdr: Of FDR, trained on the retain classes alone.
+        original: Feature file of the model trained on all classes.
+        fdr: Feature file of FDR, trained on the retain classes alone.
     """
 
     original: FeatureFile
@@ -72,11 +72,11 @@ class References:
 
 @dataclass(frozen=True)
 class Costs:
-    """The training images that went through the network until a model was there, by kind.
+    """The training images that went through the network until a model was finished, by kind.
 
     Attributes:
-        judged: Of the judged model: `forget` and `retain` images. An unlearner's count starts at the original model.
-        fdr: Of FDR.
+        judged: Counts for the judged model, `forget` and `retain`. An unlearner's count starts at the original model.
+        fdr: Counts for FDR.
     """
 
     judged: dict[str, int]
@@ -84,10 +84,10 @@ class Costs:
 
 
 def require_finite(**arrays: NDArray[Any]) -> None:
-    """Check that arrays hold numbers only.
+    """Check that arrays hold only finite numbers.
 
     Raises:
-        MetricError: If one does not, with its name and the number of rows.
+        MetricError: If one does not; the message gives its name and the number of rows.
     """
     for name, array in arrays.items():
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)

@@ -1,4 +1,4 @@
-"""What a record says of one metric: the value, or the reason why there is none, and the images that count."""
+"""What a record says about one metric: the value or the reason why there is none, and which images count."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Part(BaseModel):
 
 
 class Hits(Part):
-    """Which test images count for a metric that is a share of them: one bit for each, in the feature file's order.
+    """Which test images count for a metric that is a share of them, one bit for each, in the feature file's order.
 
-    `bits` is base64 of bytes of eight images each, the first image in the highest bit, the last byte filled with 0.
+    `bits` is base64 of bytes of eight images each, with the first image in the highest bit and the last byte padded
+    with 0.
     """
 
     images: int = Field(gt=0)
@@ -35,7 +36,7 @@ class Hits(Part):
             length = {"length": len(bits)}
             raise PydanticCustomError("bits", "its {length} characters are not base64", length) from error
         images = info.data.get("images")
-        # Where the number of images is at fault itself, that is told.
+        # If the number of images is itself at fault, only that is reported.
         if images is not None and found != -(-images // 8):
             facts = {"found": found, "images": images, "needed": -(-images // 8)}
             raise PydanticCustomError("bits", "{found} bytes, where {images} images need {needed}", facts)
@@ -43,7 +44,7 @@ class Hits(Part):
 
 
 class MetricRecord(Part):
-    """One metric: its value with the fields of its protocol, or the reason why there is none."""
+    """One metric: its value with the settings of its protocol, or the reason why there is none."""
 
     name: str
     status: Literal["done", "failed"]
@@ -59,11 +60,11 @@ class MetricRecord(Part):
 
 
 def packed(hits: NDArray[np.bool_]) -> Hits:
-    """Return hits as they stand in a record; `unpacked` is the way back."""
+    """Return hits in the form that a record stores; `unpacked` reverses it."""
     return Hits(images=len(hits), bits=base64.b64encode(np.packbits(hits).tobytes()).decode())
 
 
 def unpacked(hits: Hits) -> NDArray[np.bool_]:
-    """Return the (N,) outcomes that a record holds."""
+    """Return the (N,) bool outcomes that a record holds."""
     found = np.frombuffer(base64.b64decode(hits.bits), dtype=np.uint8)
     return np.unpackbits(found, count=hits.images).astype(np.bool_)

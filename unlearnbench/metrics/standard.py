@@ -1,4 +1,4 @@
-"""The metrics that stand in every record."""
+"""The metrics that every record holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.terms import HEADLINE
 
-# Beside them in every record: name and the options that differ from the defaults. All come from features alone.
+# Every record holds these beside the headline metrics: name and non-default options. All need features alone.
 STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("forget_prototype_accuracy", {"prototypes": "limited"}),
     ("forget_prototype_accuracy", {"distance": "cosine"}),
@@ -39,7 +39,7 @@ STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def variant_label(label: str, setting: dict[str, Any]) -> str:
-    """Return a label with the options that tell it from others: "probe_recovery shots=5"."""
+    """Return a label with the options that distinguish it from others, such as "probe_recovery shots=5"."""
     return " ".join([label, *(f"{key}={_plain(value)}" for key, value in setting.items())])
 
 
@@ -49,10 +49,10 @@ def _plain(value: Any) -> str:
 
 
 def standard_metrics() -> tuple[Metric, ...]:
-    """Return the metrics that stand in every record, headline metrics first.
+    """Return the metrics that every record holds, headline metrics first.
 
     Raises:
-        PluginError: If one is not installed.
+        PluginError: If one of them is not installed.
     """
     found = []
     for name, given in [*((label, dict[str, Any]()) for label in HEADLINE), *STANDARD]:
@@ -64,7 +64,7 @@ def metric(name: str, given: dict[str, Any], label: str) -> Metric:
     """Return an installed metric with options.
 
     Raises:
-        PluginError: If it is not installed or does not take the options.
+        PluginError: If the metric is not installed or does not take the options.
     """
     plugin = find("metrics", name)
     options, faults = resolve_options(plugin, given)

@@ -1,4 +1,4 @@
-"""Batches: whole-batch crop, flip and normalisation with random parameters of their own for every image."""
+"""Batches of images: cropped, flipped and normalised as a whole, with random parameters drawn for each image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Augmentation:
     """Training augmentation.
 
     Attributes:
-        crop: Side of the square that is cut out, None keeps the size.
+        crop: Side of the square that is cut out; None keeps the size.
         padding: Zero pixels added on each side before the cut.
-        horizontal_flip: Mirror each image with probability 1/2.
+        horizontal_flip: Whether each image is mirrored with probability 1/2.
     """
 
     crop: int | None = None
@@ -35,15 +35,15 @@ class Augmentation:
 class Batches:
     """Labelled images ready for a network.
 
-    Images that fit are one uint8 tensor on the device, or beside it in the machine's memory. Others stay on the disk
-    and are read a few batches ahead, by a thread that does nothing else. Nothing here loops over images, and the
-    place where they lie changes no number.
+    Images that fit are kept as one uint8 tensor on the device, or else in the machine's memory. All others stay on
+    disk and are read a few batches ahead by a thread of their own. No code here loops over single images, and no
+    result depends on where the images are kept.
 
     Args:
-        images: (N, C, H, W) uint8 on any device; or images to be read when they are needed.
-        labels: (N,) int64; their device is where batches go.
+        images: (N, C, H, W) uint8 on any device, or images that are read when they are needed.
+        labels: (N,) int64, on the device that batches are to be on.
         mean: C means in [0, 1].
-        std: C standard deviations in [0, 1].
+        std: C standard deviations, on the same scale.
         augmentation: What training does to the images.
     """
 
@@ -68,7 +68,7 @@ class Batches:
         return len(self.labels)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W) as float32 with mean 0 and standard deviation 1."""
+        """Return uint8 images (B, C, H, W) as float32, shifted by the mean and divided by the standard deviation."""
         return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
 
     def denormalise(self, images: Tensor) -> Tensor:
@@ -76,11 +76,11 @@ class Batches:
         return (images - self._shift) / (255.0 * self._scale)
 
     def plain(self, positions: Tensor) -> Tensor:
-        """Return the images at `positions` as a test shows them: cut from the centre, normalised."""
+        """Return the images at `positions` as evaluation sees them: cut from the centre and normalised."""
         return next(self._plain([positions]))
 
     def in_order(self, batch_size: int, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield plain batches and labels of the images at `positions`, of all if None."""
+        """Yield plain batches and labels of the images at `positions`, or of all images if it is None."""
         chosen = torch.arange(len(self), device=self.labels.device) if positions is None else positions
         parts = chosen.split(batch_size)
         for part, images in zip(parts, self._plain(parts), strict=True):
@@ -95,7 +95,7 @@ class Batches:
             yield self.normalise(images.to(self.labels.device))
 
     def _stored(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the stored images (B, C, H, W) uint8 at each of `parts`."""
+        """Yield the stored images (B, C, H, W) uint8 at each entry of `parts`."""
         images = self._images
         if isinstance(images, Tensor):
             for part in parts:
@@ -110,14 +110,14 @@ class Batches:
 
         Args:
             batch_size: Images in a batch; the last one may be smaller.
-            generator: On the CPU; the epoch depends on it alone.
-            positions: (M,) int64, the images of the epoch; all if None.
+            generator: CPU generator; the order, the crops and the flips depend on nothing else.
+            positions: (M,) int64, the images of the epoch; None means all.
         """
         chosen = torch.arange(len(self)) if positions is None else positions.cpu()
         order = chosen[torch.randperm(len(chosen), generator=generator)]
         height, width = self._images.shape[-2:]
         side, padding = self.augmentation.crop, 2 * self.augmentation.padding
-        # All random numbers of an epoch are drawn at once and go to the device in one transfer.
+        # Drawing all random numbers of the epoch at once costs a single transfer to the device.
         rows = torch.randint(height + padding - (side or height) + 1, order.shape, generator=generator)
         columns = torch.randint(width + padding - (side or width) + 1, order.shape, generator=generator)
         device = self.labels.device
@@ -130,7 +130,7 @@ class Batches:
             yield self.normalise(images), labels[part]
 
     def _cut(self, order: Tensor, rows: Tensor, columns: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """Yield batches (B, C, side, side) uint8 on the device, each image cut at its own place."""
+        """Yield batches (B, C, side, side) uint8 on the device, each image cut at its own position."""
         device = self.labels.device
         if not isinstance(self._images, Tensor):
             parts = zip(rows.split(batch_size), columns.split(batch_size), strict=True)
@@ -147,7 +147,7 @@ class Batches:
             yield self._windows[order[part], :, rows[part], columns[part]].to(device)
 
     def _places(self, images: Tensor) -> Tensor:
-        """Return a view (N, C, rows, columns, side, side) of all places of padded images where a cut can be."""
+        """Return a view (N, C, rows, columns, side, side) of every square that can be cut from the padded images."""
         padding = self.augmentation.padding
         height, width = images.shape[-2:]
         padded = F.pad(images, (padding,) * 4) if padding else images
@@ -156,7 +156,7 @@ class Batches:
 
 
 def read_ahead(images: Images, parts: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield the images (B, C, H, W) uint8 at each of `parts`, read on a thread while earlier ones are used."""
+    """Yield the images (B, C, H, W) uint8 at each entry of `parts`, read on a thread while earlier ones are used."""
 
     def read(part: Tensor) -> Tensor:
         return torch.from_numpy(images.read(part.cpu().numpy()))
@@ -177,14 +177,14 @@ def read_ahead(images: Images, parts: Sequence[Tensor]) -> Iterator[Tensor]:
 def image_tensor(images: Images, positions: np.ndarray[tuple[int], np.dtype[np.int64]], device: torch.device) -> Tensor:
     """Return a copy of the images at `positions` as one uint8 tensor (N, C, H, W) on the device.
 
-    A copy, so that nothing beyond these images can be reached through it.
+    The copy makes sure that no other image of the data set can be reached through the tensor.
     """
     return torch.from_numpy(np.array(images.read(positions), copy=True)).to(device)
 
 
-# As many images as a device handles well, but on a CPU no more pixels than keep a layer's values at a few MiB: larger
-# ones leave the caches, and above 32 MiB the allocator takes each anew from the system. A ResNet-20 went through
-# CIFAR-100 twice as fast with 64 images at a time as with 512.
+# The batch is as large as the device handles well. On a CPU it has no more pixels than keep a layer's activations at a
+# few MiB: larger activations fall out of the caches, and the allocator requests every block above 32 MiB from the
+# system anew. A ResNet-20 took half the time over CIFAR-100 with 64 images in a batch that it took with 512.
 MOST_IMAGES, FEWEST_IMAGES = 512, 16
 CPU_PIXELS = 64 * 32 * 32
 
@@ -193,8 +193,8 @@ def inference_batch(device: torch.device, shape: Sequence[int]) -> int:
     """Return how many images a forward pass without gradients should take at a time.
 
     Args:
-        device: Where it computes.
-        shape: Of the images as the network takes them, height and width last.
+        device: Device that the pass runs on.
+        shape: Shape of the images as the network takes them, height and width last.
     """
     if device.type != "cpu":
         return MOST_IMAGES
@@ -202,11 +202,11 @@ def inference_batch(device: torch.device, shape: Sequence[int]) -> int:
 
 
 def in_batches(images: Batches, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield plain batches and labels for a forward pass without gradients, of the images at `positions` in order.
+    """Yield plain batches and labels, in order and sized for a forward pass without gradients.
 
     Args:
-        images: The images.
-        positions: (M,) int64; all if None.
+        images: Images to take the batches from.
+        positions: (M,) int64, the images to yield; None means all.
     """
     device = images.labels.device
     shape = images.plain(torch.arange(0, device=device)).shape

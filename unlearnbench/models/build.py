@@ -1,4 +1,4 @@
-"""A network before it is trained: how it is built, and from which weights its training starts."""
+"""A network before training: how it is built, and which weights its training starts from."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STREAMS = {"original": "original", "fdr": "retrained"}
 
 @dataclass(frozen=True)
 class Network:
-    """How to build a network, and from which weights training starts.
+    """How to build a network, and which weights its training starts from.
 
     Attributes:
-        name: The architecture.
-        options: Its options.
+        name: Name of the architecture.
+        options: Options of the architecture.
         num_classes: K outputs.
-        shape: Channels, height, width of its input.
-        start: Weights from which training starts, None for random ones.
+        shape: Channels, height and width of the input.
+        start: Weights that training starts from; None means random ones.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Network:
     start: Weights | None = None
 
     def build(self, seed: int, role: str) -> nn.Module:
-        """Return the network as the training of a role ("original" or "fdr") starts, for this seed.
+        """Return the network as it is when the training of a role ("original" or "fdr") starts.
 
-        Global random states are the same afterwards.
+        The global random states are left as they were.
 
         Raises:
-            InvalidFileError: If the weights to start from do not fit.
+            InvalidFileError: If the weights to start from do not fit the network.
         """
         network = self.unfilled(derived_seed(seed, STREAMS[role], "weights"))
         if self.start is not None:
@@ -51,15 +51,15 @@ class Network:
         return network
 
     def unfilled(self, seed: int = 0) -> nn.Module:
-        """Return the network with random weights, whatever training starts from."""
+        """Return the network with random weights, whichever weights training starts from."""
         with own_random_state(seed):
             return build_network(self.name, self.options, self.num_classes, self.shape)
 
     def filled(self, weights: Weights) -> nn.Module:
-        """Return the network with weights that are a whole model.
+        """Return the network filled with the weights of a whole model.
 
         Raises:
-            InvalidFileError: If they do not fit.
+            InvalidFileError: If the weights do not fit the network.
         """
         network = self.unfilled()
         load_weights(network, weights, new_classifier=False)
@@ -67,6 +67,6 @@ class Network:
 
 
 def input_shape(shape: Sequence[int], recipe: TrainingRecipe) -> tuple[int, int, int]:
-    """Return channels, height, width of what the network sees of images of a shape."""
+    """Return channels, height and width of what the network sees of images of the given shape."""
     channels, height, width = shape
     return (channels, recipe.crop, recipe.crop) if recipe.crop else (channels, height, width)

@@ -17,23 +17,23 @@ from unlearnbench.errors import InvalidFileError, os_reason
 from unlearnbench.models.classifier import classifier_name
 from unlearnbench.models.weights import Weights
 
-# Under these names training scripts keep the weights beside optimizer and epoch.
+# Training scripts keep the weights under one of these names, beside the optimizer and the epoch.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 SHOWN_NAMES = 5
 
 
 def load_weights(model: nn.Module, weights: Weights, *, new_classifier: bool) -> None:
-    """Fill a freshly built network with weights of a checkpoint.
+    """Fill a freshly built network with the weights of a checkpoint.
 
     Args:
-        model: Changed in place.
-        weights: The checkpoint.
-        new_classifier: If the checkpoint's classifier has another number of classes, keep the fresh one
-            (weights to start from); False refuses (weights that are the original).
+        model: Network to fill, changed in place.
+        weights: Checkpoint to read.
+        new_classifier: Whether the fresh classifier is kept if the checkpoint's has another number of classes, as
+            for weights to start from. If False, such a checkpoint is refused, as for weights of the original model.
 
     Raises:
-        InvalidFileError: If the file is no checkpoint, not the one that was published, or does not fit; the
-            message names missing and unexpected keys and other shapes.
+        InvalidFileError: If the file is not a checkpoint, is not the one that was published, or does not fit. The
+            message names the missing and unexpected keys and the shapes that differ.
     """
     _check_published(weights)
     state = _unprefixed(read_state(weights.path), model)
@@ -46,12 +46,12 @@ def load_weights(model: nn.Module, weights: Weights, *, new_classifier: bool) ->
     faults = misfits(expected, state)
     if faults:
         raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
-    # Older versions of torch did not count batches; everything else was compared above.
+    # Older versions of torch do not store the count of batches; every other key was compared above.
     model.load_state_dict(state, strict=False)
 
 
 def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return in words what does not fit between a network's tensors and a checkpoint's."""
+    """Describe, one line each, how the tensors of a checkpoint differ from those of a network."""
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     shapes = [
@@ -72,7 +72,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or of a `state_dict` that torch saved.
 
     Raises:
-        InvalidFileError: If it is neither.
+        InvalidFileError: If the file is neither.
     """
     try:
         if path.suffix == ".safetensors":
@@ -80,7 +80,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
-    # A damaged pickle may raise nearly anything.
+    # A damaged pickle may raise almost any exception.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
             raise InvalidFileError(
@@ -97,7 +97,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _unprefixed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Take away the prefix that DataParallel and compiled modules put before every name."""
+    """Strip the prefix that DataParallel and compiled modules put before every name."""
     prefix = re.compile(r"^(module\.|_orig_mod\.)+")
     expected = model.state_dict()
     if state and all(prefix.match(key) for key in state) and not any(key in expected for key in state):

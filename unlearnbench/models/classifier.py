@@ -1,4 +1,4 @@
-"""What the benchmark needs to know of any network: its classifier layer, and what its outputs mean."""
+"""What the benchmark needs to know about any network: its classifier layer and the meaning of its outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ OUTPUT_CLASSES = "output_classes"
 
 
 def build_network(name: str, options: dict[str, Any], num_classes: int, shape: Sequence[int]) -> nn.Module:
-    """Return a network with random weights from torch's global random state, in the layout it computes fastest in.
+    """Return a network with weights drawn from torch's global random state, in its fastest memory layout.
 
     Args:
-        name: An installed architecture.
-        options: Its options.
+        name: Name of an installed architecture.
+        options: Options of the architecture.
         num_classes: K outputs.
-        shape: Channels, height, width of its input.
+        shape: Channels, height and width of the input.
 
     Raises:
-        PluginError: If it does not give a network with a linear classifier of K outputs.
+        PluginError: If the architecture does not return a network with a linear classifier of K outputs.
     """
     build: Callable[..., nn.Module] = find("architectures", name).load()
     network = build(num_classes, tuple(shape), **options)
@@ -40,21 +40,21 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
 
 
 def in_fast_layout(model: nn.Module, shape: Sequence[int]) -> nn.Module:
-    """Return a model with its convolutions' weights in channels-last order, if it can compute with them.
+    """Return a model with its convolution weights in channels-last order, if it can compute with them.
 
-    Convolutions are up to a quarter faster that way, on a CPU as on tensor cores; activations take the order of the
-    weights by themselves. A model that calls `view` on activations, as some do, cannot; it stays as it is.
+    Channels-last convolutions are up to a quarter faster, on a CPU as well as on tensor cores, and activations follow
+    the order of the weights. A model that calls `view` on activations cannot run this way and stays as it is.
 
     Args:
-        model: Changed in place.
-        shape: Channels, height, width of its input.
+        model: Model to convert, changed in place.
+        shape: Channels, height and width of the input.
     """
     training = model.training
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
-            # In evaluation mode the trial leaves no trace: neither statistics nor random numbers move.
+            # In evaluation mode the trial leaves no trace: it changes neither statistics nor random states.
             model.eval()(torch.zeros(2, *shape, device=device))
     except RuntimeError:
         model.to(memory_format=torch.contiguous_format)
@@ -62,10 +62,10 @@ def in_fast_layout(model: nn.Module, shape: Sequence[int]) -> nn.Module:
 
 
 def classifier_name(model: nn.Module) -> str:
-    """Return the name of the classifier layer: the module's own `classifier_name`, or its last linear layer.
+    """Return the name of the classifier layer: the model's own `classifier_name`, or its last linear layer.
 
     Raises:
-        PluginError: If there is no linear layer.
+        PluginError: If the model has no linear layer, or the name it gives is not that of one.
     """
     named = getattr(model, "classifier_name", None)
     if isinstance(named, str):
@@ -85,7 +85,7 @@ def classifier(model: nn.Module) -> nn.Linear:
     """Return the classifier layer.
 
     Raises:
-        PluginError: If there is no linear layer.
+        PluginError: If the model has no linear layer.
     """
     layer = model.get_submodule(classifier_name(model))
     assert isinstance(layer, nn.Linear)
@@ -102,12 +102,12 @@ def output_classes(model: nn.Module) -> Tensor:
 
 
 def replace_classifier(model: nn.Module, weight: Tensor, bias: Tensor | None, classes: Tensor) -> None:
-    """Give a model a classifier of other rows.
+    """Replace the classifier of a model by one with the given rows.
 
     Args:
-        model: Changed in place.
-        weight: (outputs, D).
-        bias: (outputs,), or None.
+        model: Model to change in place.
+        weight: (outputs, D) weights.
+        bias: (outputs,) biases, or None.
         classes: (outputs,) int64, the class of each output, ascending.
     """
     name = classifier_name(model)
@@ -122,7 +122,7 @@ def replace_classifier(model: nn.Module, weight: Tensor, bias: Tensor | None, cl
 
 
 def keep_outputs(model: nn.Module, classes: Tensor) -> None:
-    """Remove all outputs of a model but those of `classes`, (M,) int64, ascending."""
+    """Remove all outputs of a model except those of `classes`, (M,) int64, ascending."""
     layer = classifier(model)
     rows = classes.to(layer.weight.device)
     bias = None if layer.bias is None else layer.bias.detach()[rows]
@@ -130,7 +130,7 @@ def keep_outputs(model: nn.Module, classes: Tensor) -> None:
 
 
 def add_output(model: nn.Module, new_class: int) -> None:
-    """Add one output with random weights, drawn as torch initialises a linear layer, for a new class."""
+    """Add an output for a new class, with random weights drawn as torch initialises a linear layer."""
     layer = classifier(model)
     grown = nn.Linear(layer.in_features, 1, bias=layer.bias is not None, device=layer.weight.device)
     bias = None if layer.bias is None else torch.cat([layer.bias.detach(), grown.bias.detach()])
@@ -141,7 +141,7 @@ def add_output(model: nn.Module, new_class: int) -> None:
 
 @contextmanager
 def captured_features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the input of the classifier layer, (B, D), of each forward pass within the context."""
+    """Collect the input of the classifier layer, (B, D), from each forward pass within the context."""
     captured: list[Tensor] = []
 
     def capture(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -160,7 +160,7 @@ def save_network(model: nn.Module, path: Path) -> None:
 
 
 def load_network(model: nn.Module, path: Path) -> nn.Module:
-    """Fill a freshly built model with weights of `save_network`, outputs removed or added included."""
+    """Fill a freshly built model with weights that `save_network` wrote, even if outputs were removed or added."""
     state = load_file(path)
     if OUTPUT_CLASSES in state:
         name = classifier_name(model)

@@ -1,4 +1,4 @@
-"""A data set's images on the device, and the copy of the limited ones that an unlearner may see."""
+"""A data set's images on the device, and the copy of the limited data that an unlearner may see."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SHARE_OF_MEMORY = 0.5
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Training and test images, read when first asked for.
+    """Training and test images, read when they are first used.
 
     Attributes:
-        dataset: The data set.
-        recipe: Gives the augmentation.
-        device: Where the images go.
+        dataset: Data set to read.
+        recipe: Recipe that gives the augmentation.
+        device: Device that the images go to.
     """
 
     dataset: Dataset
@@ -60,7 +60,7 @@ class LoadedData:
         return limited_indices(self.train_part.labels, counts, seed)
 
     def limited(self, counts: tuple[int, ...], seed: int) -> Batches:
-        """Return a copy of a seed's limited images; it lies in memory, so that no other image can be reached."""
+        """Return a copy of a seed's limited images, held in memory so that no other image can be reached."""
         return self._batches(self.train_part, self.limited_positions(counts, seed), copied=True)
 
     def _batches(self, part: Part, positions: NDArray[np.int64], *, copied: bool = False) -> Batches:
@@ -82,7 +82,7 @@ class LoadedData:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes images may take on a device; the rest is for networks and what they compute."""
+    """Return how many bytes images may take on a device; the rest is left to networks and their activations."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_MEMORY)
     return int(available_memory() * SHARE_OF_MEMORY)

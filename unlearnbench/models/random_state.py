@@ -1,4 +1,4 @@
-"""Global random state: what runs inside has its own, what runs outside keeps its."""
+"""Global random state: code inside the context has its own, and code outside keeps the one it had."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 
 @contextmanager
 def own_random_state(seed: int) -> Iterator[None]:
-    """Seed torch, numpy and Python for the context, and put their states back afterwards.
+    """Seed torch, numpy and Python for the context, and restore their states afterwards.
 
     Args:
-        seed: In [0, 2**63).
+        seed: Seed in [0, 2**63).
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        # GPUs that nothing has used yet have no state to keep; without a list torch would wake up and warn of them all.
+        # A GPU that is not in use yet has no state to keep. Without a list, torch would initialise them all and warn.
         gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(gpus, device_type="cuda"):
             torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The reference models: Original and FDR, trained by a manifest's recipe."""
+"""Training of the reference models, Original and FDR, by the recipe of a manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def augmentation(recipe: TrainingRecipe) -> Augmentation:
 
 
 def learning_rate(recipe: TrainingRecipe, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0 over all epochs."""
+    """Return the learning rate of a step; steps count from 0 and run on through all epochs."""
     if recipe.schedule == "steps":
         passed = sum(step >= milestone * steps_per_epoch for milestone in recipe.milestones)
         return float(recipe.learning_rate * recipe.factor**passed)
@@ -62,7 +62,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """Return what a recipe's precision, `auto` among them, stands for on a device."""
+    """Return the precision that a recipe's entry, which may be `auto`, stands for on a device."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -76,7 +76,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 def check_finite(loss: float, where: str) -> None:
-    """Stop when training has left the finite numbers.
+    """Stop a training whose loss is no longer finite.
 
     Raises:
         TrainingFailedError: If `loss` is not finite.
@@ -87,20 +87,20 @@ def check_finite(loss: float, where: str) -> None:
 
 @dataclass
 class ReferenceTraining:
-    """The training of one reference model, cut into epochs that can be done one after another or later.
+    """The training of one reference model, divided into epochs so that it can be interrupted and resumed.
 
-    Every random number of an epoch comes from the seed and the epoch's index, so that a training taken up
-    again from a checkpoint ends in the same weights, bit for bit, as one that was never interrupted.
+    Every random number of an epoch comes from the seed and the index of the epoch. A training that is resumed from a
+    checkpoint therefore ends with the same weights, bit for bit, as one that was never interrupted.
 
     Attributes:
-        model: On the device; trained in place.
+        model: Model on the device, trained in place.
         batches: All training images.
         positions: (M,) int64, the images to train on.
-        recipe: The recipe.
-        seed: The run's seed.
+        recipe: Training recipe.
+        seed: Seed of the run.
         role: "original" or "fdr".
-        advance: Called with the number of images after each step.
-        say: Called with a line if a checkpoint cannot be used.
+        advance: Callback that receives the number of images after each step.
+        say: Callback that receives a line if a checkpoint cannot be used.
     """
 
     model: nn.Module
@@ -121,14 +121,14 @@ class ReferenceTraining:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one epoch."""
+        """Number of steps in an epoch."""
         return math.ceil(len(self.positions) / self.recipe.batch_size)
 
     def train(self, checkpoint: Path | None = None) -> float:
-        """Train to the end and return the seconds that it took in all.
+        """Train to the end and return the total seconds, earlier attempts included.
 
         Args:
-            checkpoint: Taken up from if it is there, and written now and then; None for neither.
+            checkpoint: File to resume from if it exists and to save to from time to time; None does neither.
         """
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
@@ -165,7 +165,7 @@ class ReferenceTraining:
         check_finite(float(total), f"epoch {self.epoch + 1} of the {self.role} model")
 
     def save(self, checkpoint: Path) -> None:
-        """Write all that the rest of the training needs, so that a reader finds a whole file or none."""
+        """Write the state that the rest of the training needs; a reader finds either a whole file or none."""
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -178,7 +178,7 @@ class ReferenceTraining:
 
     def _load(self, checkpoint: Path) -> None:
         try:
-            # To the CPU: a full GPU would look like a damaged file.
+            # Loading to the CPU keeps a full GPU from being mistaken for a damaged file.
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             self.say(f"{checkpoint} is damaged; the training starts anew")

@@ -1,4 +1,4 @@
-"""Weights that somebody else has trained: published ones by name, and checkpoints by path."""
+"""Weights that somebody else has trained: published ones, found by name, and checkpoints, found by path."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Weights:
     """A checkpoint on this machine.
 
     Attributes:
-        label: As the manifest has it.
-        identity: Names its content: a checksum.
-        path: The file.
-        algorithm: Of `checksum`.
-        checksum: The first hexadecimal digits of the hash that the file must have, "" for a user's own.
-        num_classes: K outputs, None if not known before it is read.
-        mean: Mean of each channel with which images were normalised in its training, None if not known.
-        std: Standard deviation of each channel, likewise.
+        label: The weights as the manifest names them.
+        identity: Checksum that identifies the content.
+        path: File that holds the checkpoint.
+        algorithm: Hash algorithm of `checksum`.
+        checksum: First hexadecimal digits of the hash that the file must have; "" for a user's own file.
+        num_classes: K outputs; None if unknown until the file is read.
+        mean: Channel means that images were normalised with in its training; None if unknown.
+        std: Channel standard deviations that they were normalised with; None if unknown.
     """
 
     label: str
@@ -49,14 +49,14 @@ class PublishedWeights:
     """Weights of a network that someone trained and published.
 
     Attributes:
-        url: Their address; a zip archive that holds `file_name`, or that file itself.
-        file_name: The checkpoint.
-        algorithm: Of the checkpoint's checksum.
-        checksum: Hexadecimal digits of the checkpoint's checksum, or the first of them.
-        size: About how many bytes.
+        url: Address of the file, or of a zip archive that holds it.
+        file_name: Name of the checkpoint.
+        algorithm: Hash algorithm of `checksum`.
+        checksum: Hexadecimal digits of the checkpoint's hash, or the first of them.
+        size: Approximate size in bytes.
         num_classes: K outputs.
-        mean: Mean of each channel with which images were normalised in their training.
-        std: Standard deviation of each channel, likewise.
+        mean: Channel means that images were normalised with in training.
+        std: Channel standard deviations that they were normalised with.
     """
 
     url: str
@@ -70,10 +70,10 @@ class PublishedWeights:
 
 
 def _pytorchcv(file_name: str, sha1: str, release: str, size: int) -> PublishedWeights:
-    """Return weights of pytorchcv's model store for CIFAR-100.
+    """Return weights for CIFAR-100 from pytorchcv's model store.
 
     Source: names, hashes and releases from pytorchcv's model_metainfos.csv; mean and std from the same
-    author's CIFAR training code, which uses CIFAR-10's for CIFAR-100 too.
+    author's CIFAR training code, which uses the values of CIFAR-10 for CIFAR-100 too.
     """
     url = f"https://github.com/osmr/imgclsmob/releases/download/{release}/{file_name}.zip"
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -81,7 +81,7 @@ def _pytorchcv(file_name: str, sha1: str, release: str, size: int) -> PublishedW
 
 
 def _torchvision(file_name: str, size: int) -> PublishedWeights:
-    """Return weights of torchvision's store for ImageNet-1k; the file's name ends in its hash's first digits."""
+    """Return weights for ImageNet-1k from torchvision's store, whose file names end in the first digits of the hash."""
     url = f"https://download.pytorch.org/models/{file_name}"
     digits = file_name.removesuffix(".pth").rpartition("-")[2]
     return PublishedWeights(url, file_name, "sha256", digits, size, 1000)
@@ -104,12 +104,12 @@ WEIGHTS = {
 
 
 def weights_folder() -> Path:
-    """Return where fetched weights are kept."""
+    """Return the folder that fetched weights are kept in."""
     return data_folder() / "weights"
 
 
 def cached_weights(published: PublishedWeights) -> Path | None:
-    """Return the checkpoint if it is on this machine: ours, or where torchvision or pytorchcv would have put it.
+    """Return the checkpoint if it is on this machine, in our folder or in that of torchvision or pytorchcv.
 
     Raises:
         DatasetError: If the data folder cannot be read.
@@ -120,20 +120,20 @@ def cached_weights(published: PublishedWeights) -> Path | None:
     torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
     others = (torch_home / "hub" / "checkpoints", Path.home() / ".torch" / "models")
     files = (place / published.file_name for place in others)
-    # Theirs may be closed to us, which is no fault; unlike `is_file`, `access` just says no then.
+    # We may lack access to their folders, which is no fault; unlike `is_file`, `access` then simply returns False.
     return next((file for file in files if os.access(file, os.R_OK) and file.is_file()), None)
 
 
 def find_weights(architecture: str, label: str, folder: Path) -> Weights:
-    """Return the weights that a manifest means.
+    """Return the weights that a manifest refers to.
 
     Args:
-        architecture: The architecture's name.
+        architecture: Name of the architecture.
         label: Name of published weights, or a path to a checkpoint.
-        folder: What a relative path is relative to: the manifest's folder.
+        folder: Folder that relative paths start from, which is that of the manifest.
 
     Raises:
-        DatasetError: If there are none of this name, or they are not on this machine.
+        DatasetError: If no weights have this name, or they are not on this machine.
     """
     published = WEIGHTS.get((architecture, label))
     if published is None:
@@ -175,22 +175,22 @@ def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
 
 @functools.cache
 def _file_digest(path: Path, size: int, modified: int) -> str:
-    """Return the hash of a file; size and time are there so that a changed file is read again."""
+    """Return the hash of a file; the size and the time make the cache miss when the file has changed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def fetch_weights(published: PublishedWeights, progress: Progress = lambda done, total: None) -> Path:
-    """Return a checkpoint of published weights in the data folder, downloaded now.
+    """Download published weights into the data folder and return the checkpoint's path.
 
     Raises:
-        DatasetError: As `fetch`, or if the archive does not hold the checkpoint.
+        DatasetError: If `fetch` fails, or the archive does not hold the checkpoint.
     """
     folder = weights_folder()
     if not published.url.endswith(".zip"):
         download = Download(published.url, published.size, published.algorithm, published.checksum)
         return fetch(download, folder, progress)
-    # The archive itself has no published checksum: the one of the checkpoint within it counts.
+    # No checksum is published for the archive, so only that of the checkpoint within it is checked.
     archive = fetch(Download(published.url, None, "sha1", ""), folder, progress)
     try:
         with zipfile.ZipFile(archive) as compressed:

@@ -1,4 +1,4 @@
-"""Components as they are used: a plugin with all its options, its version and where it comes from."""
+"""Components in use: a plugin with all its options, its version and its origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unlearnbench.registry.entry_points import Plugin
 
 
 def used(plugin: Plugin, options: dict[str, Any]) -> Component:
-    """Return a plugin as it is used with all its options.
+    """Return a plugin together with the options that it is used with.
 
     Raises:
         PluginError: If only an import can tell its version and it cannot be imported.
@@ -21,7 +21,7 @@ def used(plugin: Plugin, options: dict[str, Any]) -> Component:
 
 
 def label_slug(label: str) -> str:
-    """Return a label as it stands in file names."""
+    """Return a label in the form that file names use."""
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", label)
 
 
@@ -30,15 +30,15 @@ Role = Literal["reference", "unlearner"]
 
 @dataclass(frozen=True)
 class Component:
-    """A plugin as it is used.
+    """A plugin in use.
 
     Attributes:
-        name: The plugin's name.
+        name: Name of the plugin.
         options: All its options, as JSON values.
-        version: The version of its results that it declares.
-        distribution: Who ships it.
-        distribution_version: That distribution's version; provenance, which decides nothing.
-        digest: Digest of the syntax of its source; provenance too.
+        version: Version of its results, as the plugin declares it.
+        distribution: Distribution that ships it.
+        distribution_version: Version of that distribution; it is provenance and decides nothing.
+        digest: Digest of the syntax of its source, which is provenance too.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Component:
 
     @property
     def identity(self) -> list[Any]:
-        """All of it that determines a result, as JSON values."""
+        """Everything about it that determines a result, as JSON values."""
         return [self.distribution, self.name, self.options, self.version]
 
 
@@ -59,8 +59,8 @@ class Method(Component):
     """An unlearner or a reference model.
 
     Attributes:
-        label: The name in tables, unique in a manifest.
-        role: `reference` for Original and FDR.
+        label: Name in tables, unique in a manifest.
+        role: `reference` for Original and FDR, `unlearner` for all others.
     """
 
     label: str
@@ -72,7 +72,7 @@ class Metric(Component):
     """A metric with its protocol.
 
     Attributes:
-        label: The key in records, unique in a manifest.
+        label: Key in records, unique in a manifest.
     """
 
     label: str

@@ -17,12 +17,12 @@ CHECK_OPTIONS = "__unlearnbench_check_options__"
 
 @dataclass(frozen=True)
 class Range:
-    """Values of a number that are worth trying.
+    """The values of a number that are worth trying.
 
     Attributes:
-        lowest: The smallest.
-        highest: The largest; whole if both are whole, and then the values between are whole too.
-        log: Whether to search in powers rather than in steps.
+        lowest: Smallest value.
+        highest: Largest value; if both are whole numbers, so are the values in between.
+        log: Whether to search on a logarithmic scale.
     """
 
     lowest: float
@@ -30,7 +30,7 @@ class Range:
     log: bool = False
 
 
-# A range, or the values themselves.
+# The search of an option is a range, or the values themselves.
 Search = Range | tuple[Any, ...]
 
 
@@ -41,16 +41,16 @@ def declare(
     check_options: Mapping[str, Any] | None = None,
     ranges: Mapping[str, Search] | None = None,
 ) -> Callable[[Function], Function]:
-    """Return a decorator for a plugin that has something to say about itself.
+    """Return a decorator for a plugin that declares something about itself.
 
     Args:
-        version: Of its results: raise it with a change after which the same settings come to something else. What was
-            stored under an older version is made anew, and a leaderboard keeps the two apart.
-        exempt: For each behaviour that the method does not promise, the reason: `forgets` (forget accuracy
+        version: Version of its results, to be raised with a change that gives other results for the same settings.
+            Results stored under an older version are made anew, and a leaderboard keeps the two apart.
+        exempt: Reason for each behaviour that the unlearner does not promise: `forgets` (forget accuracy
             falls) or `retains` (retain accuracy holds).
-        check_options: Options with which it shows its behaviour on the check's small problem, where the
+        check_options: Options with which it shows its behaviour on the small problem of the check, if its
             defaults are made for larger ones.
-        ranges: For each option that `unlearnbench tune` may search, its range or its values.
+        ranges: Range or values of each option that `unlearnbench tune` may search.
 
     Raises:
         ValueError: If the version is not a whole number from 1 on.

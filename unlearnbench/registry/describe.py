@@ -1,4 +1,4 @@
-"""The page of a plugin: what `show` prints."""
+"""The page of a plugin, which `show` prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def plugins_named(name: str) -> list[Plugin]:
     """Return the plugins of this name, of every kind.
 
     Raises:
-        PluginError: If there is none, or two distributions claim it.
+        PluginError: If there is none, or two distributions claim the name.
     """
     found = [find(kind, name) for kind in KINDS if name in names(kind)]
     if not found:
@@ -25,7 +25,7 @@ def plugins_named(name: str) -> list[Plugin]:
 
 
 def plugin_json(plugin: Plugin) -> dict[str, Any]:
-    """Return a plugin's facts for programs."""
+    """Return the facts about a plugin as JSON values."""
     options = [
         {"name": o.name, "type": o.type_name, "default": o.default, "meaning": o.meaning, "group": o.group}
         for o in plugin_schema(plugin)
@@ -41,9 +41,9 @@ def plugin_json(plugin: Plugin) -> dict[str, Any]:
 
 
 def plugin_page(plugin: Plugin) -> str:
-    """Return the page of a plugin: heading, docstring without its arguments, options."""
+    """Return the page of a plugin: heading, docstring without its arguments, and options."""
     text = plugin_docstring(plugin) or "no description"
-    # The arguments that are options stand in the table below.
+    # Those arguments that are options are listed in the table below.
     text = re.sub(r"^Args:\n(?:[ \t]+.*\n?|\n(?=[ \t]))+\n?", "", text, flags=re.M).strip()
     heading = f"{plugin.name} ({SINGULAR[plugin.kind]}, {plugin.distribution} {plugin.distribution_version})"
     return "\n".join([heading, "=" * len(heading), "", text, "", *_option_lines(plugin_schema(plugin))])

@@ -1,4 +1,4 @@
-"""Plugins: what is installed, found by entry points and named without importing anything."""
+"""Installed plugins, found through entry points and named without importing anything."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Plugin:
     """One entry point.
 
     Attributes:
-        kind: What it plugs in.
-        name: The name that manifests use.
-        target: `module:attribute`.
-        distribution: The installed distribution that declares it.
-        distribution_version: That distribution's version.
+        kind: Kind of the plugin.
+        name: Name that manifests use.
+        target: Its place in source, as `module:attribute`.
+        distribution: Installed distribution that declares it.
+        distribution_version: Version of that distribution.
     """
 
     kind: Kind
@@ -47,12 +47,12 @@ class Plugin:
 
     @property
     def attribute(self) -> str:
-        """Its name in the module."""
+        """Name of the plugin in its module."""
         return self.target.partition(":")[2]
 
     @property
     def version(self) -> int:
-        """The version of its results that it declares, 1 if it declares none.
+        """Version of its results that it declares, or 1 if it declares none.
 
         Raises:
             PluginError: If only an import can tell and it cannot be imported.
@@ -62,20 +62,20 @@ class Plugin:
 
     @property
     def digest(self) -> str:
-        """Digest of the syntax of its source and of all that this uses of its own package."""
+        """Digest of the syntax of its source and of everything that this uses of its own package."""
         return source_digest((self.module, self.attribute))
 
     def load(self) -> Any:
         """Import the plugin and return its object.
 
         Raises:
-            PluginError: If it cannot be imported or the attribute is missing.
+            PluginError: If the plugin cannot be imported or the attribute is missing.
         """
         try:
             found: Any = import_module(self.module)
             for part in self.attribute.split("."):
                 found = getattr(found, part)
-        # A plugin's module is foreign code and may raise anything when it is imported.
+        # The module of a plugin is foreign code and may raise anything when it is imported.
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{SINGULAR[self.kind]} {self.name!r} of {self.distribution} {self.distribution_version} cannot be "
@@ -102,7 +102,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def installed(kind: Kind) -> tuple[Plugin, ...]:
-    """Return all installed plugins of a kind, by name, without importing any; a name may stand twice."""
+    """Return all installed plugins of a kind, by name, without importing any; a name may occur twice."""
     return tuple(plugin for plugins in _found(kind).values() for plugin in plugins)
 
 

@@ -1,9 +1,9 @@
 """Identity and provenance: the versions that decide whether a stored result still counts, and digests of source code.
 
-A stored result is named by what determines it, and the code counts by the version that it declares: code may be moved,
-reformatted and documented freely. Who changes a result raises the version. A digest of the syntax tree stands in
-every record, where it decides nothing; `tests/versions.lock` holds version and digest of everything, so that a change
-of the code without a change of its version is noticed.
+A stored result is identified by what determines it, and code counts by the version that it declares. It may therefore
+be moved, reformatted and documented freely, and whoever changes a result raises the version. Every record also holds a
+digest of the syntax tree, which decides nothing. `tests/versions.lock` holds the version and digest of everything, so
+that a change of the code without a change of its version is noticed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 from unlearnbench.registry.syntax import SourceModule, find_definition, imported_module
 
-# Raised with any change of what a training, a task, a feature file or the metrics of a record come to, for the same
-# settings: seeds, copies and what is loaded among them.
+# These are raised with any change that gives another training, task, feature file or metrics of a record for the same
+# settings. Seeds, copies and what is loaded are part of this.
 TRAINING_PROTOCOL = 1
 TASK_PROTOCOL = 1
 FEATURES_FORMAT = 2
 METRICS_PROTOCOL = 1
-# Raised when what lies in the store changes its form, so that older entries are made anew.
+# This is raised when the contents of the store change their form, so that older entries are made anew.
 STORE_FORMAT = 2
 
 DECLARE = "declare"
@@ -32,11 +32,11 @@ def declared_version(module: str, attribute: str) -> int | None:
     """Return the version that a function or class declares, read from its source alone.
 
     Args:
-        module: The dotted name of its module.
-        attribute: Its name there.
+        module: Dotted name of the module.
+        attribute: Name of the function or class in the module.
 
     Returns:
-        The version, 1 where it declares none; None where its source does not say and it has to be imported.
+        The version, which is 1 if none is declared, or None if the source does not tell and has to be imported.
     """
     found = find_definition(module, attribute)
     if found is None:
@@ -66,14 +66,14 @@ def _last_name(function: ast.expr) -> str:
 def source_digest(*roots: Place) -> str:
     """Return the digest of the syntax of definitions and of all that they use from their own top-level packages.
 
-    It is the same wherever the definitions stand, however they are laid out, and whatever comments, docstrings and
+    It does not depend on where the definitions are, how they are laid out, or what their comments, docstrings and
     error messages say.
 
     Args:
-        roots: Pairs of a module's dotted name and a name in it; a dotted name there means what its first part is.
+        roots: Pairs of a module's dotted name and a name in it, of which only the part before the first dot counts.
 
     Returns:
-        16 hexadecimal digits; those of the names alone where no source can be found.
+        16 hexadecimal digits, which depend on the names alone if no source can be found.
     """
     waiting = [(module, name.partition(".")[0]) for module, name in roots]
     seen: set[Place] = set()
@@ -96,7 +96,7 @@ def source_digest(*roots: Place) -> str:
 
 
 def _used(statement: ast.stmt, source: SourceModule) -> Iterator[Place]:
-    """Yield what a statement may use of its own module and of those that it imports, under the names it has there."""
+    """Yield what a statement may use of its own module and of imported ones, under the names it has there."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Name):
             yield source.name, node.id
@@ -107,11 +107,11 @@ def _used(statement: ast.stmt, source: SourceModule) -> Iterator[Place]:
 
 
 def _dump(node: ast.AST, *, told: bool = False) -> str:
-    """Return what a syntax tree says, in a form that does not change from one Python to the next.
+    """Return the content of a syntax tree in a form that does not change from one Python version to the next.
 
     Args:
-        node: The tree.
-        told: Whether it belongs to a message, whose words have no effect.
+        node: Tree to dump.
+        told: Whether it is part of a message, whose words have no effect.
     """
     if told and isinstance(node, ast.Constant | ast.JoinedStr):
         return "message"

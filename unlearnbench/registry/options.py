@@ -1,4 +1,4 @@
-"""Options of plugins: read from a function's signature, checked before anything is trained."""
+"""Options of plugins, read from a function's signature and checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Option:
     """One option of a plugin.
 
     Attributes:
-        name: Its key in a manifest.
-        annotation: Its type.
-        default: Its value when a manifest does not set it.
-        meaning: One line.
-        group: What it governs, "" where a plugin has no groups.
+        name: Key in a manifest.
+        annotation: Type of the value.
+        default: Value if a manifest does not set the option.
+        meaning: Description in one line.
+        group: What the option controls; "" if the plugin has no groups.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Option:
         return _type_name(self.annotation)
 
     def check(self, value: Any) -> Any:
-        """Return `value` as this option's type.
+        """Return `value` converted to this option's type.
 
         Raises:
             ValueError: If it is of another type or not among the allowed values.
         """
         config = None if dataclasses.is_dataclass(self.annotation) else ConfigDict(strict=True, allow_inf_nan=False)
         try:
-            # JSON rules are strict on types, yet let a list be a tuple and a whole number a float.
+            # JSON rules are strict about types, but accept a list for a tuple and a whole number for a float.
             return TypeAdapter(self.annotation, config=config).validate_json(json.dumps(value))
         except (ValidationError, TypeError, ValueError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -78,7 +78,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def argument_meanings(docstring: str | None) -> dict[str, str]:
-    """Return what the `Args:` or `Attributes:` section of a Google docstring says of each name."""
+    """Return what the `Args:` or `Attributes:` section of a Google docstring says about each name."""
     parsed = docstring_parser.parse(docstring or "", docstring_parser.DocstringStyle.GOOGLE)
     return {found.arg_name: " ".join((found.description or "").split()) for found in parsed.params}
 
@@ -116,7 +116,7 @@ def _options(keywords: tuple[Argument, ...], docstring: str | None, place: str) 
 
 
 def _field_options(bundle: type[Any]) -> typing.Iterator[Option]:
-    """Yield the fields of an options dataclass; the class that defines a field is its group."""
+    """Yield the fields of an options dataclass; the class that defines a field gives it its group."""
     hints = typing.get_type_hints(bundle, include_extras=True)
     for base in reversed(bundle.__mro__):
         meanings = argument_meanings(base.__doc__)
@@ -135,12 +135,12 @@ def check_options(
     """Check given option values.
 
     Args:
-        name: The plugin's name, for messages.
-        available: Its schema.
-        given: Values as a manifest has them.
+        name: Name of the plugin, for messages.
+        available: Schema of the plugin.
+        given: Values from a manifest.
 
     Returns:
-        All options with defaults filled in, as JSON values; and for each fault the key and what is wrong.
+        All options with defaults filled in, as JSON values, and what is wrong with each faulty key.
     """
     by_name = {option.name: option for option in available}
     faults: dict[str, str] = {}
@@ -160,7 +160,7 @@ def check_options(
 
 
 def call_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments with which to call a plugin for checked option values."""
+    """Return the keyword arguments for calling a plugin with checked option values."""
     typed = {option.name: option.check(values[option.name]) for option in schema(function)}
     bundle = options_class(function)
     return typed if bundle is None else {"options": bundle(**typed)}
@@ -179,10 +179,10 @@ def check_positional(positional: Sequence[str]) -> None:
     """Check that an unlearner is called with a model and a task.
 
     Args:
-        positional: The names of its positional arguments.
+        positional: Names of its positional arguments.
 
     Raises:
-        ValueError: If there are more or fewer.
+        ValueError: If there are more or fewer arguments than two.
     """
     if len(positional) != 2:
         raise ValueError(f"takes {len(positional)} positional arguments, not 2 (model, task)")
@@ -200,7 +200,7 @@ def positional_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
 
 @functools.cache
 def plugin_schema(plugin: Plugin) -> tuple[Option, ...]:
-    """Return the options of an installed plugin, from its source text if that says all, else by importing it.
+    """Return the options of an installed plugin, from its source text if that is enough, else by importing it.
 
     Raises:
         PluginError: If it cannot be imported or one of its options has no type or default.
@@ -227,10 +227,10 @@ def plugin_schema(plugin: Plugin) -> tuple[Option, ...]:
 
 
 def plugin_docstring(plugin: Plugin) -> str:
-    """Return an installed plugin's docstring, "" if it has none.
+    """Return an installed plugin's docstring, or "" if it has none.
 
     Raises:
-        PluginError: If its source text does not say and it cannot be imported.
+        PluginError: If its source text is not enough and it cannot be imported.
     """
     read = read_signature(plugin.module, plugin.attribute, EMPTY)
     return read.docstring if read is not None else inspect.cleandoc(plugin.load().__doc__ or "")

@@ -15,12 +15,12 @@ from unlearnbench.registry.entry_points import names
 
 @dataclass(frozen=True)
 class PluginNames:
-    """The names that a new plugin goes by.
+    """The names of a new plugin.
 
     Attributes:
-        method: In manifests, and of the function and its module: `my_method`.
-        distribution: For pip: `unlearnbench-my-method`.
-        package: For imports: `unlearnbench_my_method`.
+        method: Name in manifests, and of the function and its module: `my_method`.
+        distribution: Name for pip: `unlearnbench-my-method`.
+        package: Name for imports: `unlearnbench_my_method`.
     """
 
     method: str
@@ -44,7 +44,7 @@ def plugin_names(name: str) -> PluginNames:
 
 
 def plugin_files(chosen: PluginNames) -> dict[str, str]:
-    """Return the files of a new plugin, their texts by path."""
+    """Return the texts of a new plugin's files, by path."""
     place = files("unlearnbench.registry") / "templates"
     paths = {
         "pyproject.toml": "pyproject.toml.template",
@@ -63,10 +63,10 @@ def write_plugin(name: str, folder: Path) -> Path:
     """Write a new plugin into a folder of its own below `folder`.
 
     Returns:
-        The plugin's folder.
+        The folder of the plugin.
 
     Raises:
-        UnlearnBenchError: If the name cannot be used, the folder is there already or cannot be written.
+        UnlearnBenchError: If the name cannot be used, or the folder already exists or cannot be written.
     """
     chosen = plugin_names(name)
     if chosen.method in names("unlearners"):

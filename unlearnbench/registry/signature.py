@@ -1,4 +1,4 @@
-"""Signatures read from source text: a plugin's arguments without its import, which may take seconds."""
+"""Signatures read from source text, so that a plugin's arguments are known without an import that may take seconds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 from unlearnbench.registry.syntax import SourceModule, find_definition
 
-# What annotations and defaults are made of; imported as it is, since it is there already.
+# Annotations and defaults are built from these packages, which are imported as usual since they are loaded already.
 PLAIN_PACKAGES = frozenset(sys.stdlib_module_names) | {"pydantic", "annotated_types"}
 
 
 class UnreadableError(Exception):
-    """The source text alone does not say; the plugin has to be imported."""
+    """The source text is not enough, and the plugin has to be imported."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Argument:
     """A keyword-only argument.
 
     Attributes:
-        name: Its name.
-        annotation: Its type; `inspect.Parameter.empty` where it has none.
-        default: Its value when it is not given; `inspect.Parameter.empty` where it must be.
+        name: Name of the argument.
+        annotation: Type of the argument; `inspect.Parameter.empty` if it has none.
+        default: Value if it is not given; `inspect.Parameter.empty` if it has to be.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function's definition says.
+    """What the definition of a function says.
 
     Attributes:
-        positional: The names of its positional arguments.
+        positional: Names of its positional arguments.
         keywords: Its keyword-only arguments.
-        docstring: Its docstring, "" if it has none.
+        docstring: Its docstring; "" if it has none.
     """
 
     positional: tuple[str, ...]
@@ -54,12 +54,12 @@ class Signature:
 
 @functools.cache
 def read_signature(module: str, name: str, missing: Any) -> Signature | None:
-    """Return the signature of a module's function, read from source; None if only an import can tell.
+    """Return the signature of a module's function, read from source, or None if only an import can tell.
 
     Args:
-        module: The dotted name of the module.
-        name: The function's name there.
-        missing: Stands for a type or a default that is not there.
+        module: Dotted name of the module.
+        name: Name of the function in the module.
+        missing: Value that stands for a missing type or default.
     """
     found = find_definition(module, name)
     if found is None or not isinstance(found[1][-1], ast.FunctionDef):
@@ -77,7 +77,7 @@ def read_signature(module: str, name: str, missing: Any) -> Signature | None:
             )
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         )
-    # An expression may raise whatever it likes; an import then says it better.
+    # Evaluating an expression may raise anything, and importing the module then gives the better message.
     except Exception:
         return None
     positional = tuple(argument.arg for argument in (*arguments.posonlyargs, *arguments.args))
@@ -85,7 +85,7 @@ def read_signature(module: str, name: str, missing: Any) -> Signature | None:
 
 
 class _Names(dict[str, Any]):
-    """The names that an expression of a module can use, looked up in source as they are asked for."""
+    """The names that an expression of a module can use, looked up in the source on demand."""
 
     def __init__(self, source: SourceModule) -> None:
         super().__init__()

@@ -15,9 +15,9 @@ class SourceModule:
     """The top level of a source file.
 
     Attributes:
-        name: The module's dotted name.
-        definitions: For each name the statements that bind it: functions, classes, assignments.
-        imports: For each imported name the module it comes from, and its name there, None for a module itself.
+        name: Dotted name of the module.
+        definitions: Statements that bind each name: functions, classes, assignments.
+        imports: Module that each imported name comes from, and its name there, or None for a module itself.
     """
 
     name: str
@@ -26,7 +26,7 @@ class SourceModule:
 
     @property
     def top(self) -> str:
-        """The top-level package."""
+        """Name of the top-level package."""
         return self.name.partition(".")[0]
 
 
@@ -71,7 +71,7 @@ def source_module(module: str) -> SourceModule | None:
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, those inside `if`, `try` and `with` among them."""
+    """Yield the statements of a module, including those inside `if`, `try` and `with`."""
     for statement in body:
         if isinstance(statement, ast.If | ast.Try | ast.With):
             for block in ("body", "orelse", "finalbody"):
@@ -106,15 +106,15 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def find_definition(module: str, name: str) -> tuple[SourceModule, tuple[ast.stmt, ...]] | None:
-    """Return where a module's name is defined, in it or where it imports the name from.
+    """Return where a module's name is defined: in the module, or where it imports the name from.
 
     Args:
-        module: The dotted name of the module that uses the name.
-        name: The name.
+        module: Dotted name of the module that uses the name.
+        name: Name to look up.
 
     Returns:
-        The module with the definition and the statements that bind the name there; None if it comes from another
-        top-level package, is a module itself, or is not defined anywhere.
+        The module with the definition, and the statements that bind the name there; None if the name comes from
+        another top-level package, is a module itself, or is not defined anywhere.
     """
     seen: set[tuple[str, str]] = set()
     while (module, name) not in seen:
@@ -132,7 +132,7 @@ def find_definition(module: str, name: str) -> tuple[SourceModule, tuple[ast.stm
 
 
 def imported_module(source: SourceModule, name: str) -> str | None:
-    """Return which module of its own package a module means by a name, or None if it means none."""
+    """Return the module of its own package that a module refers to by a name, or None if the name is no such module."""
     base, inner = source.imports.get(name, ("", None))
     module = base if inner is None else f"{base}.{inner}"
     return module if base and module.partition(".")[0] == source.top and module_file(module) else None

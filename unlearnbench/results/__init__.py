@@ -1,1 +1,1 @@
-"""What records add up to: loading, statistics, ranking and tables. Nothing here imports torch."""
+"""What becomes of records: loading, statistics, ranking and tables. Nothing here imports torch."""

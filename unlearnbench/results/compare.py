@@ -1,4 +1,4 @@
-"""Two runs side by side: the difference in each metric, with its paired interval."""
+"""Comparison of two runs: the difference in each metric, with its paired interval."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from unlearnbench.terms import SHORT
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of two rows over their common seeds.
+    """The difference in a metric between two rows over their common seeds.
 
     Attributes:
-        metric: Its label.
+        metric: Label of the metric.
         first: Mean in the first run.
-        second: Mean in the second.
-        interval: 95 % of the paired bootstrap of second - first over seeds and test images.
-        equal: With how many seeds the two have the very same value.
-        share: Whether it is a share of images, which is shown in percent.
+        second: Mean in the second run.
+        interval: 95 % interval of second - first, from the paired bootstrap over seeds and test images.
+        equal: Number of seeds for which the two values are exactly the same.
+        share: Whether the metric is a share of images, which is shown in percent.
     """
 
     metric: str
@@ -39,23 +39,23 @@ class Difference:
 
     @property
     def value(self) -> float:
-        """Second - first."""
+        """Second value minus first value."""
         return self.second - self.first
 
     def text(self, number: float, *, sign: bool = False) -> str:
-        """Return one of its numbers as tables show it."""
+        """Return a number of this difference as tables show it."""
         return points(number, sign=sign) if self.share else f"{number:{'+' if sign else ''}.4f}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method in two runs.
+    """One unlearner in two runs.
 
     Attributes:
-        first: In the first.
-        second: In the second.
-        seeds: Those that both have a result for.
-        differences: By metric; empty without a common seed.
+        first: Row in the first run.
+        second: Row in the second run.
+        seeds: Seeds for which both have a result.
+        differences: Differences by metric; empty without a common seed.
         notes: What a reader should know: seeds left out, other options, another device.
     """
 
@@ -67,24 +67,24 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """The method, or both where they are not the same."""
+        """Name of the unlearner, or both names if they differ."""
         first, second = method_name(self.first), method_name(self.second)
         return first if first == second else f"{first} | {second}"
 
 
 def compare(first: Sequence[Record], second: Sequence[Record], metrics: Sequence[str] = ()) -> list[Comparison]:
-    """Compare the methods of two runs, problem by problem, by label.
+    """Compare the unlearners of two runs, problem by problem, by label.
 
-    Where each run has a single unlearner on a problem, these two are compared whatever their labels.
+    If each run has a single unlearner on a problem, these two are compared whatever their labels.
 
     Args:
-        first: The records of one run.
-        second: Those of the other.
-        metrics: Labels of the metrics, or the paper's names for them; those that rank if empty.
+        first: Records of one run.
+        second: Records of the other run.
+        metrics: Labels of metrics, or the paper's names for them; empty means the metrics that rank.
 
     Raises:
-        InvalidFileError: If the runs have no problem in common, or no method on those that they have.
-        UnlearnBenchError: If no record has such a metric.
+        InvalidFileError: If the runs have no problem in common, or no unlearner on the problems that they share.
+        UnlearnBenchError: If no record has one of the metrics.
     """
     labels = {label for record in (*first, *second) for label in record.metrics}
     metrics = [SHORT.get(name, name) for name in metrics]
@@ -140,13 +140,13 @@ def _compared(first: Row, second: Row, metrics: Sequence[str]) -> Comparison:
 
 
 def difference(first: Row, second: Row, metric: str, seeds: Sequence[int]) -> Difference:
-    """Return how a metric differs between two rows over seeds that both have, at least one."""
+    """Return how a metric differs between two rows over one or more seeds that both have."""
     outcomes = [row.outcomes(metric, seeds) for row in (first, second)]
     values = [[row.values(metric)[seed] for seed in seeds] for row in (first, second)]
     if outcomes[0].shape == outcomes[1].shape:
         resampled = [bootstrap_means(found) for found in outcomes]
     else:
-        # One of them does not say which images count: then only the seeds are drawn.
+        # One of the rows does not say which images count, so that only the seeds can be resampled.
         resampled = [bootstrap_means(np.array(found)[:, None]) for found in values]
     return Difference(
         metric,
@@ -181,7 +181,7 @@ def _notes(first: Row, second: Row, seeds: Sequence[int]) -> Iterable[str]:
 
 
 def comparison_table(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Table:
-    """Return the comparisons on one problem as a table for a terminal; `names` head the two runs."""
+    """Return the comparisons on one problem as a table for a terminal; `names` head the columns of the two runs."""
     table = Table(title=comparisons[0].first.problem.title, title_justify="left", caption=_caption(comparisons))
     table.caption_justify = "left"
     for name in ("method", "metric", *names, "difference", "95 % interval", "same seeds"):
@@ -221,7 +221,7 @@ def _short(metric: str) -> str:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison for programs; accuracies are fractions."""
+    """Return a comparison as JSON values; accuracies are fractions."""
     return {
         "problem": comparison.first.problem.slug,
         "first": comparison.first.label,

@@ -1,4 +1,4 @@
-"""Metrics computed anew from stored features, without a model, a GPU or an image."""
+"""Metrics recomputed from stored features, without a model, a GPU or an image."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from unlearnbench.store import file_hash
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of evaluating an output folder.
+    """The outcome of evaluating an output folder.
 
     Attributes:
-        records: All its records, as they are now.
-        labels: The metrics that were computed.
-        written: How many records were rewritten.
-        faults: How many could not be, or not wholly.
+        records: All records of the folder, in their present state.
+        labels: Labels of the metrics that were computed.
+        written: Number of records that were rewritten.
+        faults: Number of records that could not be evaluated, or only in part.
     """
 
     records: tuple[Record, ...]
@@ -40,13 +40,13 @@ class Evaluation:
 def evaluate(folder: Path | str, wanted: Sequence[str] = (), say: Say = unheard) -> Evaluation:
     """Compute metrics of all finished records from their feature files and rewrite the records.
 
-    Without names every metric in a record is computed anew and the standard ones that it lacks are added. What was
-    measured stays, the hash is made anew. Records without a result, and metrics that need the model, stay as they are.
+    Without names, every metric in a record is recomputed and missing standard metrics are added. Measured times are
+    kept, and the hash is renewed. Records without a result, and metrics that need the model, stay as they are.
 
     Args:
-        folder: The output folder of a run.
-        wanted: Labels or names of metrics, all if empty. A metric that a record lacks is added with its defaults.
-        say: Called with a line for each record that cannot be evaluated.
+        folder: Output folder of a run.
+        wanted: Labels or names of metrics; empty means all. A metric that a record lacks is added with its defaults.
+        say: Callback that receives a line for each record that cannot be evaluated.
 
     Raises:
         InvalidFileError: If there are no records, or one is damaged.
@@ -97,7 +97,7 @@ def _check_wanted(wanted: tuple[str, ...], records: Iterable[Record]) -> None:
 
 
 def reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], Record]:
-    """Return the finished records of Original and FDR by problem, seed and name."""
+    """Return the finished records of Original and FDR, by problem, seed and name."""
     return {
         (record.problem.id, record.seed, record.method.name): record
         for record in records
@@ -106,10 +106,10 @@ def reference_records(records: Iterable[Record]) -> dict[tuple[str, int, str], R
 
 
 def metrics_to_compute(record: Record, wanted: tuple[str, ...]) -> tuple[Metric, ...]:
-    """Return the metrics of a record that are to be computed, with the options that they have in it.
+    """Return the metrics of a record that are to be computed, with the options that the record gives them.
 
     Raises:
-        PluginError: If one is not installed or does not take its options any more.
+        PluginError: If one is not installed or no longer accepts its options.
     """
     present = {label: (found.name, found.options) for label, found in record.metrics.items()}
     if not wanted:
@@ -129,10 +129,10 @@ def evaluated(
     wanted: tuple[str, ...],
     say: Say,
 ) -> tuple[dict[str, MetricRecord], dict[str, list[str]]]:
-    """Return the metrics of a record, computed now, by label, and the labels that keep their values, by the reason.
+    """Return the recomputed metrics of a record by label, and by reason the labels of those that keep their values.
 
-    A metric keeps its value where what it needs besides the record's own features is not there: a lost file of FDR
-    must not take away what was measured when it was there.
+    A metric keeps its value if something that it needs besides the record's own features is missing: losing a file of
+    FDR must not discard what was measured while the file was there.
     """
     found: dict[str, MetricRecord] = {}
     kept: dict[str, list[str]] = {}
@@ -161,7 +161,7 @@ def _material(
     """Open the feature files that a record's metrics need.
 
     Raises:
-        InvalidFileError: If the record's own is missing or is not the one that the record was made from.
+        InvalidFileError: If the record's own file is missing or is not the one that the record was made from.
     """
     features = opened.enter_context(open_features(feature_path(folder, record)))
     found = {name: references.get((record.problem.id, record.seed, name)) for name in ("original", "fdr")}
@@ -186,7 +186,7 @@ def feature_path(folder: Path, record: Record) -> Path:
     """Return the feature file that a record was made from.
 
     Raises:
-        InvalidFileError: If it is missing or its content is another.
+        InvalidFileError: If the file is missing or its content differs.
     """
     file = record.files.get("features")
     if file is None:

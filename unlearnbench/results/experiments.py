@@ -1,4 +1,4 @@
-"""An experiment: the records of one manifest, with what it varies."""
+"""An experiment: the records of one manifest, together with what it varies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from unlearnbench.results.ranking import Row, rows_by_problem
 from unlearnbench.results.record import ProblemRecord, Record
 
-# How tables name what a problem's matrix varies, and what its value is.
+# These are the names in tables of what a problem's matrix can vary.
 FORGET, LIMITED = "forget classes", "limited data"
 
 
@@ -20,9 +20,9 @@ class Experiment:
     """The records of one manifest.
 
     Attributes:
-        name: The manifest's.
-        manifest: As resolved, with its `description`, `unlearners` and `problem`.
-        problems: A list of ranked rows for each problem.
+        name: Name of the manifest.
+        manifest: The resolved manifest, with its `description`, `unlearners` and `problem`.
+        problems: Ranked rows of each problem.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Experiment:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows of all problems."""
+        """Rows of all problems."""
         return [row for rows in self.problems for row in rows]
 
     @cached_property
     def varied_options(self) -> tuple[str, ...]:
-        """Names of the options that differ between rows of one method name on one problem."""
+        """Names of the options that differ between rows of one unlearner on one problem."""
         found: dict[str, None] = {}
         for rows in self.problems:
             for name in {row.method.name for row in rows}:
@@ -55,36 +55,36 @@ class Experiment:
 
     @property
     def has_matrix(self) -> bool:
-        """Whether the manifest varies anything, so that its table has what it varies as columns."""
+        """Whether the manifest varies anything; if so, its table has a column for each thing that it varies."""
         return bool(self.varied_options or self.varied_problem)
 
     def stem(self, rows: Sequence[Row]) -> str:
-        """Return what names files on one of the problems: the manifest, and what its matrix says of the problem."""
+        """Return the stem of file names for one problem: the manifest's name and what its matrix sets there."""
         settings = problem_settings(rows[0].problem)
         words = [f"{'forget' if key == FORGET else ''}{settings[key]}" for key in self.varied_problem]
         return re.sub(r"[^A-Za-z0-9._-]+", "", "-".join([self.name, *words]).replace("%", "pct"))
 
     def caption(self, rows: Sequence[Row]) -> str:
-        """Return what a caption says of one of the problems."""
+        """Return what a caption says about one of the problems."""
         return f"{self.name}, {rows[0].problem.title}"
 
     def position(self, row: Row) -> int:
-        """Return the place of a row's method in the manifest; behind all if the manifest does not name it any more."""
+        """Return the position of a row's unlearner in the manifest, or the last one if it is no longer listed there."""
         entries = self.manifest.get("unlearners", ())
         labels = [entry.get("label") or entry["name"] for entry in entries]
-        # A matrix adds its setting to the label; of two that fit, the longer one is the row's own.
+        # A matrix adds its setting to the label, so that of two entries that fit, the longer one is the row's own.
         found = [(len(label), at) for at, label in enumerate(labels) if row.method.label.startswith(label)]
         return max(found)[1] if found else len(labels)
 
     def order(self, row: Row) -> tuple[Any, ...]:
         """Return a sort key: references first, then the manifest's entries, each by the values of its matrix."""
         values = [row.method.options.get(key) for key in self.varied_options]
-        # Numbers among themselves, the rest as text behind them.
+        # Numbers sort among themselves, and everything else follows as text.
         keys = [(0, value, "") if isinstance(value, int | float) else (1, 0, str(value)) for value in values]
         return not row.is_reference, row.method.name != "original", self.position(row), *keys
 
     def settings(self, row: Row) -> dict[str, Any]:
-        """Return what the experiment varies, with a row's values; None where the method has no such option."""
+        """Return what the experiment varies, with a row's values; None if the unlearner has no such option."""
         of_problem = problem_settings(row.problem)
         return {key: of_problem[key] for key in self.varied_problem} | {
             key: row.method.options.get(key) for key in self.varied_options
@@ -97,7 +97,7 @@ def problem_settings(problem: ProblemRecord) -> dict[str, Any]:
 
 
 def experiments(records: Iterable[Record]) -> list[Experiment]:
-    """Return the experiments that records are of, by name."""
+    """Group records into experiments, sorted by name."""
     by_manifest: dict[str, list[Record]] = {}
     for record in records:
         by_manifest.setdefault(record.manifest_name, []).append(record)
@@ -105,7 +105,7 @@ def experiments(records: Iterable[Record]) -> list[Experiment]:
 
 
 def _experiment(name: str, records: Sequence[Record]) -> Experiment:
-    # Of records that an earlier form of the manifest left behind, the latest one knows what holds.
+    # An earlier version of the manifest may have left records behind, and the latest record holds the present one.
     latest = max(records, key=lambda record: record.measured.finished_at)
     problems = sorted(
         rows_by_problem(records), key=lambda rows: (len(rows[0].problem.forget_classes), rows[0].problem.slug)

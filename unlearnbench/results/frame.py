@@ -15,7 +15,7 @@ COLUMNS = ("problem", "unlearner", "role", "seed", "options", "metric", "value",
 
 
 def read_records(folder: Path | str) -> pd.DataFrame:
-    """Return the records of a folder, one row for each cell and metric.
+    """Return the records of a folder, with one row for each cell and metric.
 
     Args:
         folder: An output folder, a leaderboard, or a folder of records.
@@ -24,7 +24,7 @@ def read_records(folder: Path | str) -> pd.DataFrame:
         A frame with the columns `problem` (its name in paths), `unlearner` (the label, `original` and `fdr` among
         them), `role` (`reference` or `unlearner`), `seed`, `options` (a dict), `metric`, `value` (a fraction for
         shares, NaN where there is none), `status` (`done`, `failed` or `not_applicable`), `reason`, `dataset` and
-        `title`. A cell without a result has one row without a metric.
+        `title`. A cell without a result has a single row without a metric.
 
     Raises:
         InvalidFileError: If the folder holds no records, or one cannot be used.

@@ -1,4 +1,4 @@
-"""Records that are to make one table: where they lie, and what keeps them from being one."""
+"""Loading the records that make up one table: where they are, and what prevents them from making one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SUBMISSIONS = "submissions"
 
 @dataclass(frozen=True)
 class Entry:
-    """A record and its file.
+    """A record together with its file.
 
     Attributes:
-        path: The file.
-        place: Its path below the folder of records that it was found in.
-        record: Its content.
-        submission: The name of the submission that it is part of on a leaderboard, "" if of none.
-        line: Its line in a file of many records, None where the file is its own.
-        ranked: Whether it takes part in a leaderboard's ranking; an experiment that is published beside it does not.
+        path: Path of the file.
+        place: Path relative to the folder of records that it was found in.
+        record: Content of the file.
+        submission: Name of the submission on a leaderboard that it belongs to; "" if it belongs to none.
+        line: Number of its line in a file of many records; None if it has a file of its own.
+        ranked: Whether it takes part in a leaderboard's ranking; an experiment published beside the board does not.
     """
 
     path: Path
@@ -40,34 +40,34 @@ class Entry:
 
     @property
     def where(self) -> str:
-        """Where it stands, for messages."""
+        """Path and, in a file of many records, line of the record, for messages."""
         return str(self.path) if self.line is None else f"{self.path}:{self.line}"
 
     @property
     def folder(self) -> Path:
-        """The folder of records that it was found in."""
+        """Folder of records that the record was found in."""
         return self.path.parent if self.line is not None else self.path.parents[self.place.count("/")]
 
 
 def unheard(line: str) -> None:
-    """Take a message that nobody wants."""
+    """Discard a message."""
 
 
 def load_records(folder: Path, say: Say = unheard, *, unranked: bool = False) -> list[Record]:
-    """Return the records of a folder that tables are made of, by path; the rest is that of `load_entries`."""
+    """Return the records of a folder that tables are made of, in the order of their paths; see `load_entries`."""
     return [entry.record for entry in load_entries([folder], say, unranked=unranked)]
 
 
 def load_entries(folders: Sequence[Path], say: Say = unheard, *, unranked: bool = False) -> list[Entry]:
-    """Read the records of some folders that tables are made of: all but `without_foreign_references`.
+    """Read the records of some folders that tables are made of, which are all but foreign references.
 
     Args:
-        folders: Output folders, leaderboards with their submissions, folders of records.
-        say: Called with a line for each folder of records of which some are left out.
-        unranked: Whether to take those too that a leaderboard publishes without ranking them.
+        folders: Output folders, leaderboards with their submissions, or folders of records.
+        say: Callback that receives a line for each folder of which some records are left out.
+        unranked: Whether to include those that a leaderboard publishes without ranking them.
 
     Raises:
-        InvalidFileError: With the faults of all records that cannot be used, or if a folder holds none.
+        InvalidFileError: If records cannot be used, with the faults of all of them, or if a folder holds none.
     """
     found = [entry for entry in read_entries(folders) if entry.ranked or unranked]
     return without_foreign_references(found, say)
@@ -77,7 +77,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """Read all records of some folders: output folders, leaderboards with their submissions, folders of records.
 
     Raises:
-        InvalidFileError: With the faults of all records that cannot be used, or if a folder holds none.
+        InvalidFileError: If records cannot be used, with the faults of all of them, or if a folder holds none.
     """
     found: list[Entry] = []
     faults = []
@@ -99,17 +99,17 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     return found
 
 
-# What of a metric's record is the same for all records of a method, and stands once in a file of many.
+# These facts of a metric's record are the same for all records of a method, so that a file of many stores them once.
 METRIC_FACTS = ("name", "options", "version", "distribution", "distribution_version", "digest")
 METRIC_DEFAULTS: dict[str, Any] = {"status": "done", "reason": None, "details": {}, "hits": None}
 SHARED = ("manifest", "environment", "metric_facts")
 
 
 def collection_text(entries: Iterable[Entry]) -> str:
-    """Return the text of a file that holds the records of one problem, a record a line.
+    """Return the text of a file that holds the records of one problem, with a record in each line.
 
     The first line holds what the others share: the problem, and the different manifests, environments and facts of
-    metrics, to which a record refers by number. The same records give the same text.
+    metrics, which a record refers to by number. The same records give the same text.
 
     Args:
         entries: Records of one problem, in any order.
@@ -139,10 +139,10 @@ def _line_key(record: Record) -> tuple[str, bool, str, int]:
 
 
 def read_collection(path: Path, submission: str = "") -> list[Entry]:
-    """Return the records of a file that `collection_text` gave.
+    """Return the records of a file that `collection_text` produced.
 
     Raises:
-        InvalidFileError: If it cannot be read, or one of its lines is no record or was changed.
+        InvalidFileError: If the file cannot be read, or a line is not a record or was changed.
     """
     try:
         head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -170,7 +170,7 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
 
 
 def _expanded(line: dict[str, Any], head: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return the whole values of a line's record, and whether it is ranked."""
+    """Return the complete values of the record in a line, and whether it is ranked."""
     manifest, environment, facts = (head[name][line[name]] for name in SHARED)
     metrics = {label: {**METRIC_DEFAULTS, **facts[label], **metric} for label, metric in line["metrics"].items()}
     rest = {key: value for key, value in line.items() if key not in SHARED}
@@ -179,7 +179,7 @@ def _expanded(line: dict[str, Any], head: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def record_roots(folder: Path) -> list[Path]:
-    """Return a folder and the submissions in it that hold records."""
+    """Return the folders that hold records: a folder itself and the submissions in it."""
     submissions = sorted(path for path in (folder / SUBMISSIONS).glob("*") if (path / "records").is_dir())
     alone = bool(submissions) and not (folder / "records").is_dir()
     return submissions if alone else [folder, *submissions]
@@ -189,7 +189,7 @@ def check_entries(entries: Sequence[Entry]) -> None:
     """Check that records make tables that can be trusted.
 
     Raises:
-        InvalidFileError: With all faults of `entry_faults`.
+        InvalidFileError: If they do not, with all faults of `entry_faults`.
     """
     faults = entry_faults(entries)
     if faults:
@@ -197,22 +197,23 @@ def check_entries(entries: Sequence[Entry]) -> None:
 
 
 def entry_faults(entries: Sequence[Entry]) -> list[str]:
-    """Return what keeps records from making tables that can be trusted.
+    """Return what prevents records from making tables that can be trusted.
 
-    Two records of one cell, one problem told in two ways, seeds or references that are missing, values that cannot be.
+    These are two records of one cell, conflicting descriptions of one problem, missing seeds or references, and
+    impossible values.
     """
     checks = (_value_faults, _problem_faults, _double_faults, _seed_faults, _reference_faults)
     return list(dict.fromkeys(fault for check in checks for fault in check(entries)))
 
 
 def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> list[Entry]:
-    """Return entries without the references of submissions where the leaderboard has its own of the same seed.
+    """Leave out the references of submissions where the leaderboard has its own for the same seed.
 
-    On other hardware a reference model comes out a little different; a problem has one pair for each seed.
+    A reference model comes out slightly different on other hardware, and a problem has one pair for each seed.
 
     Args:
-        entries: Of a leaderboard and its submissions.
-        say: Called with a line for each submission of which some are left out.
+        entries: Entries of a leaderboard and its submissions.
+        say: Callback that receives a line for each submission of which some are left out.
     """
     own = {_reference_key(entry.record) for entry in entries if not entry.submission} - {None}
     foreign = [entry for entry in entries if entry.submission and _reference_key(entry.record) in own]
@@ -248,7 +249,7 @@ def _value_faults(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def _problem_faults(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield where records of one problem say different things about it."""
+    """Yield each contradiction between records of one problem."""
     first: dict[str, Entry] = {}
     for entry in entries:
         known = first.setdefault(entry.record.problem.id, entry)
@@ -259,14 +260,14 @@ def _problem_faults(entries: Iterable[Entry]) -> Iterator[str]:
                     f"{entry.where}: problem.{key}: two problems are mixed under the id {known.record.problem.id}: "
                     f"{mine[key]!r} here, {other[key]!r} in {known.where}"
                 )
-        # The folders of a run are named by the problem.
+        # The folders of a run are named after the problem.
         parts = entry.place.split("/")
         if len(parts) == 4 and parts[1] != entry.record.problem.slug:
             yield f"{entry.where}: problem.slug: the record is of {entry.record.problem.slug}, its folder of {parts[1]}"
 
 
 def _double_faults(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield which records are there twice; one that two manifests share may be, if both say the same."""
+    """Yield each record that is there twice; two manifests may share one if both copies say the same."""
     first: dict[tuple[str, str, int], Entry] = {}
     for entry in entries:
         record = entry.record
@@ -283,7 +284,7 @@ def _result(record: Record) -> tuple[object, ...]:
 
 
 def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield which seeds of their own manifest methods lack."""
+    """Yield the seeds of their own manifest that unlearners lack."""
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         record = entry.record
@@ -303,7 +304,7 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def _reference_faults(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield which seeds of methods have no record of Original or FDR."""
+    """Yield the seeds of unlearners for which Original or FDR has no record."""
     wanted: dict[str, tuple[str, set[int]]] = {}
     there: dict[tuple[str, str], set[int]] = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""The ranking rule: first CAne, then FAe, then how far FPAe is from FDR's; what cannot be told apart shares a rank."""
+"""The ranking rule: CAne first, then FAe, then the distance of FPAe from FDR's, with ties where the data show none."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from unlearnbench.metrics.metric_record import unpacked
 from unlearnbench.results.record import MethodRecord, ProblemRecord, Record, distinct_titles
 from unlearnbench.results.statistics import bootstrap_means, differ, mean, standard_deviation, t_interval
 
-# A method must keep CAne within this of Original's.
+# An unlearner has to keep CAne within this distance of Original's.
 CANE_GATE = 0.02
 PAPER = "paper"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one problem, over all its seeds.
+    """One unlearner or reference on one problem, over all its seeds.
 
     Attributes:
         problem: The problem.
-        method: The method.
-        label: Its name in the table.
-        records: Its records, by seed.
-        rank: From 1; None for references, for methods that fail the gate and for those without a result.
-        note: Why there is no rank, "" if there is one.
-        pareto: Whether no other ranked method is at least as good in FAe, CAne and the distance of FPAe from FDR's
+        method: The unlearner or reference.
+        label: Name in the table.
+        records: Records, ordered by seed.
+        rank: Rank from 1; None for references, for unlearners that fail the gate and for those without a result.
+        note: Why there is no rank; "" if there is one.
+        pareto: Whether no other ranked unlearner is at least as good in FAe, CAne and the distance of FPAe from FDR's
             and better in one of them.
     """
 
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def done(self) -> tuple[Record, ...]:
-        """The records that have a result."""
+        """Records that have a result."""
         return tuple(record for record in self.records if record.status == "done")
 
     def values(self, metric: str) -> dict[int, float]:
@@ -59,19 +59,19 @@ class Row:
         return {seed: value for seed, value in found.items() if value is not None}
 
     def mean(self, metric: str) -> float | None:
-        """Return a metric's mean over the seeds, None without a value."""
+        """Return a metric's mean over the seeds, or None if it has no value."""
         return mean(list(self.values(metric).values()))
 
     def std(self, metric: str) -> float | None:
-        """Return the standard deviation over the seeds (n - 1), None for fewer than two."""
+        """Return the standard deviation over the seeds (n - 1), or None for fewer than two."""
         return standard_deviation(list(self.values(metric).values()))
 
     def interval(self, metric: str) -> tuple[float, float] | None:
-        """Return the 95 % t interval of a metric's mean over the seeds, None for fewer than two."""
+        """Return the 95 % t interval of a metric's mean over the seeds, or None for fewer than two."""
         return t_interval(list(self.values(metric).values()))
 
     def outcomes(self, metric: str, seeds: Sequence[int]) -> NDArray[Any]:
-        """Return a metric by seed and test image, (S, N); by seed alone, (S, 1), where a record has no images."""
+        """Return a metric by seed and test image, (S, N), or by seed alone, (S, 1), if a record has no images."""
         records = {record.seed: record.metrics[metric] for record in self.done if metric in record.metrics}
         hits = [records[seed].hits for seed in seeds]
         images = {found.images if found else None for found in hits}
@@ -80,7 +80,7 @@ class Row:
         return np.array([[records[seed].value] for seed in seeds], dtype=np.float64)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the row for programs; accuracies are fractions."""
+        """Return the row as JSON values; accuracies are fractions."""
         metrics = dict.fromkeys(name for record in self.records for name in record.metrics)
         return {
             "problem": self.problem.slug,
@@ -104,22 +104,22 @@ class Row:
 
 
 def rows_by_problem(records: Iterable[Record], order: str = PAPER) -> list[list[Row]]:
-    """Group records into one list of rows for each problem, ranked by an order of `ORDERS`."""
+    """Group records into one list of rows for each problem, ranked by an entry of `ORDERS`."""
     return [rank(rows, order) for rows in grouped_rows(records)]
 
 
 def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
     """Group records into one list of rows for each problem, without ranks.
 
-    Records of one label that differ in options, version or source are different methods; each gets a row of
-    its own, told apart by a few digits of their hash. Problems that have one title say in it what they differ in.
+    Records of one label that differ in options, version or source belong to different unlearners. Each gets a row of
+    its own, marked by a few digits of its hash. Problems with the same title state in it how they differ.
     """
     problems: dict[str, dict[str, dict[int, Record]]] = {}
     for record in records:
         method = record.method.id
         seeds = problems.setdefault(record.problem.id, {}).setdefault(method, {})
         known = seeds.get(record.seed)
-        # Two manifests can share a cell; the later record of the same cell counts.
+        # Two manifests can share a cell, of which the later record counts.
         if known is None or known.measured.finished_at <= record.measured.finished_at:
             seeds[record.seed] = record
     ordered = sorted(
@@ -150,20 +150,20 @@ def _reference(rows: Iterable[Row], name: str) -> Row | None:
 
 
 def rank(rows: Sequence[Row], order: str = PAPER) -> list[Row]:
-    """Return the rows of one problem: references, ranked methods, methods below the line.
+    """Return the rows of one problem: references, ranked unlearners, and those below the line.
 
-    A method passes if its mean CAne is at most `CANE_GATE` below Original's over the same seeds. Those that
-    pass are ordered by mean FAe. The best one leads a group of all whose paired interval of the difference to it
-    includes 0; the best one of the rest leads the next group. Each group is ordered and cut in the same way by the
-    distance of mean FPAe from FDR's. What then is together shares a rank.
+    An unlearner passes if its mean CAne is at most `CANE_GATE` below Original's over the same seeds. Those that pass
+    are ordered by mean FAe. The best one leads a group of all unlearners for which the paired interval of the
+    difference to it includes 0; the best of the rest leads the next group. Each group is ordered and divided in the
+    same way by the distance of mean FPAe from FDR's. Unlearners that are still together share a rank.
 
-    Intervals are 95 % of a paired bootstrap over seeds and test images. "Includes 0" cannot be handed on from one
-    method to the next, hence the leader: a method whose seeds differ widely can be tied with it and stand before one
-    of smaller mean and spread that is not.
+    Intervals are 95 % intervals of a paired bootstrap over seeds and test images. "Includes 0" is not transitive,
+    hence the leader: an unlearner whose seeds differ widely can be tied with it and precede one of smaller mean and
+    spread that is not.
 
-    That is the order `paper`; the others of `ORDERS` have other criteria in the place of these two, and the same gate.
+    This is the order `paper`; the other entries of `ORDERS` replace these two criteria and keep the gate.
 
-    Source: how ERwP (ECCV 2022) judges; the width of the gate is that of its CUB-200 claim.
+    Source: the judgement of ERwP (ECCV 2022); the width of the gate is that of its CUB-200 claim.
     """
     references = sorted((row for row in rows if row.is_reference), key=lambda row: row.method.name != "original")
     original, fdr = _reference(rows, "original"), _reference(rows, "fdr")
@@ -184,11 +184,11 @@ def rank(rows: Sequence[Row], order: str = PAPER) -> list[Row]:
 
 
 class Standing:
-    """A method that passed the gate, with the numbers that rank it; of each less is better.
+    """An unlearner that passed the gate, with the numbers that rank it; for each of them less is better.
 
     Args:
-        row: The method.
-        fdr: FDR, with all seeds of the method.
+        row: Row of the unlearner.
+        fdr: Row of FDR, with all seeds of the unlearner.
     """
 
     def __init__(self, row: Row, fdr: Row) -> None:
@@ -214,23 +214,23 @@ class Standing:
         return 1 - bootstrap_means(self.row.outcomes("retain_accuracy", seeds))
 
     def bootstrapped_reads(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return the image passes in each resample of the seeds."""
+        """Return the number of image passes in each resample of the seeds."""
         reads = {record.seed: sum(record.image_passes.values()) for record in self.row.done}
         return bootstrap_means(np.array([[reads[seed]] for seed in seeds], dtype=np.float64))
 
     def common_seeds(self, other: Standing) -> list[int]:
-        """Return the seeds that both have."""
+        """Return the seeds that both standings have."""
         metric = "forget_accuracy"
         return sorted(self.row.values(metric).keys() & other.row.values(metric).keys())
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A number that ranks methods.
+    """A number that ranks unlearners.
 
     Attributes:
-        value: The number; less is better.
-        bootstrapped: It in each resample of these seeds.
+        value: Function that gives the number; less is better.
+        bootstrapped: Function that gives the number in each resample of some seeds.
     """
 
     value: Callable[[Standing], float]
@@ -242,7 +242,7 @@ _GAP = Criterion(lambda standing: standing.gap, Standing.bootstrapped_gap)
 _LOSS = Criterion(lambda standing: standing.loss, Standing.bootstrapped_loss)
 _READS = Criterion(lambda standing: standing.reads, Standing.bootstrapped_reads)
 
-# What `--rank-by` offers: criteria, first to last.
+# These are the orders that `--rank-by` offers, each as its criteria from first to last.
 ORDERS = {
     PAPER: (_FORGET, _GAP),
     "prototype-gap": (_GAP, _FORGET),
@@ -258,7 +258,7 @@ ORDER_TEXTS = {
 
 
 def _groups(standings: Sequence[Standing], criteria: Sequence[Criterion]) -> list[list[Standing]]:
-    """Return the methods in the order of their ranks, those that share one together."""
+    """Return the unlearners in the order of their ranks, grouped by rank."""
     if not criteria:
         return [list(standings)]
     first, *rest = criteria
@@ -271,7 +271,7 @@ def _numbers(standing: Standing) -> tuple[float, float, float]:
 
 
 def _is_best_compromise(standing: Standing, standings: Iterable[Standing]) -> bool:
-    """Return whether a method is in the Pareto set of FAe, the distance of FPAe from FDR's and CAne, by means."""
+    """Return whether an unlearner is in the Pareto set of FAe, CAne and the distance of FPAe from FDR's, by means."""
     own = _numbers(standing)
     others = [_numbers(other) for other in standings]
     return not any(other != own and all(his <= mine for his, mine in zip(other, own, strict=True)) for other in others)
@@ -280,7 +280,7 @@ def _is_best_compromise(standing: Standing, standings: Iterable[Standing]) -> bo
 def _led(
     standings: Sequence[Standing], bootstrapped: Callable[[Standing, Sequence[int]], NDArray[np.float64]]
 ) -> list[list[Standing]]:
-    """Cut an ordered list into groups: the first one leads all that cannot be told from it, then the next one left."""
+    """Cut an ordered list into groups, each led by the best one left and joined by all that cannot be told from it."""
     groups: list[list[Standing]] = []
     waiting = list(standings)
     while waiting:
@@ -288,7 +288,7 @@ def _led(
         group, waiting = [leader], []
         for other in others:
             seeds = leader.common_seeds(other)
-            # Without a common seed nothing tells them apart.
+            # Without a common seed, nothing shows that the two differ.
             apart = bool(seeds) and differ(bootstrapped(leader, seeds), bootstrapped(other, seeds))
             (waiting if apart else group).append(other)
         groups.append(group)
@@ -296,7 +296,7 @@ def _led(
 
 
 def _natural(slug: str) -> list[str | int]:
-    """Return a key by which 5 forget classes come before 10."""
+    """Return a sort key that puts 5 forget classes before 10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", slug)]
 
 
@@ -306,13 +306,13 @@ def _mean(row: Row, metric: str) -> float:
 
 
 def _paired_mean(reference: Row, row: Row, metric: str) -> float:
-    """Return a reference's mean over the seeds that a row has too."""
+    """Return a reference's mean over the seeds that a row has."""
     values = reference.values(metric)
     return statistics.fmean(values[seed] for seed in row.values(metric))
 
 
 def _missing(row: Row, metric: str) -> str:
-    """Return with which seeds a metric has no value, and why the first has none; "" if all have one."""
+    """Return the seeds for which a metric has no value and the reason for the first; "" if all have a value."""
     missing = [record for record in row.done if record.seed not in row.values(metric)]
     if not missing:
         return ""

@@ -1,4 +1,4 @@
-"""The record of a cell: one JSON file with all that a table, or a sceptical reader, needs."""
+"""The record of a cell: one JSON file with everything that a table, or a sceptical reader, needs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from unlearnbench.store import content_id, write_json
 SCHEMA = 2
 
 Status = Literal["done", "failed", "not_applicable"]
-# How the reason begins for which a metric that compares with Original or FDR has no value while one of them failed.
+# A metric that compares with Original or FDR has no value if one of them failed, and its reason begins with this.
 NO_REFERENCES = "no references: "
 _AGAIN = "\n  Run the manifest again, which writes it anew"
 
 
 class ChangedRecordError(InvalidFileError):
-    """A record's content is not what the run wrote."""
+    """The content of a record is not what the run wrote."""
 
 
 class ProblemRecord(Part):
-    """The problem: what was forgotten by which network."""
+    """The problem: what was to be forgotten, by which network."""
 
     id: str
     slug: str
@@ -53,7 +53,7 @@ class ProblemRecord(Part):
 
 
 class MethodRecord(Part):
-    """The method: what its result depends on, and as provenance who shipped it and its source's digest."""
+    """The unlearner or reference: what its result depends on, and as provenance its distribution and digest."""
 
     label: str
     name: str
@@ -66,12 +66,12 @@ class MethodRecord(Part):
 
     @property
     def id(self) -> str:
-        """A hash of what decides its result, in whatever order the options stand: in a file it is not the run's."""
+        """Hash of what determines the result; it ignores the order of options, which a file does not keep."""
         return content_id(self.label, self.name, self.role, self.options, self.version, self.distribution)
 
 
 class EpochRecord(Part):
-    """The headline metrics after an epoch of a method, counted from 1; `image_passes` up to its end, by kind."""
+    """The headline metrics after an epoch, counted from 1; `image_passes` counts by kind up to the end of the epoch."""
 
     epoch: int
     image_passes: dict[str, int]
@@ -79,7 +79,7 @@ class EpochRecord(Part):
 
 
 class FileRecord(Part):
-    """A file of the store that the record rests on, by its path below the output folder."""
+    """A file of the store that the record was made from, by its path below the output folder."""
 
     path: str
     sha256: str
@@ -88,8 +88,8 @@ class FileRecord(Part):
 class Measured(Part):
     """What differs from run to run on the same machine: times and memory.
 
-    `seconds` holds the seconds of each stage; `peak_memory_bytes` the process's peak while the method ran;
-    `speed_up_seconds` how many times longer the training of FDR took than the method, None where one took no time.
+    `seconds` holds the seconds of each stage; `peak_memory_bytes` is the peak of the process while the unlearner ran;
+    `speed_up_seconds` is how many times as long the training of FDR took, None if either took no time.
     """
 
     finished_at: str
@@ -99,10 +99,10 @@ class Measured(Part):
 
 
 class Record(Part):
-    """One cell: a method on a problem with a seed.
+    """One cell: an unlearner or reference on a problem with a seed.
 
-    Fractions are in [0, 1]. `image_passes` counts the images that the method read, by kind; `networks` the different
-    networks that it ran, None where no method ran. `hash` is that of everything else in the file.
+    Fractions are in [0, 1]. `image_passes` counts the images that the unlearner read, by kind; `networks` counts the
+    different networks that it ran, None if none ran. `hash` covers everything else in the file.
     """
 
     schema_version: Literal[2]
@@ -126,31 +126,31 @@ class Record(Part):
 
     @property
     def lacks_references(self) -> bool:
-        """Whether it was judged while Original or FDR had failed; they may be there by now."""
+        """Whether metrics lack a reference because Original or FDR had failed; it may exist by now."""
         return any((metric.reason or "").startswith(NO_REFERENCES) for metric in self.metrics.values())
 
     def value(self, metric: str) -> float | None:
-        """Return a metric's value, None if it has none."""
+        """Return a metric's value, or None if it has none."""
         found = self.metrics.get(metric)
         return found.value if found else None
 
 
 def with_hash(record: Record) -> Record:
-    """Return a record with the hash of its content."""
+    """Return a record that carries the hash of its content."""
     return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
 
 
 def content_hash(values: dict[str, Any]) -> str:
-    """Return the hash of a record's values without its own `hash`."""
+    """Return the hash of a record's values, leaving out `hash` itself."""
     rest = {key: value for key, value in values.items() if key != "hash"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record so that a reader finds the old file or the whole new one.
+    """Write a record so that a reader finds either the old file or the complete new one.
 
     Raises:
-        StoreError: If it cannot be written.
+        StoreError: If the file cannot be written.
     """
     try:
         write_json(path, record.model_dump(mode="json"))
@@ -162,7 +162,7 @@ def read_record(path: Path) -> Record:
     """Return the record in a file.
 
     Raises:
-        InvalidFileError: If it is missing, truncated, of another schema, or changed after it was written.
+        InvalidFileError: If the file is missing, truncated, of another schema, or was changed after it was written.
     """
     try:
         values = json.loads(path.read_text())
@@ -174,18 +174,18 @@ def read_record(path: Path) -> Record:
 
 
 def checked_record(values: Any, where: str, foreign: str = "not a run record") -> Record:
-    """Return the record that JSON values are.
+    """Return the record that JSON values describe.
 
     Args:
-        values: The values.
-        where: Where they stand, for messages.
-        foreign: What to say of values that are no record at all.
+        values: JSON values of the record.
+        where: Their place, for messages.
+        foreign: Message for values that are not a record at all.
 
     Raises:
-        InvalidFileError: If they are of another schema, or were changed after they were written.
+        InvalidFileError: If the values are of another schema, or were changed after they were written.
     """
     version = values.get("schema_version") if isinstance(values, dict) else None
-    # JSON has no such number, but Python reads and writes it.
+    # JSON has no NaN or infinity, but Python reads and writes them.
     unreal = next(_not_finite(values), None)
     if unreal is not None:
         raise InvalidFileError(f"{where}: {unreal[0]}: {unreal[1]} is not a number that a record can hold")
@@ -206,7 +206,7 @@ def checked_record(values: Any, where: str, foreign: str = "not a run record") -
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value of nested JSON tables and lists that holds no others, with its dotted key."""
+    """Yield every leaf of nested JSON tables and lists, with its dotted key; an empty table or list is a leaf."""
     if isinstance(value, dict | list) and value:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for name, inner in items:
@@ -220,7 +220,7 @@ def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """Return the files below a folder that hold run records, by path: of one record (.json) or of many (.jsonl).
+    """Return the files below a folder that hold run records, of one (.json) or of many (.jsonl), sorted by path.
 
     Raises:
         InvalidFileError: If there is none, or no such folder.
@@ -235,26 +235,26 @@ def record_paths(folder: Path) -> list[Path]:
     return paths
 
 
-# What follows from other settings, or says the same in numbers.
+# These settings follow from others, or repeat them in numbers.
 DERIVED = frozenset({"forget_classes", "limited_counts", "num_classes", "train_images", "test_images"})
 SHOWN_SETTINGS = 3
 SHOWN_VALUES = 4
 
 
 def settings(problem: ProblemRecord) -> dict[str, Any]:
-    """Return what makes a problem the one it is, by dotted key."""
+    """Return the settings that identify a problem, by dotted key."""
     values = problem.model_dump(exclude={"id", "slug", "title", "training"})
     return values | {f"training.{key}": value for key, value in problem.training.items()}
 
 
 def differences(one: ProblemRecord, other: ProblemRecord) -> list[tuple[str, Any, Any]]:
-    """Return key and both values of each setting in which two problems differ."""
+    """Return the key and both values of each setting in which two problems differ."""
     own, theirs = settings(one), settings(other)
     return [(key, own.get(key), theirs.get(key)) for key in sorted(own | theirs) if own.get(key) != theirs.get(key)]
 
 
 def distinct_titles(problems: Iterable[ProblemRecord]) -> dict[str, str]:
-    """Return a title for each problem's id; those that would have the same one say in what they differ."""
+    """Return a title for each problem's id; titles that would be equal state how their problems differ."""
     by_title: dict[str, list[ProblemRecord]] = {}
     for problem in problems:
         by_title.setdefault(problem.title, []).append(problem)
@@ -266,7 +266,7 @@ def distinct_titles(problems: Iterable[ProblemRecord]) -> dict[str, str]:
 
 
 def _peculiar(problem: ProblemRecord, same: Sequence[ProblemRecord]) -> str:
-    """Return what tells a problem from others of its title; the start of its id where no setting does."""
+    """Return what distinguishes a problem from others of its title, or the start of its id if no setting does."""
     keys = sorted({key for other in same for key, _, _ in differences(problem, other)} - DERIVED)
     own = settings(problem)
     return ", ".join(f"{key} = {_shown(own.get(key))}" for key in keys[:SHOWN_SETTINGS]) or problem.id[:6]

@@ -1,4 +1,4 @@
-"""Tables of the relevance search: per class and layer the share found and the accuracy before and after."""
+"""Tables of the relevance search: the share found for each class and layer, and the accuracy before and after."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Search:
     """One search: a seed of a problem with one set of options.
 
     Attributes:
-        record: A record that used it.
-        facts: Its options, findings and the share of all searched parameters that the union covers.
+        record: A record that used the search.
+        facts: Options and findings of the search, and the share of all searched parameters in the union.
     """
 
     record: Record
@@ -33,20 +33,20 @@ class Search:
 
     @property
     def group(self) -> str:
-        """Names the searches that differ only in the seed."""
+        """Name shared by searches that differ only in the seed."""
         problem = self.record.problem
         return f"{problem.slug}-{content_id(self.facts['settings'])[:6]}"
 
 
 def searches(records: Iterable[Record], folder: Path) -> list[Search]:
-    """Return the relevance searches that records rest on, each once.
+    """Return the relevance searches that records used, each once.
 
     Args:
-        records: Of finished runs.
-        folder: The output folder, whose store keeps the searches.
+        records: Records of finished runs.
+        folder: Output folder whose store keeps the searches.
 
     Raises:
-        InvalidFileError: If no record used one, or the store lacks it.
+        InvalidFileError: If no record used a search, or the store lacks one.
     """
     found: dict[str, Search] = {}
     for record in records:
@@ -71,7 +71,7 @@ def searches(records: Iterable[Record], folder: Path) -> list[Search]:
 
 
 def grouped_searches(found: list[Search]) -> dict[str, list[Search]]:
-    """Return searches by the group that differs in the seed alone."""
+    """Group searches that differ only in the seed."""
     groups: dict[str, list[Search]] = {}
     for search in found:
         groups.setdefault(search.group, []).append(search)
@@ -93,7 +93,7 @@ def _rows(search: Search) -> list[dict[str, Any]]:
 
 
 def relevance_tables(found: list[Search]) -> list[Table]:
-    """Return a table for each group of searches: one row per layer, means over classes and seeds."""
+    """Return a table for each group of searches, with a row per layer and means over classes and seeds."""
     tables = []
     for members in grouped_searches(found).values():
         rows = [row for member in members for row in _rows(member)]
@@ -128,7 +128,7 @@ def _layer_cells(layer: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def relevance_json(found: list[Search]) -> list[dict[str, Any]]:
-    """Return the searches for programs."""
+    """Return the searches as JSON values."""
     return [
         {
             "problem": search.record.problem.slug,
@@ -142,10 +142,10 @@ def relevance_json(found: list[Search]) -> list[dict[str, Any]]:
 
 
 def write_relevance(found: list[Search], folder: Path) -> list[Path]:
-    """Write one CSV file for each group of searches, a row for every seed, class and layer.
+    """Write a CSV file for each group of searches, with a row for every seed, class and layer.
 
     Raises:
-        StoreError: If one cannot be written.
+        StoreError: If a file cannot be written.
     """
     paths = []
     try:

@@ -1,6 +1,6 @@
-"""How sure a mean is, and a difference between two methods: t intervals and the paired bootstrap.
+"""The uncertainty of a mean, and of a difference between two unlearners: t intervals and the paired bootstrap.
 
-With 5 seeds an exact Wilcoxon test cannot go below p = 0.0625, so that there are no p values and no stars here.
+With 5 seeds an exact Wilcoxon test cannot go below p = 0.0625, which is why there are no p values or stars here.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-# Draws of the images, and of the seeds for each of those: the tails of t with few seeds need many.
+# These are the draws of images, and the draws of seeds for each; with few seeds the tails of t need many draws.
 IMAGE_DRAWS = 2000
 SEED_DRAWS = 10
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Return the mean, None without a value."""
+    """Return the mean, or None if there are no values."""
     return statistics.fmean(values) if values else None
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """Return the standard deviation of a sample (n - 1), None for fewer than two values."""
+    """Return the standard deviation of a sample (n - 1), or None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Return the t interval of the mean: mean -+ t * s / sqrt(n), t with n - 1 degrees of freedom.
 
-    None for fewer than two values. It holds for seeds drawn anew, not for test images drawn anew.
+    The result is None for fewer than two values. The interval covers new seeds, but not new test images.
     """
     if len(values) < 2:
         return None
@@ -42,8 +42,8 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
 
 @functools.cache
 def t_quantile(degrees: int, confidence: float) -> float:
-    """Return the t that a t-distributed number stays below in absolute value with a probability of `confidence`."""
-    # scipy takes a third of a second to import, and most commands print no interval.
+    """Return the t that the absolute value of a t-distributed number stays below with probability `confidence`."""
+    # The import of scipy takes a third of a second, and most commands print no interval.
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + confidence) / 2))
@@ -52,21 +52,22 @@ def t_quantile(degrees: int, confidence: float) -> float:
 def bootstrap_means(outcomes: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the mean over seeds and test images in each resample of both.
 
-    Images are drawn with replacement, seeds get weights at random, independently of each other, and the two deviations
-    from the mean add up. The draws depend on the shape alone, so that two methods with the same seeds and images are
-    drawn alike and their difference, resample by resample, is paired.
+    Images are drawn with replacement and seeds get random weights, independently of each other; the two deviations
+    from the mean are added. The draws depend only on the shape, so that two unlearners with the same seeds and images
+    get the same draws and their difference is paired in each resample.
 
-    Seeds are too few to be drawn with replacement: the middle 95 % of such resamples cover a mean over 3 seeds in 75
-    of 100 cases, over 5 in 84. Their weights are such that the mean over seeds spreads as the t distribution with
-    n - 1 degrees of freedom says; the middle 95 % then are the t interval where images do not matter. What luck an
-    image has with one seed alone counts with the seeds and with the images, which errs on the side of wide intervals.
+    Seeds are too few to be drawn with replacement: the middle 95 % of such resamples cover the true mean in 75 of 100
+    cases with 3 seeds, and in 84 with 5. Their weights are chosen so that the mean over seeds spreads as the t
+    distribution with n - 1 degrees of freedom does; if images do not matter, the middle 95 % are the t interval.
+    Variation of an image within one seed counts both for the seeds and for the images, which errs on the side of wide
+    intervals.
 
     Args:
-        outcomes: (S, N): for each of S seeds and N test images what the method scored there. With N = 1 only the seeds
-            are drawn, with S = 1 only the images.
+        outcomes: (S, N) scores for each of S seeds and N test images. With N = 1 only the seeds are resampled, with
+            S = 1 only the images.
 
     Returns:
-        (R,), R = `IMAGE_DRAWS` * `SEED_DRAWS`.
+        (R,) means, R = `IMAGE_DRAWS` * `SEED_DRAWS`.
     """
     seeds, images = outcomes.shape
     by_seed, by_image = outcomes.mean(axis=1, dtype=np.float64), outcomes.mean(axis=0, dtype=np.float32)
@@ -78,10 +79,10 @@ def bootstrap_means(outcomes: NDArray[np.floating] | NDArray[np.bool_]) -> NDArr
 
 @functools.lru_cache(maxsize=8)
 def _seed_weights(size: int) -> NDArray[np.float64]:
-    """Return (R, size): a weight for each seed; they sum to `size` in each resample.
+    """Return (R, size) weights of the seeds, which sum to `size` in each resample.
 
-    With weights 1 + sqrt(n / (n - 1)) * (z - mean(z)) for normal z the mean varies as s^2 / n; the root of n - 1 over a
-    chi-squared number, one for all seeds of a resample, makes the normal distribution a t distribution.
+    With weights 1 + sqrt(n / (n - 1)) * (z - mean(z)) for normal z, the mean has variance s^2 / n. A factor for each
+    resample, the root of n - 1 over a chi-squared number, turns the normal distribution into a t distribution.
     """
     resamples = IMAGE_DRAWS * SEED_DRAWS
     if size == 1:
@@ -96,7 +97,7 @@ def _seed_weights(size: int) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=8)
 def _image_draws(size: int) -> NDArray[np.float32]:
-    """Return (IMAGE_DRAWS, size): how often each of `size` images was drawn."""
+    """Return (IMAGE_DRAWS, size) counts of how often each of `size` images was drawn."""
     generator = np.random.default_rng([2, size, IMAGE_DRAWS])
     counts = np.empty((IMAGE_DRAWS, size), dtype=np.float32)
     for row in counts:
@@ -111,7 +112,7 @@ def percentile_interval(differences: NDArray[np.float64], confidence: float = CO
 
 
 def differ(first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = CONFIDENCE) -> bool:
-    """Return whether the paired interval of two bootstrapped means leaves out 0."""
+    """Return whether the paired interval of two bootstrapped means excludes 0."""
     low, high = percentile_interval(first - second, confidence)
-    # Single precision may leave a trace where nothing differs.
+    # Single precision may leave a rounding error where nothing differs.
     return low > 1e-6 or high < -1e-6

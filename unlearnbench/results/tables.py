@@ -1,4 +1,4 @@
-"""Tables of ranked rows, as text cells: the terminal's and the markdown pages' common ground."""
+"""Tables of ranked rows as text cells, shared by the terminal and the markdown pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE_SEED = "With one seed only test images are drawn: how much another seed woul
 
 
 def caption(rows: Sequence[Row], order: str = PAPER) -> str:
-    """Return what stands below a table of rows that are ranked by an order of `ORDERS`."""
+    """Return the caption of a table of rows that are ranked by an entry of `ORDERS`."""
     numbers = "Mean ± standard deviation over seeds, in percent."
     if all(row.rank is None for row in rows):
         return numbers
@@ -32,7 +32,7 @@ def caption(rows: Sequence[Row], order: str = PAPER) -> str:
 
 
 def ranking_text(order: str) -> str:
-    """Return how an order of `ORDERS` ranks."""
+    """Return in words how an entry of `ORDERS` ranks."""
     return (
         f"Ranked by {ORDER_TEXTS[order]}, each as far as a paired 95 % bootstrap over seeds (with t's tails) and test "
         "images can tell methods from the best: those that it cannot tell from it by the first are ordered by the "
@@ -41,19 +41,19 @@ def ranking_text(order: str) -> str:
 
 
 def percent(mean: float | None, std: float | None) -> str:
-    """Return a fraction as "12.34 ± 0.56" percent, "-" if there is none."""
+    """Return a fraction as "12.34 ± 0.56" percent, or "-" if there is none."""
     if mean is None:
         return "-"
     return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
 def is_share(metric: MetricRecord) -> bool:
-    """Return whether a metric is a share of images: one of ours, or a foreign one that says which images count."""
+    """Return whether a metric is a share of images: a known one, or a foreign one that says which images count."""
     return metric.name in SHARES or metric.hits is not None
 
 
 def method_name(row: Row) -> str:
-    """Return the name of a row's method as tables show it."""
+    """Return the name of a row's unlearner or reference as tables show it."""
     return REFERENCES.get(row.label, row.label) if row.is_reference else row.label
 
 
@@ -90,13 +90,13 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-# What a narrow terminal does without, first to last.
+# A narrow terminal drops these columns, in this order.
 DISPENSABLE = ("image passes", "seconds", "gap to FDR", "seeds")
 
 
 def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> Table:
     """Return one problem's table with as many columns as the console has room for."""
-    # Measured for a console without end: the width of a narrow one would be the answer.
+    # The table is measured for an endless console, since a narrow one would only give its own width.
     endless = console.options.update(max_width=10_000)
     for dropped in range(len(DISPENSABLE) + 1):
         table = terminal_table(rows, DISPENSABLE[:dropped], order)
@@ -114,7 +114,7 @@ def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str 
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for number, row in enumerate(rows):
         following = rows[number + 1] if number + 1 < len(rows) else None
-        # A line between references, ranked methods and those below the gate.
+        # A line separates references, ranked unlearners and those below the gate.
         ends = following is not None and (row.is_reference, row.rank is None) != (
             following.is_reference,
             following.rank is None,
@@ -126,7 +126,7 @@ def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str 
 
 
 def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
-    """Return one problem's values of any metrics, a line for each metric and method, as the numbers that they are."""
+    """Return one problem's values of any metrics, with a line for each metric and row, in the metrics' own units."""
     table = Table(title=rows[0].problem.title, title_justify="left")
     for name in ("metric", "method", "mean", "std", "95 % interval", "seeds"):
         table.add_column(name, justify="left" if name in ("metric", "method") else "right", no_wrap=True)
@@ -146,7 +146,7 @@ def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
 
 
 def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str = PAPER) -> None:
-    """Print the table of each problem, and below it why methods have no rank."""
+    """Print the table of each problem, followed by the reasons why unlearners have no rank."""
     for rows in problems:
         console.print(fitting_table(rows, console, order))
         for row in rows:
@@ -155,22 +155,22 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str
 
 
 def one_line(text: str) -> str:
-    """Return text with every run of white space as one space."""
+    """Return text with every run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def markdown_line(texts: Sequence[str]) -> str:
-    """Return one line of a markdown table; a bar in a cell is escaped."""
+    """Return one line of a markdown table, with the bars in cells escaped."""
     return f"| {' | '.join(one_line(text).replace('|', chr(92) + '|') for text in texts)} |"
 
 
 def points(value: float | None, *, sign: bool = False) -> str:
-    """Return a fraction as percent or points with two digits, "-" if there is none."""
+    """Return a fraction as percent or points with two digits, or "-" if there is none."""
     return "-" if value is None else f"{100 * value:{'+' if sign else ''}.2f}"
 
 
 def computed_on(records: Iterable[Record]) -> str:
-    """Return on which devices and in which precision records were made, with their seeds where these differ."""
+    """Return the devices and precisions that records were made with, with their seeds if these differ."""
     seeds: dict[str, set[int]] = {}
     for record in records:
         found = record.environment

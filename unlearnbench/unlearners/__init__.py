@@ -1,1 +1,1 @@
-"""Unlearning: the task that a method is given, and the contract that it keeps."""
+"""Unlearning: the task that an unlearner is given, and the contract that it keeps."""

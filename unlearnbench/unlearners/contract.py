@@ -25,7 +25,7 @@ from unlearnbench.unlearners.toy_problem import FORGET_CLASSES, NUM_CLASSES, _ha
 
 Unlearner = Callable[..., nn.Module]
 Status = Literal["passed", "failed", "exempt", "not applicable"]
-# The limited images of the check are few; a method that holds the retain classes stays within this.
+# The check has few limited images, and an unlearner that preserves the retain classes loses no more than this on them.
 RETAIN_LOSS = 0.1
 UNKNOWN_OPTION = "no_method_has_this_option"
 
@@ -41,9 +41,9 @@ class Finding:
     """The outcome of one check.
 
     Attributes:
-        check: What was looked at.
-        status: How it went.
-        message: What was seen.
+        check: Name of the check.
+        status: Result of the check.
+        message: Observation behind the result.
     """
 
     check: str
@@ -56,11 +56,11 @@ class Outcome:
     """One run of an unlearner.
 
     Attributes:
-        model: What it returned.
-        task: The task it had.
-        logits: (N, O) of the model on the limited images; empty if it is no model.
-        networks: How many different networks computed something: the given one, teachers, fresh ones. Weights kept in
-            other forms (masks, importances, copies of parameters) are not seen.
+        model: What the unlearner returned.
+        task: Task that it was given.
+        logits: (N, O) logits of the model on the limited images; empty if it is not a model.
+        networks: Number of different networks that computed something: the given one, teachers, fresh ones. Weights
+            that are kept in other forms (masks, importances, copies of parameters) are not counted.
     """
 
     model: Any
@@ -70,20 +70,20 @@ class Outcome:
 
 
 def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = None) -> list[Finding]:
-    """Check that an unlearner keeps to the contract; takes seconds on a CPU.
+    """Check that an unlearner keeps to the contract, which takes seconds on a CPU.
 
-    It runs on a small real problem (handwritten digits, 8 and 9 to be forgotten, 10 % of the training images
+    It runs on a small real problem (handwritten digits, with 8 and 9 to be forgotten and 10 % of the training images
     left): with its defaults for what must always hold, and with `options` for what it promises to do.
 
     Args:
         function: The unlearner.
-        options: Options for the checks of forgetting and retaining; those that it declares, if None.
+        options: Options for the checks of forgetting and retaining; None takes those that the unlearner declares.
 
     Returns:
         The findings, none of them failed. An unlearner that raises `NotApplicable` has a single one.
 
     Raises:
-        ConformanceError: Listing every check that failed.
+        ConformanceError: If any check failed; the message lists every one that did.
     """
     findings = list(examine(function, options))
     failed = [finding for finding in findings if finding.status == "failed"]
@@ -95,9 +95,9 @@ def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = Non
 
 
 def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> Iterator[Finding]:
-    """Yield the findings of all checks, failed ones among them; see `check_unlearner`."""
+    """Yield the findings of all checks, failed ones included; see `check_unlearner`."""
     if not small_problem().is_whole:
-        # The unlearner that was checked before this one broke it; that stands in its own findings.
+        # An unlearner that was checked earlier broke the problem, which its own findings report.
         small_problem.cache_clear()
     signature = _signature_fault(function)
     yield _finding("options have types and defaults", signature)
@@ -109,7 +109,7 @@ def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> It
     except NotApplicable as reason:
         yield Finding("runs with its defaults", "not applicable", str(reason))
         return
-    # Foreign code may raise anything; the finding says what.
+    # Foreign code may raise anything, and the finding says what it was.
     except Exception as error:
         yield Finding("runs with its defaults", "failed", f"{type(error).__name__}: {error}")
         return
@@ -128,7 +128,7 @@ def _finding(check: str, fault: str) -> Finding:
 
 
 def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) -> Outcome:
-    """Run an unlearner on a copy of the original, with global random state of its own."""
+    """Run an unlearner on a copy of the original, within a global random state of its own."""
     problem = small_problem()
     task = problem.task()
     checked, faults = check_options(getattr(function, "__name__", "unlearner"), schema(function), values)
@@ -143,7 +143,7 @@ def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) ->
 
 
 def _counts(outcome: Outcome) -> str:
-    """Return what a run read and how many networks it ran: a method's data card."""
+    """Return what a run read and how many networks it ran: the data card of the unlearner."""
     task, reads = outcome.task, outcome.task.image_passes
     return (
         f"{reads['forget']:,} passes of {task.size('forget')} forget images and {reads['retain']:,} of "
@@ -191,7 +191,7 @@ def _repeatable_fault(function: Unlearner, first: Outcome) -> str:
 
 
 def _untouched(function: Unlearner) -> Iterator[Finding]:
-    """Yield whether original, data and random state are as before, run under two global seeds."""
+    """Yield whether the original, the data and the random state are left as they were, under two global seeds."""
     problem = small_problem()
     random_states = []
     data_fault = ""

@@ -22,12 +22,12 @@ def distillation_loss(
     Args:
         student: (B, R) logits of the retain classes.
         teacher: (B, R) logits of the same classes from the original model in evaluation mode.
-        kappa: Temperature, > 0.
+        kappa: Temperature of the softmax, > 0.
         reduction: `batch_mean` sums over classes and averages over images; `element_mean` averages over
-            classes too, so it is smaller by the factor R.
+            classes too, so that it is smaller by the factor R.
 
     Returns:
-        A scalar, 0 where both agree.
+        A scalar, which is 0 where both agree.
 
     Source: Hinton, Vinyals, Dean (2015) as ERwP (ECCV 2022) uses it. `element_mean` is what the
     implementation named there computes: its `KLDivLoss()` averages over every element by default.
@@ -39,14 +39,14 @@ def distillation_loss(
 
 
 class Teacher:
-    """The untouched original model in evaluation mode, and the loss that holds a student to it.
+    """The untouched original model in evaluation mode, and the loss that keeps a student close to it.
 
     Args:
-        original: Copied; may be trained afterwards.
-        task: Knows the retain classes, whose logits alone take part.
+        original: Original model, of which a copy is kept, so that it may be trained afterwards.
+        task: Task that knows the retain classes, the only ones whose logits take part.
         beta: Weight of the loss.
-        kappa: Temperature.
-        reduction: See `distillation_loss`.
+        kappa: Temperature of the softmax.
+        reduction: Reduction of the loss; see `distillation_loss`.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Teacher:
         """Return beta times the distillation loss of a batch.
 
         Args:
-            images: (B, C, H, W), as the student saw them.
-            logits: (B, K or more) of the student.
+            images: (B, C, H, W), the same as the student saw.
+            logits: (B, K or more) logits of the student.
         """
         with torch.no_grad(), self._task.autocast():
             target = self._model(images)

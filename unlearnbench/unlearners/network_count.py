@@ -1,4 +1,4 @@
-"""How many networks a method runs: the one it was given, teachers, fresh ones."""
+"""The number of networks that an unlearner runs: the one it was given, teachers, fresh ones."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 
 class NetworkCount:
-    """How many different networks were called so far; a part of one that is called by itself is that one."""
+    """Counts the different networks that were called; a part that is called by itself counts as its network."""
 
     def __init__(self) -> None:
         self.number = 0
-        # Weak, so that counting keeps nothing alive; an address can come again after its network is gone.
+        # The references are weak so that counting keeps no network alive; ids would recur once a network is freed.
         self._seen: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def add(self, network: nn.Module) -> None:
-        """Count a network unless it was counted before, whole or in part."""
+        """Count a network, unless it was counted before as a whole or in part."""
         if network in self._parts:
             return
         parts = set(network.modules())
@@ -34,7 +34,7 @@ class NetworkCount:
 
 @contextmanager
 def networks_that_run(original: nn.Module) -> Iterator[NetworkCount]:
-    """Count the networks that are called within the context: outermost modules of about the original's size."""
+    """Count the networks called within the context, which are outermost modules of about the original's size."""
     count, depth = NetworkCount(), [0]
     smallest = sum(parameter.numel() for parameter in original.parameters()) / 2
 

@@ -20,7 +20,7 @@ Kind = Literal["all", "forget", "retain"]
 
 
 class Keeper(Protocol):
-    """Keeps tensors that depend on the original model and the limited data only."""
+    """Keeps tensors that depend only on the original model and the limited data."""
 
     def __call__(
         self,
@@ -28,45 +28,45 @@ class Keeper(Protocol):
         settings: dict[str, Any],
         compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what `compute` returns, or did in an earlier call of the same method with the same name and settings.
+        """Return what `compute` returns, or returned in an earlier call by the same unlearner with the same arguments.
 
-        The facts get an `id` that names them among the kept results.
+        The facts also get an `id` that identifies them among the kept results.
         """
 
 
 class Watcher(Protocol):
-    """Is told when an epoch ends."""
+    """Is notified when an epoch ends."""
 
     def epoch_ended(self, model: nn.Module, image_passes: dict[str, int]) -> None:
-        """Take note of the model at the end of an epoch, and of the image passes by then."""
+        """Record the model at the end of an epoch, and the image passes by then."""
 
 
 class UnlearningTask:
     """The limited data, the classes, the recipe, and a way to make a fresh model.
 
-    It holds copies of the limited images alone: neither test images nor the other training images can be
-    reached through it. It counts the images that go out, by kind.
+    It holds copies of the limited images alone, so that neither test images nor other training images can be
+    reached through it. It counts the images that it gives out, by kind.
 
     Args:
-        limited_data: The limited images of all classes.
-        forget_classes: Ascending class indices.
-        num_classes: K.
-        recipe: How the original was trained.
-        seed: The run's seed.
-        fresh_model: Returns the model as the original's training started.
-        keep: Keeps what can be shared between runs; None computes anew.
-        advance: Called with the number of images after each batch.
-        watcher: Told of the end of each epoch; None if nobody looks.
+        limited_data: Limited images of all classes.
+        forget_classes: Indices of the forget classes, ascending.
+        num_classes: K classes.
+        recipe: Training recipe of the original.
+        seed: Seed of the run.
+        fresh_model: Function that returns the model as the original's training started.
+        keep: Store for what can be shared between runs; None computes everything anew.
+        advance: Callback that receives the number of images after each batch.
+        watcher: Watcher that is notified at the end of each epoch; None if there is none.
 
     Attributes:
         forget_classes: (F,) int64 on the device.
         retain_classes: (K - F,) int64 on the device.
-        num_classes: K.
-        recipe: How the original was trained.
-        device: Where images and labels are.
-        seed: The run's seed.
-        details: JSON values that a method wants in its record; see `report`.
-        shared_seconds: Seconds that kept results took when they were computed, in an earlier run.
+        num_classes: K classes.
+        recipe: Training recipe of the original.
+        device: Device of the images and labels.
+        seed: Seed of the run.
+        details: JSON values that an unlearner wants in its record; see `report`.
+        shared_seconds: Seconds that kept results took when an earlier run computed them.
     """
 
     def __init__(
@@ -105,15 +105,15 @@ class UnlearningTask:
         self.shared_seconds = 0.0
 
     def is_forget(self, labels: Tensor) -> Tensor:
-        """Return (B,) bool: which of (B,) labels are forget classes."""
+        """Return (B,) bool: which of the (B,) labels are forget classes."""
         return self._forgotten[labels]
 
     def size(self, kind: Kind = "all") -> int:
-        """Return how many limited images of a kind there are."""
+        """Return the number of limited images of a kind."""
         return len(self._positions[kind])
 
     def steps(self, kind: Kind = "all", batch_size: int | None = None) -> int:
-        """Return how many batches an epoch has."""
+        """Return the number of batches in an epoch."""
         return math.ceil(self.size(kind) / (batch_size or self.recipe.batch_size))
 
     def batches(
@@ -124,7 +124,7 @@ class UnlearningTask:
         Args:
             epochs: Passes over the limited images of the kind.
             kind: `all`, `forget` or `retain` images.
-            batch_size: The recipe's, if None.
+            batch_size: Images in a batch; None means those of the recipe.
 
         Yields:
             Normalised images (B, C, H, W) float32 and their labels (B,) int64.
@@ -139,13 +139,13 @@ class UnlearningTask:
                 yield images, labels
 
     def plain(self, kind: Kind = "all", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of the limited images in order, as a test shows them."""
+        """Yield batches of the limited images in order, as evaluation shows them."""
         for images, labels in self._data.in_order(batch_size, self._positions[kind]):
             self.count(labels)
             yield images, labels
 
     def images_of(self, label: int) -> Tensor:
-        """Return the limited images of one class, (M, C, H, W) float32, as a test shows them."""
+        """Return the limited images of one class, (M, C, H, W) float32, as evaluation shows them."""
         positions = torch.nonzero(self._data.labels == label).flatten()
         images = self._data.plain(positions)
         self.count(self._data.labels[positions])
@@ -153,7 +153,7 @@ class UnlearningTask:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Channels, height, width of the images as the network takes them."""
+        """Channels, height and width of the images as the network takes them."""
         return tuple(self._data.plain(self._positions["all"][:0]).shape[1:])
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -161,11 +161,11 @@ class UnlearningTask:
         return self._data.denormalise(images)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return intensities in [0, 1] as the network takes them."""
+        """Return intensities in [0, 1] normalised as the network takes them."""
         return self._data.normalise(pixels * 255.0)
 
     def count(self, labels: Tensor) -> None:
-        """Count images that go through the network; `batches`, `plain` and `images_of` do it themselves.
+        """Count images that go through the network; `batches`, `plain` and `images_of` do so by themselves.
 
         Args:
             labels: (B,) class indices of the images.
@@ -177,29 +177,29 @@ class UnlearningTask:
 
     @property
     def image_passes(self) -> dict[str, int]:
-        """How many images of each kind went out so far."""
+        """Number of images of each kind that were given out so far."""
         forget, retain = self._reads.tolist()
         return {"forget": forget, "retain": retain}
 
     def report(self, name: str, value: Any) -> None:
-        """Put a JSON value under a name into the record's `details`."""
+        """Put a JSON value into the record's `details` under a name."""
         self.details[name] = value
 
     def fresh_model(self) -> nn.Module:
-        """Return the model as the original's own training started: random, or pre-trained where the recipe says so."""
+        """Return the model as the original's own training started, random or, if the recipe says so, pre-trained."""
         return self._fresh_model().to(self.device)
 
     def end_epoch(self, model: nn.Module) -> None:
-        """Say that an epoch of the method is over: with `evaluate_every` the model is judged as it is now.
+        """Declare an epoch of the unlearner over; with `evaluate_every` the model is judged in its present state.
 
         Args:
-            model: The model that the method will return.
+            model: Model that the unlearner will return.
         """
         if self._watcher is not None:
             self._watcher.epoch_ended(model, self.image_passes)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
-        """Return a random stream on the CPU for one purpose, the same for every method with this seed."""
+        """Return a random stream on the CPU for one purpose, the same for every unlearner with this seed."""
         return torch.Generator().manual_seed(derived_seed(self.seed, "task", *purpose))
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -212,10 +212,10 @@ class UnlearningTask:
         settings: dict[str, Any],
         compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and facts that depend on the original model, the limited data and `settings` only.
+        """Return tensors and facts that depend only on the original model, the limited data and `settings`.
 
-        They are computed once and shared by all runs on the same original and limited data. What computing
-        them cost in images is counted each time.
+        They are computed once and shared by all runs on the same original and limited data. The images that were
+        read to compute them are counted for each run.
         """
 
         def counted() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A small real problem on the digits, on which a method shows that it keeps to the contract."""
+"""A small real problem on the digits, on which an unlearner shows that it keeps to the contract."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class SmallProblem:
     """Digits with two classes to forget, and an original model trained for a second or two.
 
     Attributes:
-        data: The images.
-        original: The original model, in evaluation mode; never handed out.
-        start: The model as its training started.
-        fingerprint: Hash of the original's weights as they were trained.
+        data: Images of the problem.
+        original: Original model in evaluation mode, which is never handed out.
+        start: Model as its training started.
+        fingerprint: Hash of the original's weights right after training.
     """
 
     data: LoadedData
@@ -46,18 +46,18 @@ class SmallProblem:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the original is still as it was trained."""
+        """Whether the original still has the weights that training gave it."""
         return _hash(self.original.state_dict().values()) == self.fingerprint
 
     def task(self, seed: int = 0) -> UnlearningTask:
         """Return a fresh task with the limited data of a seed."""
         counts = tuple(limited_count(count, 0.1, None) for count in self.data.dataset.info.train_counts)
-        # Bound to the start alone: through `self` a method could reach the images.
+        # The function is bound to the start alone, since through `self` an unlearner could reach the images.
         fresh = functools.partial(copy.deepcopy, self.start)
         return UnlearningTask(self.data.limited(counts, seed), FORGET_CLASSES, NUM_CLASSES, RECIPE, seed, fresh)
 
     def accuracy(self, model: nn.Module, *, forget: bool) -> float:
-        """Return the accuracy on the test images of forget or retain classes."""
+        """Return the accuracy on the test images of the forget or of the retain classes."""
         logits, labels = _logits(model, self.data.test)
         predicted = output_classes(model)[logits.argmax(dim=1)]
         wanted = torch.isin(labels, torch.tensor(FORGET_CLASSES)) == forget
@@ -73,7 +73,7 @@ def _logits(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def small_problem() -> SmallProblem:
-    """Return the problem that all checks use, made once per process."""
+    """Return the problem that all checks share, built once per process."""
     data = LoadedData(open_dataset("digits"), RECIPE, torch.device("cpu"))
     start = NETWORK.build(0, "original")
     original = copy.deepcopy(start)

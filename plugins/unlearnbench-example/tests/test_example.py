@@ -1,4 +1,4 @@
-"""The method keeps to the contract of unlearnbench's unlearners."""
+"""The unlearner keeps to the contract of unlearnbench's unlearners."""
 
 from unlearnbench.registry.entry_points import find
 from unlearnbench.testing import check_unlearner

@@ -1,4 +1,4 @@
-"""example: replace the rule in this file by your own."""
+"""The unlearner example: replace the rule in this file with your own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.task import UnlearningTask
 
 
-# What the defaults do not show on the conformance check's small problem, the check options do. The ranges are what
-# `unlearnbench tune` searches.
+# The check options are those with which the unlearner forgets on the conformance check's small problem, if its defaults
+# do not. The ranges are those that `unlearnbench tune` searches.
 @declare(
     check_options={"epochs": 20, "learning_rate": 1e-2},
     ranges={"epochs": Range(1, 40), "learning_rate": Range(1e-4, 1e-1, log=True)},
@@ -32,7 +32,7 @@ def example(
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited data and the forget classes.
         epochs: Passes over the limited data.
-        learning_rate: Of SGD with momentum 0.9.
+        learning_rate: Learning rate of SGD, with momentum 0.9.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -53,6 +53,6 @@ def example(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        # With `evaluate_every` the model is judged as it is now.
+        # With `evaluate_every`, the model is judged in its present state.
         task.end_epoch(model)
     return model

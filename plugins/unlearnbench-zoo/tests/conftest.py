@@ -1,4 +1,4 @@
-"""Before torch is imported: one thread, so that results do not depend on the machine."""
+"""Limits torch to one thread before it is imported, so that results do not depend on the machine."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Every method of the zoo keeps to the contract and says what it is."""
+"""Every unlearner of the zoo keeps to the contract and documents what it does."""
 
 from importlib.metadata import distribution
 

@@ -1,4 +1,4 @@
-"""Each method's update rule, written out a second time for a network of 16 features and 24 images.
+"""Each unlearner's update rule, written out a second time for a network of 16 features and 24 images.
 
 Batches hold all images of a kind, so that their order does not matter.
 """
@@ -73,7 +73,7 @@ def test_random_labels_come_from_the_retain_classes_alone(monkeypatch: pytest.Mo
 
 
 def by_hand(masks: list[Tensor] | None) -> nn.Module:
-    """Two epochs of relabelling where class 2 is the only one that stays, so that every label is 2."""
+    """Return two epochs of relabelling in which only class 2 is a retain class, so that every label is 2."""
     expected = student_of(network())
     task = task_of((0, 1, 3))
     (forget, _), (retain, labels) = images_of(task, "forget"), images_of(task, "retain")
@@ -132,7 +132,7 @@ def test_momentum_of_frozen_weights_is_put_back() -> None:
 def test_scrub_alternates_max_and_min_epochs_and_lowers_its_rate() -> None:
     task, teacher, expected = task_of(), network(), student_of(network())
     (forget, _), (retain, labels) = images_of(task, "forget"), images_of(task, "retain")
-    # Much decay: where a gradient is next to nothing, Adam would make a whole step of rounding.
+    # The decay is large because Adam would turn the rounding of a tiny gradient into a whole step.
     hand = Adam(expected, 0.01, decay=1.0)
 
     def distance(images: Tensor, logits: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ def test_unsir_noise_climbs_the_loss_of_its_own_class() -> None:
     for label, found in ((1, noise[:3]), (3, noise[3:])):
         start = torch.randn(3, 1, 4, 4, generator=task.generator("noise", label)).requires_grad_()
         loss = 0.2 * (start**2).sum() / 3 - entropy(model(start), torch.full((3,), label))
-        # Adam's first step is its rate in the direction of each gradient.
+        # Adam's first step moves each value by the learning rate in the direction of its gradient.
         expected = start - 0.1 * torch.autograd.grad(loss, start)[0].sign()
         assert torch.allclose(found, expected, atol=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -293,7 +293,7 @@ def test_duck_moves_features_to_the_nearest_retain_centroid() -> None:
         hand.step(0.5 * away + 1.4 * entropy(expected(retain) / 2.0, labels))
     found = duck(network(), task, epochs=2, learning_rate=0.01, forget_weight=0.5, target_accuracy=0.0)
     assert_same(found, expected, 1e-4)
-    # Each epoch: 12 forget images in the step, 12 to look whether they are recognised; once retain for centroids.
+    # Each epoch reads 12 forget images to train and 12 to test; the centroids read the retain images once more.
     assert task.image_passes == {"forget": 2 * 24, "retain": 12 + 24}
 
 
@@ -305,7 +305,7 @@ def test_duck_counts_a_forget_batch_once_for_every_step_and_ends_when_it_is_forg
     assert task.image_passes["forget"] == 24
     task = task_of()
     duck(network(), task, epochs=1, batch_size=6, retain_batches=5, target_accuracy=0.0)
-    # Two batches of 6, each in two steps, and the look.
+    # Two batches of 6 take part in two steps each, and the test reads all images once.
     assert task.image_passes["forget"] == 2 * 2 * 6 + 12
     monkeypatch.setattr(duck_module, "forget_accuracy", lambda model, task: 0.0)
     task = task_of()

@@ -1,4 +1,4 @@
-"""A problem small enough to follow by hand: 24 images of 4 classes, seen whole in every step."""
+"""A problem small enough to follow by hand: 24 images of 4 classes, all seen in every step."""
 
 import copy
 
@@ -26,7 +26,7 @@ def task_of(forget: tuple[int, ...] = (1, 3)) -> UnlearningTask:
 
 
 def images_of(task: UnlearningTask, kind: str) -> tuple[Tensor, Tensor]:
-    """Return all images of a kind, without counting them."""
+    """Return all images of a kind, without counting them as read."""
     positions = task._positions[kind]
     return task._data.plain(positions), task._data.labels[positions]
 
@@ -69,7 +69,7 @@ class Sgd:
 
 
 class Adam:
-    """Adam as its paper has it, for a few steps by hand."""
+    """Adam as its paper describes it, for a few steps by hand."""
 
     def __init__(self, model: nn.Module, rate: float, decay: float = 0.0) -> None:
         self.model, self.rate, self.decay, self.steps = model, rate, decay, 0
@@ -94,5 +94,5 @@ def assert_same(model: nn.Module, expected: nn.Module, tolerance: float = 1e-5) 
 
 
 def student_of(model: nn.Module) -> nn.Module:
-    """Return a copy in training mode."""
+    """Return a copy of a model in training mode."""
     return copy.deepcopy(model).train()

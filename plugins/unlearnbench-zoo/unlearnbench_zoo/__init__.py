@@ -1,1 +1,1 @@
-"""Published unlearning methods beyond the nine baselines of ERwP, each one function."""
+"""Published unlearners beyond the nine baselines of ERwP, each as one function."""

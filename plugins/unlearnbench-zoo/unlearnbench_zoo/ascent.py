@@ -1,4 +1,4 @@
-"""NegGrad+: down on retain images, up on forget images, in one loss."""
+"""NegGrad+: gradient descent on retain images and ascent on forget images, in one loss."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ def neggrad_plus(
     momentum: Momentum = 0.9,
     batch_norm: BatchNorm = "training",
 ) -> nn.Module:
-    """NegGrad+: minimise alpha * CE(retain) - (1 - alpha) * CE(forget); gradient ascent where alpha is 0.
+    """NegGrad+: minimise alpha * CE(retain) - (1 - alpha) * CE(forget); with alpha 0 it is plain gradient ascent.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited data of both kinds.
         alpha: Weight of the retain images; with 0 none is read.
-        epochs: Passes over the retain images; over the forget images where alpha is 0.
+        epochs: Passes over the retain images, or over the forget images if alpha is 0.
         batch_size: Images of each kind in a step.
-        learning_rate: Of SGD.
-        momentum: Of SGD.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        learning_rate: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
 
     Raises:
-        TrainingFailedError: If the loss stops being finite; ascent has no lower bound.
+        TrainingFailedError: If the loss is no longer finite, as the ascent has no lower bound.
 
-    Reads: the limited retain images once per epoch, and as many batches of forget images, again and again.
+    Reads: the limited retain images once per epoch, and as many batches of forget images, over and over again.
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: NegGrad+ in "Towards Unbounded Machine Unlearning" (Kurmanji, Triantafillou, Hayes, Triantafillou;
-    NeurIPS 2023; arXiv 2302.09880). Defaults are those of its code. Left out: the pull towards the original
-    weights, whose weight is 0 there by default. The two kinds pass the network apart, as there.
+    NeurIPS 2023; arXiv 2302.09880). Defaults are those of its code. The pull towards the original weights, whose
+    weight is 0 there by default, is left out. As there, the two kinds of images pass through the network separately.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
     descent = Descent(model, optimizer, batch_norm)
@@ -72,7 +72,7 @@ def _pairs(task: UnlearningTask, alpha: float, batch_size: int) -> Iterator[tupl
         for batch in task.batches(1, "forget", batch_size=batch_size):
             yield batch, None
         return
-    # The retain batches come first, so that no forget batch is read in vain when they end.
+    # The retain batches come first, so that no forget batch is read in vain when they run out.
     for retain, forget in zip(
         task.batches(1, "retain", batch_size=batch_size), endless(task, "forget", batch_size), strict=False
     ):

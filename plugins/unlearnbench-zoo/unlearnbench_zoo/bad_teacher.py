@@ -1,4 +1,4 @@
-"""Bad Teacher: an incompetent teacher for the forget images, the original for the others."""
+"""Bad Teacher: distillation from an incompetent teacher on forget images and from the original on the others."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def bad_teacher(
         task: The limited data of both kinds.
         epochs: Passes over the forget images.
         batch_size: Images in a step, of both kinds together.
-        learning_rate: Of Adam.
-        temperature: Of both teachers and the student.
+        learning_rate: Learning rate of Adam.
+        temperature: Temperature of the softmax of both teachers and the student.
         retain_share: Share of the retain images that is read in an epoch.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -49,9 +49,9 @@ def bad_teacher(
 
     Source: "Can Bad Teaching Induce Forgetting?" (Chundawat, Tarun, Mandal, Kankanhalli; AAAI 2023; arXiv
     2205.08096), defaults of its code. The divergence is summed over classes and averaged over images; the code
-    averages over classes too, which makes the loss smaller by the number of classes. Every batch has both kinds in
+    averages over classes too, which makes its loss smaller by the number of classes. Every batch has both kinds in
     the same proportion, and each epoch reads a share of its own. The incompetent teacher is the network as the
-    original's training started: random, but pre-trained where the recipe starts from published weights.
+    original's training started: random, or pre-trained if the recipe starts from published weights.
     """
     competent = copy.deepcopy(model).eval().requires_grad_(False)
     incompetent = task.fresh_model().eval().requires_grad_(False)

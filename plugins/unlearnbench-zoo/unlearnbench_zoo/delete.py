@@ -1,4 +1,4 @@
-"""DELETE: the original's own outputs without the forget classes, distilled on the forget images."""
+"""DELETE: distillation of the original's own outputs, without the forget classes, on the forget images."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def delete(
         task: The limited forget data.
         epochs: Passes over the forget images.
         batch_size: Images in a step.
-        learning_rate: Of SGD.
-        momentum: Of SGD.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        learning_rate: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -41,8 +41,8 @@ def delete(
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: "Decoupled Distillation to Erase" (Zhou, Zheng, Mao, Wu, Wang, Cao; CVPR 2025; arXiv 2503.23751), defaults
-    of its code for CIFAR-10 (it has 5e-5 for CIFAR-100). The code masks the image's own class; here all forget
-    classes are masked, for with several of them the mass would move from one to the next.
+    of its code for CIFAR-10 (it uses 5e-5 for CIFAR-100). The code masks the image's own class; here all forget
+    classes are masked, because with several of them the mass would only move from one to another.
     """
     original = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)

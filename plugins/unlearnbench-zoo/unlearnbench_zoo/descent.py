@@ -1,4 +1,4 @@
-"""What the trained methods share: option types, optimizer steps watched for losses that are not finite."""
+"""What the trained unlearners share: option types, and optimizer steps that check that losses are finite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 BatchNorm = Literal["training", "frozen"]
 
-# What `unlearnbench tune` searches for the methods that are plain trainings.
+# `unlearnbench tune` searches these ranges for the unlearners that are plain trainings.
 SEARCH: dict[str, Search] = {
     "epochs": Range(5, 60),
     "batch_size": (16, 32, 64, 256),
@@ -32,12 +32,12 @@ SEARCH: dict[str, Search] = {
 
 
 class Descent:
-    """Steps down a loss, with one optimizer, for the parameters of one model.
+    """Steps down a loss with one optimizer, for the parameters of one model.
 
     Args:
-        model: Put into training mode at each epoch's start.
-        optimizer: Of its parameters.
-        batch_norm: `frozen` keeps batch-norm layers in evaluation mode, so that their statistics stay.
+        model: Model that is put into training mode at the start of each epoch.
+        optimizer: Optimizer of the model's parameters.
+        batch_norm: `frozen` keeps batch-norm layers in evaluation mode, so that their statistics stay the same.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch_norm: BatchNorm) -> None:
@@ -47,7 +47,7 @@ class Descent:
         self._total = torch.zeros(())
 
     def epochs(self, number: int) -> Iterator[int]:
-        """Yield the epochs' numbers from 1; each ends with a look whether the losses were finite.
+        """Yield the number of each epoch, from 1, and check after each that its losses were finite.
 
         Raises:
             TrainingFailedError: If the losses of an epoch were not finite.
@@ -62,12 +62,12 @@ class Descent:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        # A sum on the device: reading each loss would make the host wait for every step.
+        # The sum stays on the device, because reading each loss would make the host wait for every step.
         self._total = self._total.to(loss.device) + loss.detach()
 
 
 def training_mode(model: nn.Module, batch_norm: BatchNorm) -> None:
-    """Put a model into training mode, its batch-norm layers into evaluation mode if they are frozen."""
+    """Put a model into training mode, but its batch-norm layers into evaluation mode if they are frozen."""
     model.train()
     for module in model.modules():
         if batch_norm == "frozen" and isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -86,7 +86,7 @@ def divergence(student: Tensor, target: Tensor) -> Tensor:
 
     Args:
         student: (B, K) logits.
-        target: (B, K) probabilities; classes of probability 0 add nothing.
+        target: (B, K) probabilities; classes of probability 0 contribute nothing.
     """
     return F.kl_div(F.log_softmax(student, dim=1), target, reduction="batchmean")
 

@@ -1,4 +1,4 @@
-"""DUCK: drive forget images' features to the nearest centroid of a retain class."""
+"""DUCK: moves the features of forget images to the nearest centroid of a retain class."""
 
 from __future__ import annotations
 
@@ -45,31 +45,31 @@ def duck(
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited data of both kinds.
-        epochs: Passes over the forget images, at most.
+        epochs: Maximum number of passes over the forget images.
         batch_size: Images of each kind in a step.
-        learning_rate: Of Adam.
-        forget_weight: The paper's lambda 1, on the cosine distance to the centroid.
-        retain_weight: The paper's lambda 2, on the retain images' cross-entropy.
-        temperature: Divides the retain images' logits.
-        retain_batches: Steps, each with retain images of its own, that a batch of forget images takes part in.
-        decay_epochs: Epochs, counted from 1, after which the rate falls.
-        decay_factor: What it falls by.
-        target_accuracy: End after the first epoch with an accuracy on the forget images below this.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        learning_rate: Learning rate of Adam.
+        forget_weight: Weight of the cosine distance to the centroid, the paper's lambda 1.
+        retain_weight: Weight of the retain images' cross-entropy, the paper's lambda 2.
+        temperature: Temperature that divides the retain images' logits.
+        retain_batches: Number of steps for each batch of forget images, each with retain images of its own.
+        decay_epochs: Epochs, counted from 1, after which the learning rate falls.
+        decay_factor: Factor that it falls by.
+        target_accuracy: Accuracy on the forget images; training ends after the first epoch with a lower one.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
 
     Reads: the limited retain images for the centroids; then in each epoch the forget images, once for every step
-        that they take part in and once to see whether they are recognised, and at most `retain_batches` batches of
+        that they take part in and once to test whether they are recognised, and at most `retain_batches` batches of
         retain images for each of their batches. A copy of the original sees the forget images too.
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: "DUCK: Distance-based Unlearning via Centroid Kinematics" (Cotogni, Bonato, Sabetta, Pelosin, Nicolosi;
-    arXiv 2312.02052), defaults of the paper and its code. Centroids are those of plain images. The nearest one of an
-    image is looked up in the original's features whenever the image comes, where the code keeps what it found for a
-    place in an unshuffled first epoch; all forget classes are left out of the centroids. Left out: the fine-tuning
-    that the code does afterwards and the paper does not describe.
+    arXiv 2312.02052), defaults of the paper and its code. Centroids are those of plain images. The nearest one for an
+    image is computed from the original's features each time the image is seen, whereas the code stores it by the
+    position in an unshuffled first epoch. No forget class has a centroid. The fine-tuning that the code does afterwards
+    and the paper does not describe is left out.
     """
     original = copy.deepcopy(model).eval().requires_grad_(False)
     centroids = retain_centroids(original, task)
@@ -95,7 +95,7 @@ def duck(
 
 @contextmanager
 def live_features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the classifier's input of each forward pass, (B, D), with its gradient."""
+    """Collect the input of the classifier, (B, D) with its gradient, from each forward pass."""
     captured: list[Tensor] = []
     handle = classifier(model).register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].flatten(1)))
     try:
@@ -120,14 +120,14 @@ def retain_centroids(model: nn.Module, task: UnlearningTask) -> Tensor:
 
 
 def nearest_centroids(model: nn.Module, images: Tensor, centroids: Tensor, task: UnlearningTask) -> Tensor:
-    """Return for each image the centroid (B, D) of the smallest cosine distance to its features."""
+    """Return for each image the centroid with the smallest cosine distance to its features, (B, D)."""
     with torch.no_grad():
         features = F.normalize(features_of(model, images, task), dim=1)
         return centroids[(features @ F.normalize(centroids, dim=1).T).argmax(dim=1)]
 
 
 def forget_accuracy(model: nn.Module, task: UnlearningTask) -> float:
-    """Return the accuracy on the plain limited forget images; the model is in evaluation mode afterwards."""
+    """Return the accuracy on the plain limited forget images, and leave the model in evaluation mode."""
     model.eval()
     with torch.no_grad():
         hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]

@@ -1,4 +1,4 @@
-"""Random labels for the forget images, on all weights or on those that matter most to them (SalUn)."""
+"""Random labels for the forget images, learned by all weights or by those that matter most to them (SalUn)."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def random_labels(
         task: The limited data of both kinds.
         epochs: Passes over the forget images, each followed by one over the retain images.
         batch_size: Images in a step.
-        learning_rate: Of SGD.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        learning_rate: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -56,7 +56,7 @@ def random_labels(
 
     Source: the baseline of SalUn (Fan, Liu, Zhang, Wong, Wei, Liu; ICLR 2024; arXiv 2310.12508), after "Amnesiac
     machine learning" (Graves, Nagisetty, Ganesh; AAAI 2021). Defaults are SalUn's. Labels are drawn anew for
-    every batch and from the retain classes only: another forget class would be no forgetting.
+    every batch, and only from the retain classes, because another forget class would not count as forgetting.
     """
     optimizer = _sgd(model, learning_rate, momentum, weight_decay)
     return _relabel(model, task, epochs, batch_size, Descent(model, optimizer, batch_norm))
@@ -75,7 +75,7 @@ def salun(
     weight_decay: Weight = 5e-4,
     batch_norm: BatchNorm = "training",
 ) -> nn.Module:
-    """SalUn: random labels, with only the weights moving whose gradient on the forget images is largest.
+    """SalUn: random labels, learned only by the weights with the largest gradients on the forget images.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
@@ -83,21 +83,21 @@ def salun(
         salient_share: Share of all parameters that may move.
         epochs: Passes over the forget images, each followed by one over the retain images.
         batch_size: Images in a step.
-        learning_rate: Of SGD.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        learning_rate: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
 
     Reads: the limited forget images once for the mask, then all limited images once per epoch.
     Changes: the salient parameters, and the batch-norm statistics unless they are frozen. All other parameters
-        stay, bit for bit.
+        stay the same, bit for bit.
 
-    Source: SalUn (Fan, Liu, Zhang, Wong, Wei, Liu; ICLR 2024; arXiv 2310.12508), defaults of its code. The mask is
-    taken over all parameters together, as there; from plain images, where the code augments them. Frozen weights
-    and their momentum are put back after each step; the code masks gradients alone, so that weight decay still
+    Source: SalUn (Fan, Liu, Zhang, Wong, Wei, Liu; ICLR 2024; arXiv 2310.12508), defaults of its code. As there, the
+    mask is taken over all parameters together, but from plain images, where the code augments them. Frozen weights
+    and their momentum are restored after each step; the code only masks gradients, so that weight decay still
     moves the frozen ones. Labels come from the retain classes only.
     """
     masks = saliency_masks(model, task, salient_share)
@@ -109,9 +109,9 @@ class MaskedDescent(Descent):
     """Steps after which everything outside the masks is as it was at first, momentum included.
 
     Args:
-        model: The model.
-        optimizer: SGD with one group that holds all parameters of the model.
-        batch_norm: See `Descent`.
+        model: Model to train.
+        optimizer: SGD optimizer with a single group that holds all parameters of the model.
+        batch_norm: Mode of the batch-norm layers, as for `Descent`.
         masks: Bool tensors in the order of the model's parameters.
     """
 
@@ -125,7 +125,7 @@ class MaskedDescent(Descent):
         ]
 
     def step(self, loss: Tensor) -> None:
-        """Move the parameters, then put the frozen ones back."""
+        """Move the parameters, then restore the frozen ones."""
         super().step(loss)
         with torch.no_grad():
             for parameter, frozen, kept in self._frozen:
@@ -136,12 +136,12 @@ class MaskedDescent(Descent):
 
 
 def saliency_masks(model: nn.Module, task: UnlearningTask, share: float) -> list[Tensor]:
-    """Return which parameters have the largest gradient of the forget images' summed cross-entropy.
+    """Return which parameters have the largest gradients of the forget images' summed cross-entropy.
 
     Args:
-        model: In evaluation mode afterwards.
-        task: Gives the forget images.
-        share: Of all parameters together; ties at the border are decided by their order.
+        model: Model, left in evaluation mode.
+        task: Task that gives the forget images.
+        share: Share of all parameters together; ties at the border are decided by their order.
 
     Returns:
         Bool tensors in the order of the model's parameters.

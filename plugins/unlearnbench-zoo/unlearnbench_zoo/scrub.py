@@ -1,4 +1,4 @@
-"""SCRUB: away from the teacher on forget images, towards it on retain images, in turns."""
+"""SCRUB: alternate steps away from the teacher on forget images and towards it on retain images."""
 
 from __future__ import annotations
 
@@ -49,30 +49,30 @@ def scrub(
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited data of both kinds.
-        epochs: Min epochs: passes over the retain images.
-        max_epochs: The first so many of them begin with a max epoch, a pass over the forget images.
+        epochs: Number of min epochs, which are passes over the retain images.
+        max_epochs: Number of min epochs, from the first, that begin with a max epoch, a pass over the forget images.
         gamma: Weight of the retain images' cross-entropy.
         alpha: Weight of the retain images' distillation.
-        temperature: Of the distillation.
+        temperature: Temperature of the distillation.
         forget_batch_size: Images in a step of a max epoch.
         retain_batch_size: Images in a step of a min epoch.
-        learning_rate: Of Adam.
-        weight_decay: Of Adam.
-        decay_epochs: Epochs, counted from 1, after which the rate falls.
-        decay_factor: What it falls by.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay of Adam.
+        decay_epochs: Epochs, counted from 1, after which the learning rate falls.
+        decay_factor: Factor that it falls by.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
 
     Raises:
-        TrainingFailedError: If the loss stops being finite; the max epochs have no upper bound.
+        TrainingFailedError: If the loss is no longer finite, as the max epochs have no upper bound.
 
     Reads: the limited retain images once per epoch, the forget images once per max epoch; the teacher sees both.
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: SCRUB in "Towards Unbounded Machine Unlearning" (Kurmanji, Triantafillou, Hayes, Triantafillou; NeurIPS
-    2023; arXiv 2302.09880), defaults of its code for small problems. Left out: SCRUB+R, the rewinding for privacy.
+    2023; arXiv 2302.09880), defaults of its code for small problems. SCRUB+R, the rewinding for privacy, is left out.
     """
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)

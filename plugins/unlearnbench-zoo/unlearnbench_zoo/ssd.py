@@ -1,4 +1,4 @@
-"""SSD: dampen the parameters that matter more to the forget images than to all."""
+"""SSD: dampens the parameters that matter more to the forget images than to all images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import Positive
 
-# Gradient values held at once: 256 MiB in float32.
+# This many gradient values are held at once, which takes 256 MiB in float32.
 GRADIENT_VALUES = 2**26
 
 Importance = dict[str, Tensor]
@@ -22,7 +22,7 @@ Importance = dict[str, Tensor]
 WEAK_IMPORTANCE = "a few limited images do not show which weights the retain classes need"
 
 
-# The default of 10 selects nothing where a fifth of the images is to be forgotten.
+# The default of 10 selects nothing if a fifth of the images is to be forgotten.
 @declare(
     exempt={"retains": WEAK_IMPORTANCE},
     check_options={"alpha": 4.0},
@@ -31,28 +31,28 @@ WEAK_IMPORTANCE = "a few limited images do not show which weights the retain cla
 def ssd(model: nn.Module, task: UnlearningTask, *, alpha: Positive = 10.0, dampening: Positive = 1.0) -> nn.Module:
     """SSD, selective synaptic dampening: shrink weights by how much more they matter to the forget images.
 
-    Importance is the mean squared gradient of single images' cross-entropy. Where a parameter's importance to the
-    forget images is above alpha times that to all limited images, it is multiplied by dampening times the second
-    over the first, or by 1 if that is less. Nothing is trained.
+    Importance is the mean squared gradient of single images' cross-entropy. If a parameter's importance to the forget
+    images is above alpha times that to all limited images, the parameter is multiplied by dampening times the ratio of
+    the second to the first, or by 1 if that is less. Nothing is trained.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited data of both kinds.
-        alpha: How many times as important to the forget images as to all a parameter must be.
-        dampening: The paper's lambda: the larger, the less is dampened.
+        alpha: Ratio of a parameter's importance to the forget images to that to all images above which it is dampened.
+        dampening: The paper's lambda: the larger it is, the less is dampened.
 
     Returns:
         The unlearned model, with the same input and output shapes.
 
     Reads: all limited images, once.
-    Changes: the selected parameters; batch-norm statistics stay.
+    Changes: the selected parameters; batch-norm statistics stay the same.
 
     Source: "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening" (Foster, Schoepf,
-    Brintrup; AAAI 2024; arXiv 2308.07707), defaults of its code. Gradients are those of single images, as the
-    paper has it, where the code squares those of batches; images are plain and the model is in evaluation mode, so
-    the result is the same every time. Importance to all images comes from the limited data. It holds the forget
-    images too, so no parameter can be more important by more than (all images) / (forget images): with a fifth of
-    the data to forget, 5, and the default alpha selects nothing.
+    Brintrup; AAAI 2024; arXiv 2308.07707), defaults of its code. Gradients are those of single images, as in the
+    paper, where the code squares those of batches. Images are plain and the model is in evaluation mode, so that
+    the result is the same every time. Importance to all images comes from the limited data, which include the forget
+    images. No parameter's ratio can therefore exceed (all images) / (forget images), which is 5 with a fifth of the
+    data to forget, so that the default alpha selects nothing there.
     """
     sums = {kind: squared_gradients(model, task, kind == "forget") for kind in ("forget", "retain")}
     forget, every = task.size("forget"), task.size()
@@ -69,9 +69,9 @@ def squared_gradients(model: nn.Module, task: UnlearningTask, forget: bool) -> I
     """Return for each parameter the sum of squared gradients of single images' cross-entropy.
 
     Args:
-        model: In evaluation mode afterwards.
-        task: Gives the images.
-        forget: Whether those of forget or of retain classes.
+        model: Model, left in evaluation mode.
+        task: Task that gives the images.
+        forget: Whether the images are those of the forget classes or of the retain classes.
     """
     model.eval()
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}

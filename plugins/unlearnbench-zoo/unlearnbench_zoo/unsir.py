@@ -1,4 +1,4 @@
-"""UNSIR: impair with noise that stands for the forget classes, then repair."""
+"""UNSIR: impairs the model with noise that stands for the forget classes, then repairs it."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def unsir(
 ) -> nn.Module:
     """UNSIR: learn noise on which the original errs most, train on it under the forget labels, then repair.
 
-    Zero-glance: no forget image is read.
+    The method is zero-glance: no forget image is read.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited retain data and the forget classes.
-        noise_images: Noise images learned for each forget class.
-        noise_steps: Steps that each class's noise is learned for.
-        noise_learning_rate: Of Adam, for the noise.
+        noise_images: Number of noise images learned for each forget class.
+        noise_steps: Number of steps that each class's noise is learned for.
+        noise_learning_rate: Learning rate of Adam for the noise.
         noise_penalty: Weight of the noise's mean squared norm.
-        noise_ratio: Noise images for each retain image in an impair step.
-        impair_epochs: Passes over the retain images with noise beside them.
-        impair_learning_rate: Of Adam.
+        noise_ratio: Number of noise images for each retain image in an impair step.
+        impair_epochs: Passes over the retain images together with noise.
+        impair_learning_rate: Learning rate of Adam in the impair epochs.
         repair_epochs: Passes over the retain images alone.
-        repair_learning_rate: Of Adam.
+        repair_learning_rate: Learning rate of Adam in the repair epochs.
         batch_size: Retain images in a step.
-        batch_norm: `training` normalises by the batch's statistics and moves them; `frozen` keeps the original's.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -63,10 +63,10 @@ def unsir(
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: "Fast Yet Effective Machine Unlearning" (Tarun, Chundawat, Mandal, Kankanhalli; TNNLS 2023; arXiv
-    2111.08947); rates, penalty and 5 x 8 noise steps are its notebook's, 32 noise images those of the SSD authors'
-    port (the notebook has 256). Every noise batch is labelled with its own class. The limited retain images stand
-    for the notebook's 1,000 per class; each impair step has retain images and noise drawn evenly from all forget
-    classes, where the notebook shuffles copies of the noise among the images.
+    2111.08947). The rates, the penalty and 5 x 8 noise steps are those of its notebook, and 32 noise images those of
+    the SSD authors' port (the notebook has 256). Every noise batch is labelled with its own class. The limited retain
+    images stand in for the notebook's 1,000 per class. Each impair step has retain images and noise drawn evenly from
+    all forget classes, where the notebook shuffles copies of the noise among the images.
     """
     noise, noise_labels = learned_noise(model, task, noise_images, noise_steps, noise_learning_rate, noise_penalty)
     generator = task.generator("noise")
@@ -92,11 +92,11 @@ def learned_noise(
     """Return noise that raises the model's cross-entropy for each forget class, and its labels.
 
     Args:
-        model: In evaluation mode afterwards; its parameters stay.
-        task: Knows the forget classes and the images' shape.
-        number: Noise images of a class.
-        steps: Of Adam.
-        learning_rate: Of Adam.
+        model: Model, left in evaluation mode with its parameters unchanged.
+        task: Task that knows the forget classes and the shape of the images.
+        number: Number of noise images for a class.
+        steps: Number of steps of Adam.
+        learning_rate: Learning rate of Adam.
         penalty: Weight of the noise's mean squared norm.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The embedded data set."""
+"""The digits, a data set that needs no download."""
 
 from __future__ import annotations
 

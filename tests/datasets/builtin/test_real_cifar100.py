@@ -1,4 +1,4 @@
-"""Real CIFAR-100 images, where the repository has them beside it."""
+"""Real CIFAR-100 images, if they lie beside the repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"no real images: 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first three test images of each class."""
+    """Return a folder with the first three test images of each class."""
     folder = tmp_path_factory.mktemp("real")
     taken: dict[str, int] = {}
     with tarfile.open(ARCHIVE) as tar:
@@ -40,7 +40,7 @@ def test_the_archive_holds_the_hundred_classes_in_their_usual_order(tree: Path) 
     assert is_archive(ARCHIVE)
     assert len(classes) == 100
     names = list(classes)
-    # The class indices that everyone uses.
+    # These are the usual class indices.
     assert [names.index(name) for name in ("apple", "baby", "lobster", "train", "worm")] == [0, 2, 45, 90, 99]
 
 

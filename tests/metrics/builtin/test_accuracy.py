@@ -36,7 +36,7 @@ def test_accuracy_is_that_of_scikit_learn(outputs: list[int]) -> None:
 def test_accuracy_counted_by_hand() -> None:
     logits = np.array([[3, 1, 2], [0, 5, 4], [1, 1, 9], [7, 8, 6]], dtype=np.float32)
     assert accuracy(logits, np.array([0, 2, 2, 1]), np.arange(3)) == 0.75
-    # The outputs stand for the classes 0, 4 and 7: rows 0 and 3 are right.
+    # The outputs stand for the classes 0, 4 and 7, so that rows 0 and 3 are right.
     assert accuracy(logits, np.array([0, 7, 2, 4]), np.array([0, 4, 7])) == 0.5
 
 
@@ -72,7 +72,7 @@ def test_logits_that_are_no_number_are_refused() -> None:
 
 
 def test_forget_and_retain_classes_are_judged_apart(tmp_path: Path) -> None:
-    # Of class 2, which is forgotten, 1 of 2 images is right; of the classes 0 and 1, 2 of 3.
+    # One of the 2 images of the forget class 2 is right, and 2 of the 3 images of the classes 0 and 1.
     path = write_features_file(
         tmp_path / "features.h5",
         labels=[0, 2, 1, 2, 1],
@@ -122,7 +122,7 @@ def test_a_class_without_a_test_image_is_an_error(tmp_path: Path) -> None:
         assert retain_accuracy(features) == 1.0
 
 
-# Four classes on a line; 3 is forgotten and 2 stands nearest to it.
+# Four classes lie on a line; class 3 is the forget class and class 2 is nearest to it.
 PLACES = np.array([[0.0], [1.0], [5.0], [6.0]])
 LABELS = np.array([0, 0, 1, 1, 2, 2, 3, 3])
 

@@ -19,7 +19,7 @@ from unlearnbench.models.classifier import keep_outputs
 
 Images = Literal["forget", "retain"]
 LABELS = torch.tensor([0, 1, 2, 2])
-# Two places each, in 255ths: all light in one place, a half in each, three quarters and one, all in the other.
+# Two places each, in 255ths: all light in one place, half in each, three quarters and one quarter, all in the other.
 PLACES = torch.tensor([[255, 0], [255, 255], [255, 85], [0, 255]], dtype=torch.uint8)
 
 
@@ -28,7 +28,7 @@ def pictures() -> Batches:
 
 
 def looking(*weights: float) -> nn.Module:
-    """Return a network whose map of a class is the image times its weight; below 0 the map is empty."""
+    """Return a network whose map of a class is the image times its weight; for a negative weight the map is empty."""
     model = nn.Sequential(
         nn.Conv2d(1, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, len(weights), bias=False)
     )
@@ -44,7 +44,7 @@ class Flip(nn.Module):
 
 
 def mirrored(model: nn.Module) -> nn.Module:
-    """Return a network that sees the places the other way round."""
+    """Return a network that sees the places in reverse order."""
     return nn.Sequential(Flip(), *copy.deepcopy(model))
 
 
@@ -54,12 +54,12 @@ def live(model: nn.Module, original: nn.Module | None = None) -> LiveModel:
 
 
 def file(num_classes: int = 3) -> FeatureFile:
-    """Return the features' file: the last class is the forget class."""
+    """Return the feature file, in which the last class is the forget class."""
     return feature_file(np.zeros((4, 1)), LABELS.numpy(), forget=[num_classes - 1], num_classes=num_classes)
 
 
 EVEN = looking(1.0, 1.0, 1.0)
-# Of 3/4 and 1/4, in bits: 3/4 log2(4/3) + 1/4 log2(4).
+# This is the entropy in bits of 3/4 and 1/4: 3/4 log2(4/3) + 1/4 log2(4).
 THREE_QUARTERS = 2 - 0.75 * np.log2(3)
 
 
@@ -84,7 +84,7 @@ def test_originals_own_shift_is_0() -> None:
 
 
 def test_each_image_is_explained_by_its_own_label() -> None:
-    # Without its weight class 0 has no map; its only image, without entropy, is left out and counted.
+    # A negative weight gives class 0 no map, so that its only image has no entropy and is left out and counted.
     found = attention_entropy(file(), live(looking(-1.0, 1.0, 1.0)), images="retain")
 
     assert found == pytest.approx(1.0)

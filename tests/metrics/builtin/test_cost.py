@@ -24,7 +24,7 @@ LABELS = torch.tensor([0, 1, 2] * 8)
 
 
 def batches() -> Batches:
-    """One pixel each: the class is its grey value."""
+    """Return images of one pixel each, whose grey value is the class."""
     images = (LABELS * 100).to(torch.uint8)[:, None, None, None]
     return Batches(images, LABELS, (0.5,), (0.5,), Augmentation())
 
@@ -37,7 +37,7 @@ def linear(weight: list[float], bias: list[float]) -> nn.Module:
     return model
 
 
-# Of the grey values -1, -0.2 and 0.6 the first model tells 0 and 1 from each other and never says 2.
+# The first model tells the grey values -1 and -0.2 apart, as 0 and 1, and never answers 2 for 0.6.
 FORGETFUL = linear([-4.0, 4.0, 0.0], [-2.0, 2.0, -3.0])
 
 
@@ -46,7 +46,7 @@ def live(model: nn.Module) -> LiveModel:
 
 
 def fdr(share: float = 0.0) -> tuple[FeatureFile, References]:
-    """Return a file whose FAe is `share`, and references that have it."""
+    """Return a file whose FAe is `share`, and references with the same FAe."""
     labels = LABELS.numpy()
     predicted = np.where(labels == 2, 0, labels)
     predicted[np.flatnonzero(labels == 2)[: round(8 * share)]] = 2
@@ -55,7 +55,7 @@ def fdr(share: float = 0.0) -> tuple[FeatureFile, References]:
 
 
 def by_hand(model: nn.Module, goal: float, rate: float, steps: int) -> int:
-    """Count images with a loop of its own; each step sees all eight forget images."""
+    """Count images with a separate loop, in which each step sees all eight forget images."""
     model = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     images = batches().plain(torch.nonzero(LABELS == 2).flatten())

@@ -11,7 +11,7 @@ from unlearnbench.metrics.measurement import References
 
 
 def hsic(k: NDArray[np.float64], m: NDArray[np.float64]) -> float:
-    """HSIC_1 as Song et al. (2012) write it, with whole Gram matrices."""
+    """Return HSIC_1 as Song et al. (2012) write it, from whole Gram matrices."""
     n = len(k)
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
     ones = np.ones(n)
@@ -41,7 +41,7 @@ def test_it_is_the_formula_with_whole_gram_matrices(images: int, width: int, oth
 def test_four_images_by_hand() -> None:
     x = np.array([[0.0], [0.0], [1.0], [1.0]])
 
-    # With K = xx' without diagonal only K_23 = K_32 = 1: HSIC_1(K, K) = (2 + 4/6 - 2/2 * 2) / 4 = 1/6.
+    # K = xx' without its diagonal has only K_23 = K_32 = 1, so that HSIC_1(K, K) = (2 + 4/6 - 2/2 * 2) / 4 = 1/6.
     assert hsic(x @ x.T, x @ x.T) == pytest.approx(1 / 6)
     assert debiased_linear_cka(x, 5 - 2 * x) == pytest.approx(1.0)
 

@@ -26,7 +26,7 @@ def test_a_deleted_output_has_a_finite_logarithm() -> None:
 
 
 def test_held_out_images_are_not_learned_from() -> None:
-    # Noise that a fit on all images could learn by heart.
+    # The inputs are noise that a fit on all images could memorise.
     generator = np.random.default_rng(0)
     inputs, members = generator.normal(size=(40, 30)), np.arange(40) % 2 == 0
     fold = np.repeat(np.arange(5), 8)
@@ -44,7 +44,7 @@ def test_constant_inputs_decide_nothing() -> None:
 
 
 def model(*, remembers: bool, members: int = 30, seed: int = 0) -> FeatureFile:
-    """Three classes; a model that remembers is sure of the training images of the forget class 2."""
+    """Return features of three classes; a model that remembers is sure of the training images of forget class 2."""
     generator = np.random.default_rng(1 + remembers)
     labels = {"test": np.tile([0, 1, 2], 40), "limited": np.tile([0, 1, 2], members)}
     logits = {part: generator.normal(size=(len(found), 3)) for part, found in labels.items()}

@@ -42,7 +42,7 @@ def test_counts_are_scikit_learns_confusion_matrix() -> None:
 def test_the_matrix_by_hand() -> None:
     found = prediction_matrix(predicting([0, 0, 1, 1, 3, 3], [2, 2, 2, 2, 3, 3], [2, 3], 4))
 
-    # Class 2 goes half to 0 and half to 1: log 2 / log 4 = 1/2; class 3 stays whole: 0.
+    # Half of class 2 goes to 0 and half to 1, which gives log 2 / log 4 = 1/2; class 3 stays together, which gives 0.
     assert found == pytest.approx(0.25)
     assert found.details["destinations"] == {"2": {"0": 0.5, "1": 0.5}, "3": {"3": 1.0}}
 
@@ -110,7 +110,7 @@ def test_probabilities_by_class_put_zero_where_there_is_no_output() -> None:
 
 
 def copied_form(p: torch.Tensor, q: torch.Tensor) -> float:
-    """What three public unlearning repositories compute."""
+    """Return what three public unlearning repositories compute."""
     m = (p + q) / 2
     return float(0.5 * torch.nn.functional.kl_div(p.log(), m) + 0.5 * torch.nn.functional.kl_div(q.log(), m))
 

@@ -63,7 +63,7 @@ def test_cosine_is_that_of_scikit_learn(seed: int) -> None:
 def test_prototype_accuracy_counted_by_hand() -> None:
     prototypes = np.array([[0.0, 1.0], [10.0, 0.0]])
     features = np.array([[0, 2], [6, 0], [4, 0], [1, 9]], dtype=np.float32)
-    # Euclidean: classes 0, 1, 0, 0. Cosine: 0, 1, 1, 0.
+    # The Euclidean classes are 0, 1, 0, 0 and the cosine classes are 0, 1, 1, 0.
     assert prototype_accuracy(features, np.array([0, 1, 0, 0]), prototypes, "euclidean") == 1.0
     assert prototype_accuracy(features, np.array([0, 1, 0, 0]), prototypes, "cosine") == 0.75
     assert prototype_accuracy(features, np.array([1, 1, 1, 1]), prototypes, "euclidean") == 0.25
@@ -113,7 +113,7 @@ def test_what_is_not_finite_is_refused(value: float, where: str) -> None:
 
 
 def test_all_classes_compete_and_only_forget_images_count(tmp_path: Path) -> None:
-    # Images of class 2, which is forgotten: the first is near its own prototype, the second near class 0.
+    # Of the images of forget class 2, the first is near its own prototype and the second near class 0.
     path = write_features_file(
         tmp_path / "features.h5",
         labels=[0, 2, 1, 2],
@@ -125,9 +125,9 @@ def test_all_classes_compete_and_only_forget_images_count(tmp_path: Path) -> Non
     )
     with open_features(path) as features:
         assert forget_prototype_accuracy(features) == 0.5
-        # From the limited data: the first image is nearest to class 1, the second to class 2.
+        # With the limited data the first image is nearest to class 1 and the second to class 2.
         assert forget_prototype_accuracy(features, prototypes="limited") == 0.5
-        # Angles: both images are nearest to 2 and 1, then to 1 and 0 or 2, which tie.
+        # By angle both images are nearest to 2 and 1 respectively; then to 1, and to 0 and 2, which tie.
         assert forget_prototype_accuracy(features, distance="cosine") == 0.5
         assert forget_prototype_accuracy(features, prototypes="limited", distance="cosine") == 0.0
 

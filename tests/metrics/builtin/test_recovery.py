@@ -43,7 +43,7 @@ def test_the_probe_predicts_what_scikit_learns_ridge_classifier_does(per_class: 
 def test_the_probe_of_two_points_by_hand() -> None:
     probe = LinearProbe(np.array([[0.0], [2.0]]), np.array([3, 7]), ridge=0.01)
 
-    # The border lies in the middle; there the scores are equal and the lower class wins.
+    # The boundary lies in the middle, where the scores are equal and the lower class wins.
     assert probe.predict(np.array([[0.9], [1.0], [1.1]])).tolist() == [3, 3, 7]
 
 
@@ -109,7 +109,7 @@ def test_neighbours_by_hand() -> None:
     rows = np.array([[0.4], [9.0], [11.2]])
 
     assert neighbour_classes(known, labels, rows, 1, "euclidean").tolist() == [0, 1, 2]
-    # 9.0 has 10, 11 and 1 for neighbours, one vote each: the lowest class wins.
+    # The neighbours of 9.0 are 10, 11 and 1 with one vote each, so that the lowest class wins.
     assert neighbour_classes(known, labels, rows, 3, "euclidean").tolist() == [0, 0, 0]
 
 
@@ -167,7 +167,7 @@ WEIGHT = [[3.0, 0.0], [0.0, 3.0], [-1.0, -1.0]]
 
 
 def with_classifier(weight: list[list[float]], bias: list[float], outputs: list[int]) -> FeatureFile:
-    """Three classes in the plane at 0, 90 and 225 degrees; 2 is forgotten."""
+    """Return three classes in the plane at 0, 90 and 225 degrees, of which 2 is the forget class."""
     features = np.array([[2.0, 0.1], [0.1, 2.0], [-1.0, -1.1], [-1.2, -1.0]])
     labels = np.array([0, 1, 2, 2])
     logits = features @ np.array(weight).T + np.array(bias)
@@ -189,7 +189,7 @@ def test_relearning_is_a_torch_layer_with_replaced_rows() -> None:
     features, labels = blobs(0, 5, 12, 6, spread=1.2)
     generator = np.random.default_rng(1)
     weight, bias = generator.normal(size=(6, 6)), generator.normal(size=6)
-    outputs = list(range(6))  # The output 5 is a new class, as FOLMRCSC has one.
+    outputs = list(range(6))  # The output 5 stands for a new class, as with FOLMRCSC.
     file = feature_file(
         features, labels, forget=[1, 4], num_classes=5, outputs=outputs, logits=features @ weight.T + bias,
         limited_logits=features @ weight.T + bias, weight=weight, bias=bias,

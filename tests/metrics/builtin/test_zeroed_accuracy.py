@@ -39,7 +39,7 @@ def live(model: nn.Module, limited: Batches, test: Batches | None = None) -> Liv
 
 
 class Pixels(nn.Module):
-    """Four pixels, two classes; class 1 is one strong, one middling and two weak pixels against a threshold of 0.5."""
+    """Four pixels, two classes; class 1 adds a strong, a middling and two weak pixels against a threshold of 0.5."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Pixels(nn.Module):
         return logits
 
 
-# Of class 1: 0.8 + 0.4 + 0.08 + 0.04 and, in test, the same with a dark second pixel; of class 0: dark.
+# Class 1 adds up to 0.8 + 0.4 + 0.08 + 0.04; in the test part a second image has a dark second pixel. Class 0 is dark.
 LIMITED = data(
     torch.tensor([[204, 102, 20, 10], [0, 0, 0, 0]], dtype=torch.uint8).view(2, 1, 1, 4), torch.tensor([1, 0])
 )
@@ -63,8 +63,8 @@ TEST = data(
 )
 
 
-# Gradients of the loss of class 1 are (1 - p) times the pixels, in both rows: the order is [0, 0], [1, 0], [0, 1],
-# [1, 1], [0, 2], [1, 2], [0, 3], [1, 3]; row 0 weighs nothing anyhow.
+# The gradients of the loss of class 1 are (1 - p) times the pixels in both rows, so that the order is [0, 0], [1, 0],
+# [0, 1], [1, 1], [0, 2], [1, 2], [0, 3], [1, 3]; the weights of row 0 are 0 anyway.
 @pytest.mark.parametrize(
     ("order", "share", "expected"),
     [
@@ -96,7 +96,7 @@ def test_the_accuracy_can_be_read_on_the_limited_images() -> None:
 
 
 def random_problem(seed: int = 0) -> tuple[nn.Module, Batches, Batches]:
-    """Return a network with two convolutions and batch norm, taught for a moment, and its images."""
+    """Return a network with two convolutions and batch norm, briefly trained, and its images."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 2), nn.Flatten(), nn.Linear(36, 4)
@@ -123,7 +123,7 @@ def by_loop(
     augmentation: Any,
     seed: int,
 ) -> float:
-    """Zero one position after the other, by numpy's sort, and count."""
+    """Zero one position after the other, in the order of numpy's sort, and count the images."""
     model = copy.deepcopy(model)
     recipe = TrainingRecipe(epochs=1, batch_size=1, learning_rate=0.1)
     task = UnlearningTask(limited, (label,), 4, recipe, seed, lambda: nn.Identity())
@@ -202,7 +202,7 @@ def test_all_layers_take_biases_in() -> None:
         for layers in ("weights", "all")
     ]
 
-    # Class 0 lives by its bias; with it at 0 both logits are, and the first class wins a tie.
+    # Class 0 depends on its bias; with the bias at 0 both logits are 0, and the first class wins the tie.
     assert found == [1.0, 1.0]
     with torch.no_grad():
         model.output.bias.copy_(torch.tensor([0.0, 0.5]))

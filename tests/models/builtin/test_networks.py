@@ -14,7 +14,7 @@ from unlearnbench.models.weights import WEIGHTS
 CIFAR, SMALL = (3, 32, 32), (3, 64, 64)
 
 
-# Parameter counts are those that pytorchcv and torchvision publish for these networks.
+# The parameter counts are those that pytorchcv and torchvision publish for these networks.
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "parameters", "layer", "width"),
     [

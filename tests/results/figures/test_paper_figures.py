@@ -1,4 +1,4 @@
-"""Figures 1, 3 and 4 of the paper, from the manifest to the picture: on digits, as the manifests stand there."""
+"""Figures 1, 3 and 4 of the paper, from manifest to picture, by the manifests' twins on the digits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NEW_FIGURES = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three twins in one output folder, with their report."""
+    """Run the three twins into one output folder and write their report."""
     folder = tmp_path_factory.mktemp("paper-figures") / "runs"
     done = cli("run", *(PAPER / f"{name}.toml" for name in TWINS), "-o", folder, "--device", "cpu")
     assert done.code == 0, done.err
@@ -58,12 +58,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(runs: Path, folder: Path) -> tuple[str, ...]:
-    """Write a report with the figures that are tested here; return why some are missing."""
+    """Write a report with the figures that are tested here, and return why some are missing."""
     return write_report(runs, folder, figures=(relevance_curves.drawings, attention_maps.drawings)).not_drawn
 
 
 def rows(runs: Path, name: str, **wanted: str) -> list[dict[str, str]]:
-    """Return the rows of a figure's CSV that have these values."""
+    """Return the rows of a figure's CSV file that have these values."""
     with (runs / "report" / "figures" / f"{name}.csv").open() as stream:
         return [row for row in csv.DictReader(stream) if all(row[key] == value for key, value in wanted.items())]
 
@@ -110,7 +110,7 @@ def test_figure_1_shows_the_means_of_the_records(runs: Path, order: str) -> None
         ]
         assert float(row["mean"]) == pytest.approx(statistics.fmean(found))
         assert (float(row["lowest seed"]), float(row["highest seed"])) == (min(found), max(found))
-    # Every curve starts at the plain accuracy of the classes: digits 8 and 9 with 43 and 45 test images.
+    # Every curve starts at the plain accuracy of the classes, digits 8 and 9 with 43 and 45 test images.
     plain = [value(record, "zeroed_accuracy", share=0.0) or 0.0 for record in originals]
     assert float(shown[0]["mean"]) == pytest.approx(statistics.fmean(plain))
     assert plain == pytest.approx([record.value("forget_accuracy") for record in originals], abs=0.01)
@@ -138,7 +138,7 @@ def test_figure_3_has_a_panel_for_each_augmentation_and_one_control(runs: Path) 
     assert {len(curve) for curve in curves.values()} == {len(SHARES)}
     assert len({tuple(curves[augmentation, "random"]) for augmentation in AUGMENTATIONS}) == 1
     assert len({tuple(curves[augmentation, "high"]) for augmentation in AUGMENTATIONS}) == 4
-    # Grayscale leaves digits as they are; figure 1 has it too.
+    # Grayscale leaves digits as they are, and figure 1 shows it too.
     first = rows(runs, "figure1-relevance-digits-zeroed", order="high")
     assert curves["grayscale", "high"] == [row["mean"] for row in first]
 
@@ -208,7 +208,7 @@ def test_where_there_is_no_bar_the_csv_says_why(runs: Path) -> None:
         if row["metric"] == "attention_entropy"
     }
     assert reasons["wd"] == "the model has no output for the classes [8, 9]"
-    # FDR never saw the digits 8 and 9: nothing in an image speaks for them.
+    # FDR never saw the digits 8 and 9, so that nothing in an image speaks for them.
     assert reasons["FDR"] == "all 88 maps are empty: nothing in them speaks for the class"
     assert reasons["Original"] == ""
 

@@ -34,7 +34,7 @@ def built(folder: Path, *problems: str) -> Path:
 
 
 def table_lines(page: str) -> list[list[str]]:
-    """Return the cells of the page's first table, without its head."""
+    """Return the cells of the page's first table, without its header."""
     lines = page.split("\n\n")[2].split("\n")
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
@@ -113,7 +113,7 @@ def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_pa
 def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None:
     board = built(tmp_path)
     (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
-    # Gaps to FDR 0.05 and 0.04; the same image passes as FDR.
+    # The gaps to FDR are 0.05 and 0.04, and the image passes are as many as those of FDR.
     assert good[2:8] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
     assert good[8] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
     assert good[9] == "[small](manifests/small.toml)"

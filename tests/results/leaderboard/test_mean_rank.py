@@ -1,4 +1,4 @@
-"""Methods over all problems."""
+"""Unlearners ranked over all problems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unlearnbench.results.ranking import rows_by_problem
 
 
 def test_mean_ranks_count_a_method_without_a_rank_as_the_one_behind_all() -> None:
-    # In b good is as bad as can be: it is ranked behind weak.
+    # In problem b, good is as bad as possible and ranks behind weak.
     second = [record for record in small_board("b") if record.method.label not in {"good", "broken"}]
     second += [
         make_record("good", seed, metrics=(0.9, 0.8, 0.9), options={"epochs": 3}, problem="b") for seed in (0, 1)
@@ -34,7 +34,7 @@ def test_the_interval_is_that_of_the_t_distribution_within_the_first_and_the_las
     (weak,) = [method for method in overall(rows_by_problem([*small_board("a"), *second])) if method.label == "weak"]
     low, high = stats.t.interval(0.95, 1, loc=1.5, scale=0.5)
     assert low < 1
-    # Behind good and weak on the first problem, behind weak on the second.
+    # Behind good and weak on the first problem, and behind weak on the second.
     assert high > (3 + 2) / 2
     assert weak.interval == (1.0, 2.5)
 

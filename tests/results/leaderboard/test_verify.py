@@ -28,14 +28,14 @@ Values = dict[str, Any]
 
 @pytest.fixture
 def board(finished: FinishedRun, tmp_path: Path) -> Path:
-    """A leaderboard of the finished run."""
+    """Build a leaderboard of the finished run."""
     done = cli("leaderboard", "build", finished.output, "-o", tmp_path / "board")
     assert done.code == 0, done.err
     return one_file_each(tmp_path / "board")
 
 
 def one_file_each(board: Path) -> Path:
-    """Lay the records of a leaderboard into a file each, in which a test can change one; both forms count."""
+    """Write each record of a leaderboard to a file of its own, which a test can change; both forms are valid."""
     (collection,) = (board / "records").glob("*.jsonl")
     write_records(board, [entry.record for entry in read_collection(collection)])
     collection.unlink()
@@ -44,7 +44,7 @@ def one_file_each(board: Path) -> Path:
 
 @pytest.fixture
 def submission(finished: FinishedRun, tmp_path: Path) -> Path:
-    """A submission of one method of it."""
+    """Write a submission of one unlearner of the finished run."""
     write_submission(finished.output, tmp_path / "submission", ("erwp",))
     return tmp_path / "submission"
 
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_collection_is_refused(
 
 
 def fault_of(path: Path, faults: tuple[str, ...]) -> list[str]:
-    """Return what is said of a record itself."""
+    """Return what is said about a record itself."""
     return [fault.removeprefix(f"{path}: ") for fault in faults if fault.startswith(f"{path}: ")]
 
 
@@ -434,7 +434,7 @@ def test_an_incomplete_run_cannot_be_submitted(finished: FinishedRun, tmp_path: 
 
 @pytest.fixture
 def reproduced(board: Path, tmp_path: Path, finished: FinishedRun) -> Path:
-    """An output folder that has the references already, so that a rerun trains only the method."""
+    """Return an output folder that already has the references, so that a rerun trains only the unlearner."""
     shutil.copytree(finished.output / "store", tmp_path / "again" / "store")
     return tmp_path / "again"
 

@@ -1,4 +1,4 @@
-"""The leaderboard's web page: its text here, and in headless Chromium what a click and a key do."""
+"""The leaderboard's web page: its text, and what a click and a key do in headless Chromium."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ VOID = {"meta", "input", "br", "line", "rect", "circle", "path"}
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A leaderboard of two problems; one method's name wants to be markup."""
+    """Build a leaderboard of two problems on which the name of one unlearner looks like markup."""
     folder = tmp_path_factory.mktemp("page")
     odd = [
         make_record("<i>odd</i>", seed, metrics=(0.0, 0.6, 0.9), options={"text": '"><script>alert(1)</script>'})
         for seed in (0, 1)
     ]
     runs = write_records(folder / "runs", [*small_board("problem"), *small_board("second")])
-    # Its label is no file name.
+    # The label of these records cannot be a file name.
     for record in odd:
         path = folder / "runs" / "records" / "small" / "problem" / "odd" / f"seed-{record.seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Tags(HTMLParser):
-    """Checks that tags are closed in order; notes what a browser would fetch."""
+    """Checks that tags are closed in order, and collects what a browser would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_ids_are_unique(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser(page: Path) -> Iterator[Any]:
-    """Headless Chromium with the page open; its log must stay empty."""
+    """Open the page in headless Chromium, whose log must stay empty."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install .[test-browser]")
     binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if binary is None or driver is None:
@@ -95,7 +95,7 @@ def browser(page: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Any:
-    """The page as it is when it was just opened on a wide screen."""
+    """Return the page as just opened on a wide screen."""
     resize(browser, 1280, 900)
     browser.get(page.as_uri())
     yield browser
@@ -129,7 +129,7 @@ def test_one_problem_is_shown_and_another_can_be_chosen(opened: Any) -> None:
 def test_a_click_on_a_heading_sorts_and_a_second_one_turns_round(opened: Any) -> None:
     (heading,) = [found for found in find(opened, "table.board > thead button") if found.text == "FAe"]
     heading.click()
-    # Equal values keep their order, missing ones stay last.
+    # Equal values keep their order, and missing ones stay last.
     by_value = ["FDR", "good", "<i>odd</i>", "lossy", "weak", "Original", "absent", "broken"]
     assert methods(opened) == by_value
     heading.click()

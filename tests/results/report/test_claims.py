@@ -1,4 +1,4 @@
-"""What the paper claims: the file of claims, and rules on values made up by hand."""
+"""The paper's claims: the file that lists them, and their rules on values made up by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unlearnbench.results.report.claims import Claims, known_claims, read_claims
 from unlearnbench.results.report.published import _tables
 from unlearnbench.results.report.verdicts import Outcome, outcomes
 
-# Metrics that stand in records under another name, or that only some manifests ask for.
+# Records hold these under another name, or only some manifests ask for them.
 NOT_METRICS = {"speed_up_seconds", "speed_up_epochs"}
 
 HEAD = """
@@ -223,7 +223,7 @@ def test_a_claim_of_the_own_schedule_is_not_judged_on_another() -> None:
 
 
 def test_costs_in_epochs_leave_out_what_is_read_besides() -> None:
-    # FDR reads 15 times as many images as the method, which reads as much again for a search.
+    # FDR reads 15 times as many images as the unlearner, which reads as many again for a search.
     speed_up = RECORDS[0].metrics["retain_accuracy"].model_copy(update={"name": "speed_up", "value": 15.0})
     record = cell("erwp", 0, (0.0, 0.5, 0.9), epochs=4)
     epochs = 4 * sum(record.problem.limited_counts)
@@ -331,7 +331,7 @@ def test_a_claim_that_stands_there_twice_is_named() -> None:
     assert str(raised.value) == "claims.toml: one: stands there 2 times"
 
 
-# What SPEC lists as to be reproduced, by how the ids of its claims begin.
+# These are the results that SPEC lists for reproduction, by the beginnings of their claims' ids.
 @pytest.mark.parametrize(
     "prefix",
     [
@@ -361,7 +361,7 @@ def test_settings_are_data_sets_and_networks_that_are_there() -> None:
 
 
 def published_records() -> list[Record]:
-    """Return records that hold the paper's own figures as if they had been measured."""
+    """Return records that hold the paper's own numbers as if they had been measured."""
     records = []
     for table in _tables():
         last, total = table["forget_last"], table["num_classes"]

@@ -1,4 +1,4 @@
-"""Figures that papers report."""
+"""The numbers that papers report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of real runs: from a manifest to tables and pictures."""
+"""Reports of real runs, from a manifest to tables and pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FAE, FPAE, CANE = "forget_accuracy", "forget_prototype_accuracy", "retain_accura
 
 
 def shortened(name: str, folder: Path) -> Path:
-    """Return a twin with a narrow network and two epochs of everything; all else as it is."""
+    """Return a twin with a narrow network and two epochs of everything, otherwise unchanged."""
     text = (PAPER / f"{name}.toml").read_text()
     for old, new in (
         ('name = "digits_net"', 'name = "digits_net"\noptions = { width = 4 }'),
@@ -58,7 +58,7 @@ def shortened(name: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All twins in one output folder, shortened."""
+    """Run all shortened twins into one output folder."""
     folder = tmp_path_factory.mktemp("twins")
     manifests = [shortened(name, folder) for name in TWINS]
     only = [word for method in ("erwp", "wd", "tslnrc") for word in ("--only", method)]
@@ -70,7 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(runs: Path) -> Path:
-    """Their report, with the paper beside it."""
+    """Write the report of the twins, with the paper beside it."""
     done = cli("report", runs, "--paper")
     assert (done.code, done.err) == (0, "")
     assert [Path(line) for line in done.out.splitlines()][:2] == [runs / "report/README.md", runs / "report/paper.md"]
@@ -84,7 +84,7 @@ def rows(report: Path, name: str) -> list[dict[str, str]]:
 
 
 def of(runs: Path, manifest: str, **wanted: Any) -> list[Record]:
-    """Return a manifest's records of a method, by label or by name."""
+    """Return a manifest's records of an unlearner, by label or by name."""
     return [
         record
         for record in load_records(runs)
@@ -104,7 +104,7 @@ def test_every_kind_of_figure_is_drawn_for_every_experiment_that_has_it(report: 
     assert stems == {f"{name}-{kind}" for name in problems for kind in ("trade-off", "fpae", "features")} | (
         matrices | epochs | shares
     )
-    # 1, 2 and 4 classes; all training images, and 3 of each class.
+    # The shares are of 1, 2 and 4 classes, of all training images, and of 3 images of each class.
     assert len(shares) == 5
 
 
@@ -185,7 +185,7 @@ def test_the_relevant_shares_are_those_of_the_search(runs: Path, report: Path) -
         shares = [finding["share"] for finding in findings if finding["layer"] == row["layer"]]
         assert float(row["mean"]) == pytest.approx(statistics.fmean(shares))
         assert float(row["highest"]) == max(shares)
-        # Rounded up to whole parameters, a layer's union is at least the largest share of a class, in the mean.
+        # Rounded up to whole parameters, a layer's union is on average at least the largest share of a class.
         assert float(row["union"]) >= float(row["mean"])
 
 
@@ -259,7 +259,7 @@ def test_tables_have_their_numbers_as_csv(runs: Path, report: Path) -> None:
 
 
 def part(runs: Path, folder: Path, manifest: str, *, store: bool) -> Path:
-    """Return an output folder with the records of one manifest, and the store if wanted."""
+    """Return an output folder with the records of one manifest, and with the store if wanted."""
     shutil.copytree(runs / "records" / manifest, folder / "records" / manifest)
     if store:
         (folder / "store").symlink_to(runs / "store")

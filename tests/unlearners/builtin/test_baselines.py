@@ -60,7 +60,7 @@ def by_hand(
     rate: Callable[[int], float],
     beta: float,
 ) -> nn.Module:
-    """Train as SPEC's table says, written without the package's loop."""
+    """Train as the table in SPEC says, without the package's loop."""
     task, teacher = task_of(), network()
     step = 0
     for _ in range(epochs):

@@ -85,7 +85,7 @@ def test_each_term_of_the_loss_has_the_gradient_computed_by_hand() -> None:
     task = small_task()
     logits = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]], requires_grad=True)
     labels = torch.tensor([0, 2])
-    # d CE / d logits is softmax - one-hot; the retain image counts up, the forget image down, each over B = 2.
+    # d CE / d logits is softmax - one-hot, positive for the retain image, negative for the forget one, over B = 2.
     by_hand = (logits.detach().softmax(dim=1) - F.one_hot(labels, 3)) / 2
     for l_e, l_ne in ((True, True), (True, False), (False, True)):
         loss = removal_loss(logits, labels, task, RemovalOptions(l_e=l_e, l_ne=l_ne))

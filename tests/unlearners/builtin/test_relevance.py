@@ -31,7 +31,7 @@ def task_of(images: torch.Tensor, labels: torch.Tensor, forget: tuple[int, ...],
 
 
 def found_share(accuracy_without: Callable[[float], float]) -> tuple[float, float | None]:
-    """Return what the search finds when each share that it asks for is answered; 20 % first, low is below 10 %."""
+    """Return what the search finds if each share that it asks for is answered; it starts at 20 %, low is below 10 %."""
     shares = find_share(0.2, 0.1)
     wanted = next(shares)
     while True:
@@ -81,9 +81,9 @@ def test_a_share_is_rounded_up_to_whole_parameters() -> None:
 
 
 class TwoLayers(nn.Module):
-    """Five pixels, five hidden units that copy them, three classes; class 1 lives in the units 3 and 4.
+    """Five pixels, five hidden units that copy them, and three classes, of which class 1 lives in the units 3 and 4.
 
-    Images of class 1 have light in the pixels 3 (strong) and 4 (weak): 0.2 * 0.9 of it alone loses to class 0.
+    Images of class 1 have light in the pixels 3 (strong) and 4 (weak); 0.2 * 0.9 of it alone loses to class 0.
     """
 
     def __init__(self) -> None:
@@ -109,9 +109,9 @@ def two_layer_task() -> UnlearningTask:
 def test_the_search_finds_the_known_parameters_of_a_two_layer_net() -> None:
     # By hand: d loss / d hidden[i, j] = g_i x_j with |g| = (1 - p1) (0.09, 0.25, 0.32, 1, 0.9), roughly, and mean
     # light 0.9 in pixel 3, 0.2 in pixel 4. The order is [3, 3], [4, 3], [2, 3], [1, 3], [3, 4], ... 20 % of 25 are
-    # five: unit 3 is dark, 0.9 * 0.2 < 0.3: low. 10 % rounds up to three, [3, 3] among them: low too.
-    # d loss / d output[k, i] = (p_k - y_k) h_i: [1, 3], [0, 3], [1, 4], ... 20 % of 15 are three: low; 10 % rounds
-    # up to two and leaves 0.9 * 0.2 for class 1: low too.
+    # five; they darken unit 3, and 0.9 * 0.2 < 0.3 is low. 10 % round up to three, [3, 3] among them, which is low too.
+    # d loss / d output[k, i] = (p_k - y_k) h_i gives the order [1, 3], [0, 3], [1, 4], ... 20 % of 15 are three, which
+    # is low; 10 % round up to two and leave 0.9 * 0.2 for class 1, which is low too.
     masks, findings = search(TwoLayers(), two_layer_task(), RelevanceOptions(augmentation="none"))
     assert masks["hidden.weight"].nonzero().tolist() == [[2, 3], [3, 3], [4, 3]]
     assert masks["output.weight"].nonzero().tolist() == [[0, 3], [1, 3]]
@@ -122,8 +122,8 @@ def test_the_search_finds_the_known_parameters_of_a_two_layer_net() -> None:
 
 
 def test_a_larger_first_share_is_kept_if_half_of_it_is_not_low() -> None:
-    # Without class 0's lead only all light of class 1 will do: 40 % are ten parameters, [3, 3] and [3, 4] and
-    # [4, 4] among them; 20 % leave [4, 4].
+    # Without the lead of class 0, only removing all light of class 1 is enough: 40 % are ten parameters, with [3, 3],
+    # [3, 4] and [4, 4] among them, whereas 20 % leave [4, 4].
     model = TwoLayers()
     with torch.no_grad():
         model.output.bias.copy_(torch.tensor([0.05, 0.0, -2.0]))
@@ -169,7 +169,7 @@ def test_relevant_parameters_are_the_union_over_the_forget_classes() -> None:
 def test_every_look_is_counted_as_a_pass_over_the_class() -> None:
     task = two_layer_task()
     search(TwoLayers(), task, RelevanceOptions(augmentation="none"), LiteralLooks)
-    # Two images: one backward pass, one with all weights in place, two looks in each of two layers.
+    # Two images go through a backward pass, a pass with all weights in place, and two looks in each of two layers.
     assert task.image_passes == {"forget": 2 * (1 + 1 + 2 * 2), "retain": 0}
 
 

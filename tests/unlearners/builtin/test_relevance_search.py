@@ -1,4 +1,4 @@
-"""Quick looks against literal ones, and the passes that start at a layer."""
+"""Quick looks compared with literal ones, and the passes that start at a layer."""
 
 import copy
 from typing import Any
@@ -17,7 +17,7 @@ from unlearnbench.unlearners.toy_problem import small_problem
 
 
 class Residual(nn.Module):
-    """A network with what could go wrong: a module that works in place, a shortcut, a module called twice."""
+    """A network with pitfalls: a module that works in place, a shortcut, and a module that is called twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
 
 class Attending(nn.Module):
-    """A network whose attention uses a linear layer's weights without calling it; two of its layers share theirs."""
+    """A network whose attention uses a linear layer's weights without calling it; two other layers share theirs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ NETWORKS = {"residual": Residual, "attending": Attending}
 
 
 def network(name: str) -> nn.Module:
-    """Return a network that has learned for a while, in evaluation mode."""
+    """Return a network that has been trained for a while, in evaluation mode."""
     torch.manual_seed(0)
     return small_problem().original if name == "digits_net" else learned(NETWORKS[name]())
 
@@ -102,7 +102,7 @@ def test_quick_looks_find_what_literal_ones_do(
 
 
 class Unusual(nn.Module):
-    """Two convolutions and a classifier; a subclass puts something between them that a graph does not tell."""
+    """Two convolutions and a classifier, between which a subclass puts something that a graph does not show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -268,7 +268,7 @@ def test_passes_that_start_at_a_layer_are_those_of_the_model(name: str) -> None:
             with prefix.varying(layer, parameter) as passes:
                 (alone,) = passes([(few, other)])
                 changed, same = passes([(few, other), (every, own)])
-            # Alone to the bit; together with others sums may be rounded in another way.
+            # A part alone is the same to the bit; together with others, sums may be rounded differently.
             assert torch.equal(alone, whole(parameter, other, few))
             assert torch.allclose(changed, alone, atol=1e-5)
             assert torch.allclose(same, whole(parameter, own, every), atol=1e-5)
@@ -292,7 +292,7 @@ def test_only_what_comes_after_the_layer_is_computed() -> None:
         with torch.no_grad():
             model[0].weight.fill_(torch.nan)
         (found,) = passes([(torch.arange(3), model[2].weight.detach().clone())])
-        # Nothing is left over of another value: rows that were asked for before may be asked for again.
+        # Nothing remains of another value: rows that were asked for before may be asked for again.
         (zeroed,) = passes([(torch.arange(3), torch.zeros(4, 4))])
         (again,) = passes([(torch.arange(3), model[2].weight.detach().clone().fill_(0))])
     assert torch.equal(found, expected)
@@ -331,7 +331,7 @@ def test_what_has_no_row_for_each_image_is_computed_each_time() -> None:
 
 
 class Hidden(nn.Module):
-    """What a graph cannot show: the model looks at its values, or works in place on what it does not use."""
+    """A model that does what a graph cannot show: it looks at its values, or changes in place what it does not use."""
 
     def __init__(self, how: str) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""The data sets that come with the benchmark, plugged in by entry points like anyone's."""
+"""The data sets that come with the benchmark, registered through entry points like anyone else's."""

@@ -29,18 +29,18 @@ def cifar100(folder: Path) -> Dataset:
         folder: The data folder; `unlearnbench data fetch cifar100` or `data add cifar100` puts it there.
 
     Raises:
-        NotHereError: If it was not added.
-        DatasetError: If it is damaged.
+        NotHereError: If the data set was not added.
+        DatasetError: If its files are damaged.
 
-    Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), fine labels. Images of a
-    class are in the order of their file names, so that every form of the data set gives the same revision.
+    Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), fine labels. The images of a
+    class are in the order of their file names, so that every form of the data set has the same revision.
     """
     if not is_prepared(folder / "cifar100"):
         message = how_to_get("cifar100", folder / "cifar100")
         counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
         raise not_here("cifar100", message, CLASSES, *counts, (3, 32, 32))
     dataset = open_prepared(folder / "cifar100")
-    # A reduced set has other classes; it has no superclasses.
+    # A reduced data set has other classes, for which no superclasses are known.
     known = SUPERCLASSES if len(dataset.info.class_names) == CLASSES else ()
     return replace(dataset, info=replace(dataset.info, superclasses=known))
 
@@ -52,16 +52,16 @@ def find(
     train_per_class: int = TRAIN_PER_CLASS,
     test_per_class: int = TEST_PER_CLASS,
 ) -> Found:
-    """Find CIFAR-100 below some folders and check that it is whole.
+    """Find CIFAR-100 below some folders and check that it is complete.
 
     Args:
-        roots: Each holds, or holds a folder that holds, the official files or `train` and `test`.
-        classes: How many belong there.
-        train_per_class: Training images of each.
-        test_per_class: Test images of each.
+        roots: Folders that hold the official files, or `train` and `test`, directly or one level down.
+        classes: Number of classes that it has to have.
+        train_per_class: Number of training images that each class has to have.
+        test_per_class: Number of test images that each class has to have.
 
     Raises:
-        DatasetError: With all that is missing or does not belong.
+        DatasetError: If anything is missing or does not belong, all of which is named.
     """
     places = [place for root in roots for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))]
     official = [place for place in places if (place / "meta").is_file() and (place / "train").is_file()]
@@ -75,9 +75,9 @@ def find(
 
 
 def _with_parts(root: Path) -> list[Path]:
-    """Return `root` if it holds `train` or `test`, else those of its folders that do.
+    """Return `root` if it holds `train` or `test`, and otherwise those of its folders that do.
 
-    Not both: CIFAR-100 has a class that is called "train", so that `root/train` holds a `train` too.
+    It is never both, because CIFAR-100 has a class called "train", so that `root/train` holds a `train` too.
     """
     places = [root] if _has_parts(root) else sorted(root.iterdir())
     return [place for place in places if _has_parts(place)]
@@ -102,7 +102,7 @@ def _folders(places: Sequence[Path], roots: Sequence[Path]) -> Found:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads pickles that hold arrays, text and numbers; anything else could run code and is refused."""
+    """Reads pickles of arrays, text and numbers, and refuses anything else because it could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {"_reconstruct", "ndarray", "dtype", "scalar", "encode"}
@@ -122,7 +122,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return load(file)
-    # A damaged pickle may raise nearly anything.
+    # A damaged pickle may raise almost any exception.
     except Exception as error:
         raise DatasetError(f"{path}: not one of CIFAR-100's files: {str(error) or type(error).__name__}") from error
 
@@ -175,5 +175,5 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 _GROUP_OF = {name: number for number, names in enumerate(GROUPS.values()) for name in names}
-# By class index: the classes are in alphabetical order.
+# The classes are in alphabetical order, so that this tuple is indexed by class.
 SUPERCLASSES = tuple(_GROUP_OF[name] for name in sorted(_GROUP_OF))

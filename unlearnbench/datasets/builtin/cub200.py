@@ -25,12 +25,12 @@ def cub200(folder: Path) -> Dataset:
         folder: The data folder; `unlearnbench data fetch cub200` or `data add cub200` puts it there.
 
     Raises:
-        NotHereError: If it was not added.
-        DatasetError: If it is damaged.
+        NotHereError: If the data set was not added.
+        DatasetError: If its files are damaged.
 
     Source: "The Caltech-UCSD Birds-200-2011 Dataset" (Wah et al., 2011). Images are stored with the shorter side
-    resized to 256 and the square in the centre kept, from which the recipe cuts 224x224; the paper does not say
-    how its images were brought to a size.
+    resized to 256 and cropped to the square in the centre, from which the recipe cuts 224x224. The paper does not
+    say how it resized its images.
     """
     if not is_prepared(folder / "cub200"):
         message = how_to_get("cub200", folder / "cub200")
@@ -39,18 +39,18 @@ def cub200(folder: Path) -> Dataset:
 
 
 def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:
-    """Find CUB-200-2011 below some folders and check that it is whole.
+    """Find CUB-200-2011 below some folders and check that it is complete.
 
-    The lists are joined on the image id, never by their order. An image's id here is its official one.
+    The lists are joined on the image id, never by their order, and each image keeps its official id.
 
     Args:
-        roots: One of them holds, or holds a folder that holds, `images.txt`.
-        classes: How many belong there.
-        train: How many training images.
-        test: How many test images.
+        roots: Folders, one of which holds `images.txt` directly or one level down.
+        classes: Number of classes that it has to have.
+        train: Number of training images that it has to have.
+        test: Number of test images that it has to have.
 
     Raises:
-        DatasetError: With all that is missing or does not belong.
+        DatasetError: If anything is missing or does not belong, all of which is named.
     """
     places = [place for root in roots for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))]
     place = next((place for place in places if (place / FILES[0]).is_file()), None)
@@ -79,7 +79,7 @@ def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IM
 
 
 def _table(path: Path, faults: list[str]) -> dict[int, str]:
-    """Return the lines "number text" of a file by their number."""
+    """Return the text of each line "number text" of a file, by number."""
     table: dict[int, str] = {}
     if not path.is_file():
         faults.append(f"{path}: missing")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
 from unlearnbench.errors import DatasetError
 
-# One image of a class in four is a test image: fixed, the same share of every class.
+# One image in four of each class is a test image, so that the split is fixed and has the same share of every class.
 TEST_EVERY = 4
 TRAIN_COUNTS = (134, 137, 133, 138, 136, 137, 136, 135, 131, 135)
 TEST_COUNTS = (44, 45, 44, 45, 45, 45, 45, 44, 43, 45)
@@ -26,8 +26,8 @@ def digits(folder: Path) -> Dataset:
         folder: Not used; the images come with scikit-learn.
 
     Source: test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998, UCI), as
-    shipped with scikit-learn. Its grey values 0..16 are spread over 0..255. Image i of a class, counted in
-    the file's order, is a test image if i % 4 == 3.
+    shipped with scikit-learn. Its grey values from 0 to 16 are scaled to 0 to 255. Image i of a class, counted in
+    the order of the file, is a test image if i % 4 == 3.
     """
     info = DatasetInfo(
         name="digits",
@@ -43,7 +43,7 @@ def digits(folder: Path) -> Dataset:
 
 
 def _file() -> Path:
-    """Return the images' file, found without importing scikit-learn, which takes seconds."""
+    """Return the file of the images, found without importing scikit-learn, which takes seconds."""
     spec = find_spec("sklearn")
     if spec is None or spec.origin is None:
         raise DatasetError("digits: scikit-learn is not installed\n  pip install scikit-learn")
@@ -61,7 +61,7 @@ def _revision() -> str:
 @functools.cache
 def _arrays() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """Return all images (N, 1, 8, 8), labels (N,) and whether each is a test image (N,)."""
-    # 64 grey values and the label in a line.
+    # Each line holds 64 grey values and the label.
     table = np.loadtxt(_file(), delimiter=",")
     images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
     labels = table[:, -1].astype(np.int64)

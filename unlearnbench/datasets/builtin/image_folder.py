@@ -1,4 +1,4 @@
-"""Anyone's own images, one folder for each class."""
+"""A user's own images, in one folder for each class."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def image_folder(folder: Path, *, source: str = "default") -> Dataset:
         source: The NAME under which they were added.
 
     Raises:
-        DatasetError: If nothing was added under this name, or it is damaged.
+        DatasetError: If nothing was added under this name, or its files are damaged.
 
-    Source: own. Classes are in alphabetical order. Without a test part, every fifth image of each class is
-    one, chosen by the hash of its name.
+    Source: own. Classes are in alphabetical order. Without a test part, every fifth image of each class becomes a
+    test image, chosen by the hash of its name.
     """
     place = folder / "image_folder" / source
     if not is_prepared(place):
@@ -49,11 +49,11 @@ def find(roots: Sequence[Path], *, test_share: float = TEST_SHARE) -> Found:
     """Find class folders below some folders.
 
     Args:
-        roots: Each holds the class folders, or `train` and perhaps `test` (or `val`, `validation`) that hold them.
-        test_share: Share of each class that becomes the test part if there is none.
+        roots: Folders that hold the class folders, or `train` and perhaps `test` (or `val`, `validation`) with them.
+        test_share: Share of each class that becomes the test part if the folders have none.
 
     Raises:
-        DatasetError: With all that is missing or does not belong.
+        DatasetError: If anything is missing or does not belong, all of which is named.
     """
     faults: list[str] = []
     roots = [_inner(root) for root in roots]
@@ -68,12 +68,12 @@ def find(roots: Sequence[Path], *, test_share: float = TEST_SHARE) -> Found:
 
 
 def _is_part(folder: Path) -> bool:
-    """Return whether a folder holds class folders; "train" could be the name of a class as well."""
+    """Return whether a folder holds class folders; the check is needed because a class could be called "train"."""
     return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
 
 
 def _inner(root: Path) -> Path:
-    """Return the only folder in `root` if it holds folders again: an archive often packs everything in one."""
+    """Return the only folder in `root` if it holds folders itself, as an archive often wraps everything in one."""
     inside = list(root.iterdir())
     alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train"
     return inside[0] if alone and any(entry.is_dir() for entry in inside[0].iterdir()) else root

@@ -1,4 +1,4 @@
-"""ImageNet-1k (ILSVRC 2012), from the class folders that everyone sorts it into."""
+"""ImageNet-1k (ILSVRC 2012), from the usual layout of one folder for each class."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def imagenet1k(folder: Path) -> Dataset:
             where they are and are decoded when they are read.
 
     Raises:
-        NotHereError: If it was not added.
-        DatasetError: If it is damaged.
+        NotHereError: If the data set was not added.
+        DatasetError: If its files are damaged.
 
     Source: "ImageNet Large Scale Visual Recognition Challenge" (Russakovsky et al., 2015); its validation images
-    are the test part. The shorter side is resized to 256 and the square in the centre kept, from which the
-    recipe cuts 224x224: torchvision's evaluation, and close to the random crop of the paper's training.
+    are the test part. The shorter side is resized to 256 and the image cropped to the square in the centre, from
+    which the recipe cuts 224x224. This is torchvision's evaluation, and close to the random crop of the paper's
+    training.
     """
     place = folder / "imagenet1k"
     if not is_prepared(place):
@@ -43,16 +44,16 @@ def imagenet1k(folder: Path) -> Dataset:
 
 
 def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:
-    """Find ImageNet-1k below some folders and check that it is whole.
+    """Find ImageNet-1k below some folders and check that it is complete.
 
     Args:
-        roots: Each holds `train`, `val` or both, with one folder for each WordNet id.
-        classes: How many belong there.
-        train: How many training images.
-        test: How many validation images.
+        roots: Folders that hold `train`, `val` or both, with one folder for each WordNet id.
+        classes: Number of classes that it has to have.
+        train: Number of training images that it has to have.
+        test: Number of validation images that it has to have.
 
     Raises:
-        DatasetError: With all that is missing or does not belong.
+        DatasetError: If anything is missing or does not belong, all of which is named.
     """
     faults: list[str] = []
     for part in ("train", "val"):

@@ -16,18 +16,18 @@ from unlearnbench.metrics.measurement import Measurement, References
 def accuracy_hits(
     logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return for each row whether its largest logit is that of its label.
+    """Return whether the largest logit of each row is that of its label.
 
     Args:
-        logits: (N, O) outputs of the classifier; of equal largest ones the first counts.
+        logits: (N, O) outputs of the classifier; among equal largest logits the first counts.
         labels: (N,) class indices.
         output_classes: (O,) the class of each output, ascending.
 
     Returns:
-        (N,).
+        (N,) bool.
 
     Raises:
-        MetricError: If N is 0 or differs between the arrays, or if a logit is not a number.
+        MetricError: If N is 0 or differs between the arrays, or a logit is not a number.
     """
     if len(labels) == 0 or logits.shape != (len(labels), len(output_classes)):
         raise MetricError(
@@ -41,13 +41,13 @@ def accuracy_hits(
 
 
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]) -> float:
-    """Return the share of rows whose largest logit is that of their label; see `accuracy_hits`.
+    """Return the share of rows whose largest logit is that of their label, as `accuracy_hits` finds them.
 
     Returns:
         A fraction in [0, 1].
 
     Raises:
-        MetricError: If N is 0 or differs between the arrays, or if a logit is not a number.
+        MetricError: If N is 0 or differs between the arrays, or a logit is not a number.
     """
     return float(accuracy_hits(logits, labels, output_classes).mean())
 
@@ -57,7 +57,7 @@ def forget_accuracy(features: FeatureFile) -> Measurement:
 
         FAe = (1/N) sum_i [class of argmax_o logits_io = label_i], over the N forget test images; logits (N, O)
 
-    All outputs compete: with FOLMRCSC the new one too, with WD only those that are left.
+    All outputs compete: the new one of FOLMRCSC too, and only the remaining ones of WD.
 
     Returns:
         A fraction in [0, 1], lower is better.
@@ -65,8 +65,8 @@ def forget_accuracy(features: FeatureFile) -> Measurement:
     Raises:
         MetricError: If there is no such image, or a logit is not a number.
 
-    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting accuracy. Known weakness: sees the
-    classifier alone; a model whose head lost a row scores 0 with all its knowledge in place.
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting accuracy. Known weakness: it sees only the
+    classifier, so that a model whose classifier lost a row scores 0 with all its knowledge in place.
     """
     return _class_accuracy(features, features.forget_classes)
 
@@ -97,13 +97,13 @@ def _class_accuracy(features: FeatureFile, classes: NDArray[np.int64]) -> Measur
 def nearest_classes(
     prototypes: NDArray[np.float64], forget: NDArray[np.int64], retain: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
-    """Return the classes of `retain` that are among the `count` nearest of some class of `forget`, ascending.
+    """Return the classes of `retain` that are among the `count` nearest to any class of `forget`, ascending.
 
     Args:
         prototypes: (K, D) mean features.
         forget: (F,) class indices.
-        retain: (R,) class indices, ascending; of equally near ones the first count.
-        count: Nearest classes of each forget class.
+        retain: (R,) class indices, ascending; among equally near classes the first count.
+        count: Number of nearest classes for each forget class.
     """
     distances = np.linalg.norm(prototypes[forget][:, None] - prototypes[retain][None], axis=2)
     found: NDArray[np.int64] = np.unique(retain[np.argsort(distances, axis=1, kind="stable")[:, :count]])
@@ -121,24 +121,24 @@ def near_class_gap(
 
         gap = CAne over near retain classes - CAne over all other retain classes
 
-    Near are the retain classes of a forget class's superclass (CIFAR-100), or those with the nearest prototypes in
-    Original's feature space (Euclidean, full training set).
+    A retain class is near if it shares a superclass with a forget class (CIFAR-100), or if its prototype is among the
+    nearest in Original's feature space (Euclidean, full training set).
 
     Args:
         features: The judged model's features.
-        references: Original gives the neighbours, the same for every method.
-        neighbours: `superclass`, `prototypes`, or `auto`: superclasses where the data set has them and they give
-            near and other classes.
-        count: Nearest prototypes of each forget class.
+        references: Feature files of the references; Original gives the neighbours, the same for every unlearner.
+        neighbours: `superclass`, `prototypes`, or `auto`: superclasses if the data set has them and they give
+            both near and other classes, and otherwise prototypes.
+        count: Number of nearest prototypes for each forget class.
 
     Returns:
-        A difference of fractions, in [-1, 1]. Original's value is the yardstick: below it the neighbours paid. The
-        details hold both accuracies, Original's gap and the near classes.
+        A difference of fractions, in [-1, 1]. Original's value is the yardstick: a value below it means that the
+        neighbours suffered. The details hold both accuracies, Original's gap and the near classes.
 
     Raises:
-        MetricError: If no retain class is near or all are, a side has no test image, or a logit is not a number.
+        MetricError: If no retain class is near, all are, a side has no test image, or a logit is not a number.
 
-    Source: own; collateral damage to similar classes. Known weakness: nearest prototypes may be far all the same.
+    Source: own; collateral damage to similar classes. Known weakness: even the nearest prototypes may be far away.
     """
     near, rule = _near(features, references.original, neighbours, count)
     rest = np.setdiff1d(features.retain_classes, near)

@@ -29,22 +29,22 @@ def attention_entropy(
         H = - sum_i p_i ln p_i / ln(places),  p the Grad-CAM map of the image divided by its sum
 
     Args:
-        features: Gives the forget classes.
+        features: Feature file that gives the forget classes.
         model: The judged model.
         images: Test images of the `forget` or of the `retain` classes.
-        explained: The class whose logit the map explains: the image's own `label`, or the `predicted` one, which every
+        explained: Class whose logit the map explains: the image's own `label`, or the `predicted` one, which every
             model has.
 
     Returns:
-        A fraction in [0, 1]: 0 if all mass lies in one place of the feature map, 1 if it is spread evenly. A map
-        without mass, where nothing speaks for the class, is left out; the details count them.
+        A fraction in [0, 1]: 0 if all mass lies in one place of the feature map, 1 if it is spread evenly. An empty
+        map, where nothing speaks for the class, is left out; the details count such maps.
 
     Raises:
-        MetricError: If the model has no output for a class that is to be explained (as WD for the forget classes; take
-            `predicted`), has no feature map, all maps are empty, or one is not finite.
+        MetricError: If the model has no output for a class to be explained (as WD has none for the forget classes; use
+            `predicted`), it has no feature map, all maps are empty, or one is not finite.
 
-    Source: figure 4 of ERwP's supplement says that attention "gets scattered" on forget images, in pictures; the
-    number is ours. It does not say which class its maps explain. Known weakness: the places are those of the last
+    Source: figure 4 of ERwP's supplement shows that attention "gets scattered" on forget images, in pictures that do
+    not say which class their maps explain; the number is ours. Known weakness: the places are those of the last
     feature map, few in small networks (8x8 in a CIFAR ResNet). Needs the model.
     """
     maps = _maps(model, "judged", features.classes(images).tolist(), explained)
@@ -63,23 +63,23 @@ def attention_shift(
         shift = 1 - sum_i min(p_i, q_i),  p and q the Grad-CAM maps of Original and of the judged model, by their sums
 
     Args:
-        features: Gives the forget classes.
+        features: Feature file that gives the forget classes.
         model: The judged model, and Original of the same problem and seed.
         images: Test images of the `forget` or of the `retain` classes.
-        explained: The class whose logit each model's map explains: the image's own `label`, or the one that the
+        explained: Class whose logit each model's map explains: the image's own `label`, or the one that the
             model itself `predicted`.
 
     Returns:
-        A fraction in [0, 1], the total variation distance: 0 if both models look at the same places, 1 if at none in
-        common, or if the judged model's map is empty. Images whose map was empty before are left out. The details
-        count both. Original's own is 0.
+        A fraction in [0, 1], the total variation distance: 0 if both models look at the same places, 1 if they have
+        none in common or the judged model's map is empty. Images whose map was empty before are left out. The details
+        count both kinds of empty maps. Original's own value is 0.
 
     Raises:
-        MetricError: If a model has no output for a class that is to be explained (as WD for the forget classes; take
-            `predicted`), has no feature map, all of Original's maps are empty, a map is not finite, or maps differ
-            in size.
+        MetricError: If a model has no output for a class to be explained (as WD has none for the forget classes; use
+            `predicted`), it has no feature map, all of Original's maps are empty, a map is not finite, or the maps
+            differ in size.
 
-    Source: as `attention_entropy`; the measure is ours. Needs the model.
+    Source: as for `attention_entropy`; the measure is ours. Needs the model.
     """
     classes = features.classes(images).tolist()
     before, after = _maps(model, "original", classes, explained), _maps(model, "judged", classes, explained)
@@ -107,7 +107,7 @@ def maps_of_classes(model: nn.Module, test: Batches, classes: list[int], explain
     if missing:
         raise MetricError(f"no test image of classes {missing}")
     if explained == "label":
-        # Told before the first image is computed.
+        # A class without an output is to be reported before the first image is computed.
         outputs_of(model, wanted)
     positions = torch.nonzero(torch.isin(test.labels, wanted)).flatten()
     layer = map_layer(model, test.plain(positions[:1]))

@@ -1,4 +1,4 @@
-"""Relearn cost: how many images bring the forget classes back."""
+"""Costs: how many image passes bring the forget classes back, and how many an unlearner saves against FDR."""
 
 from __future__ import annotations
 
@@ -32,29 +32,30 @@ def relearn_cost(
 ) -> Measurement:
     """Relearn cost: image passes of fine-tuning on limited forget images until FAe reaches FDR's plus a margin.
 
-    A copy of the model learns with cross-entropy from the limited forget images alone, in training
-    augmentation, batch-norm statistics frozen. FAe is read on the forget test images after every step. A forget
-    class without an output gets one with weights of 0 first.
+    A copy of the model learns from the limited forget images alone, with cross-entropy, training augmentation and
+    frozen batch-norm statistics. FAe on the forget test images is computed after every step. A forget class without
+    an output first gets one with weights of 0.
 
     Args:
         features: The judged model's features.
-        references: FDR's FAe is the goal's base.
-        model: The judged model; it is copied.
-        margin: Added to FDR's FAe, a fraction.
+        references: Feature files of the references; FDR's FAe is the base of the goal.
+        model: The judged model, of which a copy is trained.
+        margin: Fraction added to FDR's FAe.
         optimizer: `sgd` with momentum 0.9, or `adam`.
         learning_rate: Step size.
         batch_size: Images in a step.
-        max_epochs: Passes over the limited forget images after which to give up.
+        max_epochs: Passes over the limited forget images after which the search gives up.
 
     Returns:
-        Images read, at least 0; the more, the better forgotten. 0 if FAe is there already. FDR's own cost is the
-        yardstick. If FAe never gets there, all image passes up to the end, and `reached` is false in the details.
+        Number of image passes, at least 0; the more, the better the class is forgotten. It is 0 if FAe is there
+        already, and FDR's own cost is the yardstick. If FAe never gets there, the value counts all passes up to the
+        end, and `reached` is false in the details.
 
     Raises:
-        MetricError: If there is no forget test image, a parameter is not finite, or the loss stops being so.
+        MetricError: If there is no forget test image, a parameter is not finite, or the loss is no longer finite.
 
     Source: relearn time (Golatkar et al., CVPR 2020; Tarun et al., 2023), counted in images instead of seconds. Known
-    weakness: depends on the learning rate, and steps on forget images alone can kill the features of a network (seen
+    weakness: it depends on the learning rate, and steps on forget images alone can kill the features of a network (seen
     with FDR and Adam at 3e-3 on digits). Needs the model, so that `unlearnbench evaluate` cannot compute it.
     """
     goal = float(forget_accuracy(references.fdr)) + margin
@@ -82,7 +83,7 @@ def relearn_cost(
 
 
 def with_outputs_for(model: nn.Module, classes: list[int]) -> nn.Module:
-    """Give a model an output for each of `classes` that has none: weights 0, the mean bias of the others."""
+    """Give a model an output for each of `classes` without one, with weights of 0 and the mean bias of the others."""
     layer, known = classifier(model), output_classes(model)
     missing = sorted(set(classes) - set(known.tolist()))
     if not missing:
@@ -121,22 +122,22 @@ def _accuracy(model: nn.Module, test: Batches, positions: Tensor) -> float:
 def speed_up(costs: Costs) -> Measurement:
     """Speed-up against FDR in image passes: FDR's image passes / the method's.
 
-    A pass is one training image that goes through the network once; forget and retain images count alike, those of
-    ERwP's relevance search are included. The speed-up in measured seconds differs from run to run and stands in the
-    record as `measured.speed_up_seconds`, the passes by kind as `image_passes`, the seconds of each stage and the peak
+    A pass is one training image that goes through the network once. Forget and retain images count alike, and those of
+    ERwP's relevance search are included. The speed-up in measured seconds differs from run to run; the record holds it
+    as `measured.speed_up_seconds`, the passes by kind as `image_passes`, and the seconds of each stage and the peak
     memory in `measured`.
 
     Args:
-        costs: The image passes of the judged model and of FDR.
+        costs: Image passes of the judged model and of FDR.
 
     Returns:
-        At least 0, higher is better; 1 for FDR itself.
+        A ratio of at least 0, higher is better; 1 for FDR itself.
 
     Raises:
-        MetricError: If the method reads no image at all: there is no ratio.
+        MetricError: If the method reads no image at all, so that there is no ratio.
 
-    Source: ERwP (ECCV 2022), section 4.2, where the factor is epochs x images. Known weakness: a pass that only goes
-    forward costs a third of one that trains, and a teacher's passes are not counted; the measured seconds tell.
+    Source: ERwP (ECCV 2022), section 4.2, where the factor is epochs x images. Known weakness: a forward-only pass
+    costs a third of one that trains, and the passes of a teacher are not counted; the measured seconds include both.
     """
     judged, fdr = sum(costs.judged.values()), sum(costs.fdr.values())
     if judged == 0:

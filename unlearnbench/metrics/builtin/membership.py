@@ -1,4 +1,4 @@
-"""Membership inference: can outputs tell forget images of the training set from those of the test set?"""
+"""Membership inference: can a model's outputs tell forget images of the training set from those of the test set?"""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.measurement import Measurement, References
 from unlearnbench.seeds import derived_seed
 
-# A probability below this counts as this: an output that was deleted has no logarithm.
+# Smaller probabilities are raised to this one, because the probability 0 of a deleted output has no logarithm.
 SMALLEST = 1e-12
 
 
 def attack_inputs(
     logits: NDArray[np.float32], labels: NDArray[np.int64], output_classes: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return (N, 4) what an attacker reads off an image's outputs.
+    """Return the (N, 4) numbers that an attacker reads off the outputs of each image.
 
-    Log probability of its own class, largest log probability, entropy, and own logit's lead over the largest other.
+    They are the log probability of the image's own class, the largest log probability, the entropy, and the lead of
+    its own logit over the largest other one.
     """
     probabilities = class_probabilities(logits, output_classes, np.union1d(output_classes, labels))
     logs = np.log(np.maximum(probabilities, SMALLEST))
@@ -44,8 +45,8 @@ def cross_validated_accuracy(
     """Return the accuracy of a logistic attack on held-out images, averaged over classes.
 
     Args:
-        inputs: (N, D).
-        members: (N,) whether an image was a training image.
+        inputs: (N, D) numbers that the attack sees of each image.
+        members: (N,) bool, whether an image was a training image.
         fold: (N,) the fold in which an image is held out.
         classes: (N,) class indices.
     """
@@ -54,11 +55,11 @@ def cross_validated_accuracy(
         test = fold == held
         mean, std = inputs[~test].mean(axis=0), inputs[~test].std(axis=0)
         scaled = (inputs - mean) / np.where(std > 1e-12, std, 1.0)
-        # What is checked already need not be checked for each of the many small fits.
+        # The inputs and parameters are checked already, so that checks in each of the many small fits only cost time.
         with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
             attack = LogisticRegression(tol=1e-8, max_iter=1000).fit(scaled[~test], members[~test])
             score = attack.decision_function(scaled[test])
-        # A score of 0 decides nothing and counts half.
+        # A score of 0 decides for neither side and counts as half right.
         right[test] = np.where(score == 0, 0.5, (score > 0) == members[test])
     return float(np.mean([right[classes == label].mean() for label in np.unique(classes)]))
 
@@ -70,24 +71,24 @@ def membership_inference(
 
         value = attack accuracy on the judged model's outputs - the same on FDR's
 
-    Members are the limited forget images, which Original was trained on; non-members are forget test images. Of each
-    class as many are taken of both, drawn by the seed. A logistic regression on four numbers of the outputs (own log
-    probability, largest log probability, entropy, lead) learns on all folds but one and is judged on that one.
+    Members are the limited forget images, which Original was trained on; non-members are forget test images. Each
+    class gives the same number of both, drawn by the seed. A logistic regression on four numbers of the outputs (own
+    log probability, largest log probability, entropy, lead) learns on all folds but one and is judged on that one.
 
     Args:
         features: The judged model's features.
-        references: FDR, which saw neither kind, gets the same images and folds.
-        folds: Parts of the cross-validation; fewer where a class has fewer members.
+        references: Feature files of the references; FDR, which saw neither kind, gets the same images and folds.
+        folds: Number of folds of the cross-validation; fewer where a class has fewer members.
 
     Returns:
-        A difference of fractions, in [-1, 1]: 0 is as retrained, above 0 the training images show.
+        A difference of fractions, in [-1, 1]: 0 is as retrained; above 0 the training images can be recognised.
 
     Raises:
         MetricError: If a forget class has fewer than 2 limited or test images, or a logit is not finite.
 
     Source: membership inference (Shokri et al., 2017; Yeom et al., 2018), class-balanced and relative to a retrained
-    model. Known weakness: an average-case attack, weaker than one with shadow models; with few limited images its
-    chance level wanders by several points.
+    model. Known weakness: it is an average-case attack, weaker than one with shadow models, and with few limited
+    images its chance level varies by several points.
     """
     parts, fold = _balanced(features, folds)
     judged, fdr = (_attack(file, parts, fold) for file in (features, references.fdr))
@@ -96,7 +97,7 @@ def membership_inference(
 
 
 def _balanced(features: FeatureFile, folds: int) -> tuple[dict[str, list[NDArray[np.int64]]], NDArray[np.int64]]:
-    """Return for both parts of the file the rows of each forget class, and the fold of each image."""
+    """Return the rows of each forget class in both parts of the file, and the fold of each image."""
     labels = {part: features.array(f"{part}/labels") for part in ("limited", "test")}
     chosen: dict[str, list[NDArray[np.int64]]] = {"limited": [], "test": []}
     for label in features.forget_classes.tolist():

@@ -1,4 +1,4 @@
-"""Where the classifier sends forget images."""
+"""Predictions: which classes the classifier sends forget images to, and how sure it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unlearnbench.metrics.measurement import Measurement, References, require_fi
 def prediction_counts(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return (R, C): how many images of each class in `rows` were taken for each class in `columns`."""
+    """Return (R, C) counts of the images of each class in `rows` that were classified as each class in `columns`."""
     matrix = np.zeros((len(rows), len(columns)), dtype=np.int64)
     np.add.at(matrix, (np.searchsorted(rows, labels), np.searchsorted(columns, predicted)), 1)
     return matrix
@@ -26,19 +26,19 @@ def prediction_counts(
 def prediction_matrix(features: FeatureFile, *, top: Annotated[int, Field(gt=0)] = 10) -> Measurement:
     """Prediction matrix: where forget images go, and how widely they scatter.
 
-    For each forget class c, p_c is the distribution of the classes that its test images are taken for. The value is
-    the mean over c of the entropy H(p_c) / log O, O the number of outputs. The details hold each p_c.
+    For each forget class c, p_c is the distribution of the classes that its test images are classified as. The value
+    is the mean over c of the entropy H(p_c) / log O, where O is the number of outputs. The details hold each p_c.
 
     Args:
         features: The judged model's features.
-        top: How many destinations of each class stand in the details, the most frequent first.
+        top: Number of destinations of each class in the details, the most frequent first.
 
     Returns:
-        In [0, 1]: 0 if every class goes to one class as a whole, 1 if it is spread evenly over all. No direction of its
-        own: FDR's value is the yardstick, and a class that goes to one other as a whole is one that was relabelled.
+        A number in [0, 1]: 0 if all images of each class go to one class, 1 if they are spread evenly over all. It has
+        no direction of its own: FDR's value is the yardstick, and a class that goes to a single other was relabelled.
 
     Raises:
-        MetricError: If a forget class has no test image, the model a single output, or a logit is not finite.
+        MetricError: If a forget class has no test image, the model has a single output, or a logit is not finite.
 
     Source: confusion matrix on forget images. Known weakness: the entropy of few test images is biased downwards.
     """
@@ -64,12 +64,13 @@ def prediction_entropy(features: FeatureFile) -> float:
         features: The judged model's features.
 
     Returns:
-        In [0, 1]: 0 is sure, 1 knows nothing. No direction of its own; FDR's value is the yardstick.
+        A number in [0, 1]: 0 means sure, 1 means ignorant. It has no direction of its own; FDR's value is the
+        yardstick.
 
     Raises:
         MetricError: If there is no such image, the model has a single output, or a logit is not finite.
 
-    Source: predictive entropy, as in "zero retrain forgetting" measures (Chundawat et al., 2023). Known weakness:
+    Source: predictive entropy, as in "zero retrain forgetting" measures (Chundawat et al., 2023). Known weakness: it
     changes with the scale of the logits, which no accuracy sees.
     """
     outputs = features.output_classes
@@ -89,7 +90,7 @@ def jensen_shannon(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
         second: (N, C) probabilities q.
 
     Returns:
-        (N,), each in [0, log 2].
+        (N,) divergences, each in [0, log 2].
 
     Raises:
         MetricError: If the shapes differ or there is no row.
@@ -98,7 +99,7 @@ def jensen_shannon(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
         raise MetricError(f"Jensen-Shannon divergence: {first.shape} and {second.shape} are not the same images")
     middle = (first + second) / 2
     divergence = (rel_entr(first, middle) + rel_entr(second, middle)).sum(axis=1) / 2
-    # Rounding can leave a trace below 0 where p and q are equal.
+    # Rounding can leave a value slightly below 0 where p and q are equal.
     found: NDArray[np.float64] = np.maximum(divergence, 0.0)
     return found
 
@@ -113,18 +114,18 @@ def js_divergence(
 
     Args:
         features: The judged model's features.
-        references: FDR of the same seed.
-        images: Test images of the `forget` or the `retain` classes.
+        references: Feature files of the references, FDR of the same seed among them.
+        images: Test images of the `forget` or of the `retain` classes.
 
     Returns:
-        In [0, log 2 = 0.693]: 0 is as retrained, lower is better. Two retrained models are not at 0 either.
+        A number in [0, log 2 = 0.693]: 0 is as retrained, lower is better. Two retrained models differ from 0 too.
 
     Raises:
         MetricError: If there is no such image, or a logit is not finite.
 
-    Source: Lin, 1991; for unlearning Chundawat et al., AAAI 2023. The form copied between public repositories calls
-    `kl_div` with the arguments swapped and averages over classes too: 0.083 where 0.253 is right. Known weakness:
-    changes with the scale of the logits.
+    Source: Lin, 1991; for unlearning Chundawat et al., AAAI 2023. A form copied between public repositories calls
+    `kl_div` with the arguments swapped and averages over classes too, which gives 0.083 where 0.253 is right. Known
+    weakness: it changes with the scale of the logits.
     """
     classes = features.classes(images)
     outputs = np.union1d(features.output_classes, references.fdr.output_classes)
@@ -141,12 +142,12 @@ def class_probabilities(
     """Return the softmax of a classifier's outputs, by class.
 
     Args:
-        logits: (N, O).
+        logits: (N, O) outputs.
         output_classes: (O,) the class of each output.
-        classes: (C,) the classes wanted; one without an output has probability 0.
+        classes: (C,) classes to return; one without an output has probability 0.
 
     Returns:
-        (N, C) float64; rows sum to 1 if `classes` holds all of `output_classes`.
+        (N, C) float64; rows sum to 1 if `classes` includes all of `output_classes`.
 
     Raises:
         MetricError: If N is 0 or a logit is not finite.
@@ -164,6 +165,6 @@ def class_probabilities(
 
 
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (N,) entropies in nats of (N, C) probabilities; 0 log 0 counts as 0."""
+    """Return the (N,) entropies in nats of (N, C) probabilities, where 0 log 0 counts as 0."""
     found: NDArray[np.float64] = entr(probabilities).sum(axis=1)
     return found

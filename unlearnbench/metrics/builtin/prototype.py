@@ -1,4 +1,4 @@
-"""Accuracy of the nearest class prototype in feature space: FPAe."""
+"""Accuracy of the nearest class prototype in feature space, on forget classes (FPAe) and on retain classes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def prototype_hits(
     prototypes: NDArray[np.float64],
     distance: Distance = "euclidean",
 ) -> NDArray[np.bool_]:
-    """Return for each row whether its nearest prototype is that of its label.
+    """Return whether the nearest prototype of each row is that of its label.
 
     Args:
-        features: (N, D).
+        features: (N, D) features.
         labels: (N,) class indices in [0, K).
-        prototypes: (K, D); of equally near ones the lowest class index counts.
+        prototypes: (K, D) mean features; among equally near ones the lowest class index counts.
         distance: `euclidean`, or `cosine` (1 - cosine similarity; a zero vector is at distance 1 from all).
 
     Returns:
-        (N,).
+        (N,) bool.
 
     Raises:
         MetricError: If N is 0, shapes do not fit, or a feature is not finite.
@@ -51,7 +51,7 @@ def prototype_hits(
         rows = features[start : start + CHUNK].astype(np.float64)
         similarity = rows @ prototypes.T
         if distance == "euclidean":
-            # |f - p|^2 = |f|^2 - 2 (f.p - |p|^2 / 2): the nearest prototype has the largest bracket.
+            # |f - p|^2 = |f|^2 - 2 (f.p - |p|^2 / 2), so that the nearest prototype has the largest bracket.
             similarity -= half_squares
         nearest[start : start + CHUNK] = similarity.argmax(axis=1)
     hits: NDArray[np.bool_] = nearest == labels
@@ -64,7 +64,7 @@ def prototype_accuracy(
     prototypes: NDArray[np.float64],
     distance: Distance = "euclidean",
 ) -> float:
-    """Return the share of rows whose nearest prototype is that of their label; see `prototype_hits`.
+    """Return the share of rows whose nearest prototype is that of their label, as `prototype_hits` finds them.
 
     Returns:
         A fraction in [0, 1].
@@ -85,21 +85,21 @@ def forget_prototype_accuracy(
 
         FPAe = (1/N) sum_i [argmin_k d(f_i, p_k) = label_i], over the N forget test images; f (N, D), p (K, D)
 
-    The prototype p_k of a class is its mean feature; the prototypes of all K classes compete.
+    The prototype p_k of a class is its mean feature, and the prototypes of all K classes compete.
 
     Args:
         features: The judged model's features.
         prototypes: Means over the `full` training set or the `limited` data.
-        distance: `euclidean` or `cosine`.
+        distance: Distance between features: `euclidean` or `cosine`.
 
     Returns:
-        A fraction in [0, 1]. The yardstick is FDR's value, not 0: below it means damage.
+        A fraction in [0, 1]. The yardstick is FDR's value, not 0: a value below it means damage.
 
     Raises:
         MetricError: If there is no such image, or a feature is not finite.
 
-    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting prototype accuracy. Known weakness: sees
-    class means only; knowledge that a probe can bring back may be elsewhere.
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), forgetting prototype accuracy. Known weakness: it sees only
+    class means, so that it may miss knowledge that a probe can bring back.
     """
     return class_prototype_accuracy(features, features.forget_classes, prototypes, distance)
 
@@ -124,12 +124,12 @@ def retain_prototype_accuracy(
 
         (1/N) sum_i [argmin_k d(f_i, p_k) = label_i], over the N retain test images; f (N, D), p (K, D)
 
-    The prototype p_k of a class is its mean feature; the prototypes of all K classes compete.
+    The prototype p_k of a class is its mean feature, and the prototypes of all K classes compete.
 
     Args:
         features: The judged model's features.
         prototypes: Means over the `full` training set or the `limited` data.
-        distance: `euclidean` or `cosine`.
+        distance: Distance between features: `euclidean` or `cosine`.
 
     Returns:
         A fraction in [0, 1], higher is better; Original's value is the yardstick.
@@ -138,7 +138,7 @@ def retain_prototype_accuracy(
         MetricError: If there is no such image, or a feature is not finite.
 
     Source: own, after ERwP's forgetting prototype accuracy: an unlearner may keep CAne with the classifier alone
-    while the features of the retain classes fall apart. Known weakness: sees class means only.
+    while the features of the retain classes fall apart. Known weakness: it sees only class means.
     """
     return class_prototype_accuracy(features, features.retain_classes, prototypes, distance)
 
@@ -147,7 +147,7 @@ def relative_position(value: float, fdr: float, original: float) -> float:
     """Return (value - fdr) / (original - fdr).
 
     Raises:
-        MetricError: If the two references are equal: there is no scale.
+        MetricError: If the two references are equal, so that there is no scale.
     """
     if original == fdr:
         raise MetricError(f"Original and FDR have the same value, {original:g}: there is no scale between them")
@@ -165,18 +165,18 @@ def normalised_gap(
 
     Args:
         features: The judged model's features.
-        references: Original and FDR of the same seed.
+        references: Feature files of Original and FDR of the same seed.
         prototypes: Means over the `full` training set or the `limited` data.
-        distance: `euclidean` or `cosine`.
+        distance: Distance between features: `euclidean` or `cosine`.
 
     Returns:
-        0 is as retrained, 1 as the original, below 0 damaged; not bounded.
+        A number without bounds: 0 is as retrained, 1 as the original, below 0 damaged.
 
     Raises:
         MetricError: If Original's FPAe equals FDR's, there is no image, or a feature is not finite.
 
-    Source: own, from ERwP's reading of FPAe (FDR's value is the yardstick). Known weakness: a ratio; where
-    Original and FDR are close, noise of one test image moves it far.
+    Source: own, from ERwP's reading of FPAe (FDR's value is the yardstick). Known weakness: as a ratio it is
+    unstable; where Original and FDR are close, a single test image moves it far.
     """
     judged, original, fdr = (
         float(class_prototype_accuracy(file, file.forget_classes, prototypes, distance))

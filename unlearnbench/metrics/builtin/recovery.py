@@ -1,4 +1,4 @@
-"""Recovery: what is found in frozen features by a linear probe, by prototypes of a few shots, by neighbours."""
+"""Recovery: what a linear probe, prototypes of a few shots, and neighbours find in frozen features."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from unlearnbench.seeds import derived_seed
 class LinearProbe:
     """A least-squares classifier with class-balanced weights, in closed form.
 
-    Minimises sum_i w_i |y_i - W z_i - b|^2 + ridge * N * |W|^2 over W and b, where y_i is the one-hot label,
+    It minimises sum_i w_i |y_i - W z_i - b|^2 + ridge * N * |W|^2 over W and b, where y_i is the one-hot label,
     z_i the standardised feature and w_i = N / (number of classes * images of its class).
 
-    By hand: scikit-learn's RidgeClassifier finds the same classes, as a test shows, and takes ten times as long for
-    the many small fits of a run.
+    It is written by hand because scikit-learn's RidgeClassifier, which finds the same classes as a test shows, takes
+    ten times as long for the many small fits of a run.
 
     Args:
-        features: (N, D).
+        features: (N, D) features to learn from.
         labels: (N,) class indices.
         ridge: Weight of the penalty, > 0.
     """
@@ -37,7 +37,7 @@ class LinearProbe:
         weights = len(labels) / (len(counts) * counts[index])
         self._mean = np.average(features, axis=0, weights=weights)
         std = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=weights))
-        # A dead feature stays 0.
+        # A dead feature has no spread to divide by and stays 0.
         self._scale = np.where(std > 1e-12, std, 1.0)
         root = np.sqrt(weights)[:, None]
         inputs = root * (features - self._mean) / self._scale
@@ -45,7 +45,7 @@ class LinearProbe:
         self._intercept = np.average(targets, axis=0, weights=weights)
         targets = root * (targets - self._intercept)
         penalty = ridge * len(labels)
-        # Of the two equal forms of the solution the one with the smaller matrix.
+        # The solution has two equal forms; the one with the smaller matrix is faster.
         if features.shape[1] <= len(labels):
             matrix = inputs.T @ inputs + penalty * np.eye(features.shape[1])
             self._weight = np.linalg.solve(matrix, inputs.T @ targets)
@@ -54,14 +54,14 @@ class LinearProbe:
             self._weight = inputs.T @ np.linalg.solve(matrix, targets)
 
     def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the class of each row; of equal scores the lowest class index."""
+        """Return the class of each row; among equal scores the lowest class index counts."""
         scores = (features - self._mean) / self._scale @ self._weight + self._intercept
         found: NDArray[np.int64] = self.classes[scores.argmax(axis=1)]
         return found
 
 
 def probe_accuracies(features: FeatureFile, shots: int | None, draws: int, ridge: float) -> list[float]:
-    """Return for each draw the probe's accuracy on the forget classes' test images.
+    """Return the probe's accuracy on the forget classes' test images, for each draw.
 
     The probe learns from all limited retain images and `shots` limited images of each forget class.
     """
@@ -91,26 +91,26 @@ def probe_recovery(
 
         recovery = accuracy of the probe on the judged model's features - the same on FDR's
 
-    The features (M, D) are frozen; a least-squares classifier with class-balanced weights and a ridge penalty learns
+    The features (M, D) are frozen. A least-squares classifier with class-balanced weights and a ridge penalty learns
     from all limited retain images and `shots` limited images of each forget class. It is judged on the forget
-    classes' test images with all K classes competing.
+    classes' test images, with all K classes competing.
 
     Args:
         features: The judged model's features.
-        references: FDR of the same seed gets the same images.
-        shots: Images of each forget class to learn from; all limited ones if None.
-        draws: How many times the images are drawn; the mean counts.
+        references: Feature files of the references; FDR of the same seed gets the same images.
+        shots: Images of each forget class to learn from; None takes all limited ones.
+        draws: Number of times that images are drawn; the value is the mean over the draws.
         ridge: Weight of the penalty.
 
     Returns:
-        A difference of fractions, in [-1, 1]: 0 is as retrained, above 0 knowledge comes back, below 0 damage.
+        A difference of fractions, in [-1, 1]: 0 is as retrained; above 0 knowledge comes back; below 0 is damage.
 
     Raises:
         MetricError: If a forget class has fewer limited images, or a feature is not finite.
 
     Source: linear probes (Alain and Bengio, 2016) as they are used for unlearning; least squares in closed form
-    instead of a logistic fit, so that it takes no time and has no stopping rule. Known weakness: what a non-linear
-    probe would find is not seen, and wide features fit few images by chance; hence the difference to FDR.
+    replaces a logistic fit, so that it is fast and has no stopping rule. Known weakness: it does not see what a
+    non-linear probe would find, and wide features fit few images by chance, hence the difference to FDR.
     """
     judged = probe_accuracies(features, shots, draws, ridge)
     fdr = probe_accuracies(references.fdr, shots, draws, ridge)
@@ -122,7 +122,7 @@ def probe_recovery(
 def prototype_rows(
     features: NDArray[np.float64], labels: NDArray[np.int64], classes: NDArray[np.int64], norm: float
 ) -> NDArray[np.float64]:
-    """Return (F, D) rows of a classifier: each class's mean feature, scaled to a norm; 0 for a mean of 0."""
+    """Return (F, D) rows of a classifier: each class's mean feature scaled to a norm, or 0 if that mean is 0."""
     means = np.stack([features[labels == label].mean(axis=0) for label in classes])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     rows: NDArray[np.float64] = norm * means / np.maximum(lengths, 1e-12)
@@ -139,23 +139,24 @@ def few_shot_relearning(
 
         w_k = norm * m_k / |m_k|, m_k the mean feature (D,) of the shots, norm the mean of |w_j| over retain rows
 
-    Each forget class's row is the mean feature of `shots` of its limited images, scaled to the mean norm of the retain
-    rows, its bias the mean of theirs. All other outputs stay, and all compete. Nothing is trained.
+    The row of each forget class becomes the mean feature of `shots` of its limited images, scaled to the mean norm of
+    the retain rows, and its bias becomes the mean of theirs. All other outputs stay, and all compete. Nothing is
+    trained.
 
     Args:
         features: The judged model's features, which hold its classifier too.
-        shots: Limited images of each forget class; all of them if None.
-        draws: How many times the images are drawn; the mean counts.
+        shots: Limited images of each forget class; None takes all of them.
+        draws: Number of times that images are drawn; the value is the mean over the draws.
 
     Returns:
         A fraction in [0, 1]; the lower, the harder the class is to bring back. The yardstick is FDR's value. The
-        details hold CAne after the same replacement: the price of the attack.
+        details hold CAne after the same replacement, which is the price of the attack.
 
     Raises:
-        MetricError: If a class has too few images, the model no retain output, or a feature is not finite.
+        MetricError: If a class has too few images, the model has no retain output, or a feature is not finite.
 
     Source: weight imprinting (Qi, Brown, Lowe; CVPR 2018) as an attack on unlearned models. Known weakness: features
-    behind a ReLU are all positive, so that a prototype row is near every image and draws retain images too.
+    behind a ReLU are all positive, so that a prototype row is near every image and attracts retain images too.
     """
     weight, bias = (features.array(f"classifier/{name}").astype(np.float64) for name in ("weight", "bias"))
     retain_rows = np.isin(features.output_classes, features.retain_classes)
@@ -189,17 +190,17 @@ def _accuracy_with(
 def draw_shots(
     labels: NDArray[np.int64], classes: NDArray[np.int64], shots: int | None, draws: int, seed: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield positions of `shots` images of each class, drawn without replacement.
+    """Yield the positions of `shots` images of each class, drawn without replacement.
 
     Args:
         labels: (M,) class indices of the images to draw from.
-        classes: (F,) the classes to draw.
-        shots: Images per class; None yields all images of the classes, once.
-        draws: How often to draw.
-        seed: The run's seed; a draw depends on it, `shots` and its number alone.
+        classes: (F,) classes to draw.
+        shots: Number of images per class; None yields all images of the classes, once.
+        draws: Number of draws.
+        seed: Seed of the run; a draw depends on it, on `shots` and on its own number alone.
 
     Raises:
-        MetricError: If a class has fewer images than asked for, or none.
+        MetricError: If a class has no images, or fewer than asked for.
     """
     members = [np.flatnonzero(labels == label) for label in classes]
     fewest = min((len(found) for found in members), default=0)
@@ -226,19 +227,19 @@ def neighbour_classes(
     neighbours: int,
     distance: Distance,
 ) -> NDArray[np.int64]:
-    """Return the class that most of the nearest known rows have.
+    """Return the majority class of the known rows that are nearest to each row.
 
-    By hand: scikit-learn's neighbours leave open which of equally near rows count.
+    It is written by hand because scikit-learn's neighbours leave open which of several equally near rows count.
 
     Args:
         known: (M, D) features with a label.
         known_labels: (M,) class indices.
         rows: (N, D) features to classify.
-        neighbours: How many of the nearest vote, at most M. Of equally near ones the first count.
+        neighbours: Number of nearest rows that vote, at most M; among equally near ones the first count.
         distance: `euclidean`, or `cosine` (a zero vector is at distance 1 from all).
 
     Returns:
-        (N,) class indices; of equal votes the lowest class index.
+        (N,) class indices; among classes with equal votes the lowest.
 
     Raises:
         MetricError: If there are fewer known rows than neighbours, or a feature is not finite.
@@ -251,7 +252,7 @@ def neighbour_classes(
     base = _prepared(known, distance)
     half_squares = (base**2).sum(axis=1) / 2 if distance == "euclidean" else 0.0
     for start in range(0, len(rows), CHUNK):
-        # |f - k|^2 = |f|^2 - 2 (f.k - |k|^2 / 2): the nearest have the largest bracket.
+        # |f - k|^2 = |f|^2 - 2 (f.k - |k|^2 / 2), so that the nearest rows have the largest bracket.
         similarity = _prepared(rows[start : start + CHUNK], distance) @ base.T - half_squares
         nearest = _largest(similarity, neighbours)
         votes = np.zeros((len(nearest), width), dtype=np.int64)
@@ -268,7 +269,7 @@ def _prepared(rows: NDArray[np.float32], distance: Distance) -> NDArray[np.float
 
 
 def _largest(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return (N, count) columns of the largest entries of each row, in any order; of equal ones the first."""
+    """Return the (N, count) columns of the largest entries of each row, in any order; the first count among equals."""
     if count == 1:
         first: NDArray[np.int64] = similarity.argmax(axis=1)[:, None]
         return first
@@ -291,21 +292,21 @@ def forget_neighbour_accuracy(
 
         (1/N) sum_i [majority class of the k limited images nearest to f_i = label_i], over the N forget test images
 
-    The neighbours are the nearest of all limited images of all K classes, in feature space; each has one vote.
+    The neighbours are the nearest among all limited images of all K classes, in feature space; each has one vote.
 
     Args:
         features: The judged model's features.
-        neighbours: How many of the nearest limited images vote.
-        distance: `euclidean` or `cosine`.
+        neighbours: Number of nearest limited images that vote.
+        distance: Distance between features: `euclidean` or `cosine`.
 
     Returns:
-        A fraction in [0, 1]. The yardstick is FDR's value, not 0: below it means damage.
+        A fraction in [0, 1]. The yardstick is FDR's value, not 0: a value below it means damage.
 
     Raises:
-        MetricError: If there is no such image, too few limited ones, or a feature is not finite.
+        MetricError: If there is no such image, there are too few limited ones, or a feature is not finite.
 
     Source: k-nearest-neighbour evaluation of frozen features (Wu et al., CVPR 2018), with plain votes. Known
-    weakness: with few limited images per class many neighbours are of other classes, whatever the features.
+    weakness: with few limited images per class many neighbours belong to other classes, whatever the features.
     """
     rows = features.rows("test/features", features.forget_classes)
     labels = features.labels("test", features.forget_classes)

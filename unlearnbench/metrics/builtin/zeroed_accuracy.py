@@ -27,7 +27,7 @@ from unlearnbench.unlearners.builtin.relevance import (
 )
 from unlearnbench.unlearners.builtin.relevance_search import zeros
 
-# Gradients beyond this, 1 GiB in float32, are not kept: each value computes its own.
+# Larger gradients than these, 1 GiB in float32, are not kept, so that each value computes its own.
 KEPT_VALUES = 2**28
 Order = Literal["high", "low", "random"]
 
@@ -48,34 +48,36 @@ def zeroed_accuracy(
         relevance = |d/dw mean_i CE(logits(f(x_i)), c)|, over the limited images x_i of class c, f the augmentation
         accuracy = share of the images of c that the model without the first `share` of its parameters calls c
 
-    Each forget class by itself: its relevances sort the parameters, the share is zeroed in all layers together, the
-    accuracy is read, the weights come back. All outputs compete. Share 0 is the class's plain accuracy.
+    Each forget class is treated by itself: its relevances sort the parameters, the share is zeroed in all layers
+    together, the accuracy is computed, and the weights are restored. All outputs compete. With share 0 the value is the
+    class's plain accuracy.
 
     Args:
-        features: Gives the forget classes and the seed.
+        features: Feature file that gives the forget classes and the seed.
         model: The judged model.
-        share: How much is zeroed, a fraction, rounded up to whole parameters.
-        order: `high` relevance goes first, `low` goes first, or `random`: the control, another order for each class
-            and seed, the same for all shares.
-        augmentation: Of the relevance search: what the images go through before the backward pass.
-        layers: What can be zeroed: `weights` of convolutions and linear layers, or `all` parameters.
-        sorted_in: Each `layer` by itself loses the share, or the whole `model`, sorted as one.
-        images: Whether the accuracy is read on the `test` or on the `limited` images.
+        share: Fraction of the parameters that is zeroed, rounded up to whole parameters.
+        order: Which relevance goes first: `high`, `low`, or `random`, which is the control, with another order for each
+            class and seed and the same for all shares.
+        augmentation: Augmentation of the relevance search, which images go through before the backward pass.
+        layers: Parameters that can be zeroed: `weights` of convolutions and linear layers, or `all`.
+        sorted_in: Where the share is taken: from each `layer` by itself, or from the whole `model`, sorted as one.
+        images: Images that the accuracy is computed on: `test` or `limited`.
 
     Returns:
-        A fraction in [0, 1]. The faster it falls with the share for `high` and the slower for `low`, the better
-        relevance is found; `random` lies where knowing nothing would. The details hold the value for each class.
+        A fraction in [0, 1]. Relevance is found the better, the faster it falls with the share for `high` and the
+        slower for `low`; `random` shows what knowing nothing would give. The details hold the value for each class.
 
     Raises:
         MetricError: If a class has no output or no image, or a gradient is not finite.
 
     Source: ERwP (ECCV 2022), supplement 5.1 and 5.6, figures 1 and 3. The paper zeroes "a set of high relevance and
-    low relevance parameters" of "the parameters in the model", sorted by absolute gradient, for one random class. It is
-    silent on whether one sorted list goes over the model: the default sorts each layer by itself, as its section 2
-    does, since gradients differ in size from layer to layer; on which parameters take part: those of the relevance
-    search; and on the axis's unit: share of the parameters. The control is ours, and so is the mean over all forget
-    classes. Known weakness: with much at 0 a network says one class whatever it sees; if that is the forget class, its
-    accuracy is 1. Needs the model, so that `unlearnbench evaluate` cannot compute it.
+    low relevance parameters" of "the parameters in the model", sorted by absolute gradient, for one random class. It
+    does not say whether one sorted list covers the whole model; the default sorts each layer by itself, as its
+    section 2 does, since gradients differ in size from layer to layer. Nor does it say which parameters take part (we
+    take those of the relevance search) or what the unit of the axis is (we take the share of the parameters). The
+    control and the mean over all forget classes are ours. Known weakness: with many parameters at 0 a network predicts
+    one class whatever it sees, and if that is the forget class, its accuracy is 1. Needs the model, so that
+    `unlearnbench evaluate` cannot compute it.
     """
     judged, limited = model.load(), model.limited()
     shown = limited if images == "limited" else model.test()
@@ -104,7 +106,7 @@ def zeroed_accuracy(
 
 
 def _random_scores(parameters: Sequence[nn.Parameter], seed: int, label: int) -> list[Tensor]:
-    """Return random numbers of the shape of each parameter."""
+    """Return random numbers in the shape of each parameter."""
     stream = torch.Generator().manual_seed(derived_seed(seed, "zeroed", label))
     return [torch.rand(parameter.shape, generator=stream).to(parameter.device) for parameter in parameters]
 
@@ -117,10 +119,10 @@ def _relevances(
     augmentation: AugmentationName,
     seed: int,
 ) -> list[Tensor]:
-    """Return the absolute gradients of a class's loss, of the shape of each parameter."""
+    """Return the absolute gradients of a class's loss, in the shape of each parameter."""
     positions = torch.nonzero(limited.labels == label).flatten()
     plain = limited.plain(positions)
-    # The relevance search's own stream, so that random augmentations draw what they draw there.
+    # The relevance search seeds its stream in the same way, so that random augmentations draw the same numbers here.
     stream = torch.Generator().manual_seed(derived_seed(seed, "task", "augmentation", label))
     changed = limited.normalise(255.0 * augmented(limited.denormalise(plain), augmentation, stream))
     loss = F.cross_entropy(model(changed), outputs_of(model, limited.labels[positions]))
@@ -131,7 +133,7 @@ def _relevances(
 
 
 def _masks(scores: list[Tensor], share: float, sorted_in: Literal["layer", "model"], *, largest: bool) -> list[Tensor]:
-    """Return bool masks of the shapes of `scores` that mark the share with the largest, or else smallest, scores."""
+    """Return bool masks, shaped like `scores`, that mark the share with the largest scores, or else the smallest."""
     if sorted_in == "model":
         every = torch.cat([score.flatten() for score in scores])
         parts = _masks([every], share, "layer", largest=largest)[0].split([score.numel() for score in scores])
@@ -143,7 +145,7 @@ def _masks(scores: list[Tensor], share: float, sorted_in: Literal["layer", "mode
 
 
 def _accuracy(model: nn.Module, images: Batches, label: int) -> float:
-    """Return the share of a class's images that a model calls that class."""
+    """Return the share of a class's images that a model classifies as that class."""
     positions = torch.nonzero(images.labels == label).flatten()
     if len(positions) == 0:
         raise MetricError(f"there is no image of class {label} to read its accuracy on")

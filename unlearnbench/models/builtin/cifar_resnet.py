@@ -13,7 +13,7 @@ def resnet20(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input.
+        shape: Channels, height and width of the input.
 
     Source: "Deep Residual Learning for Image Recognition" (He et al., 2015), section 4.2, in pytorchcv's form
     `resnet20_cifar100`, whose shortcuts are 1x1 convolutions where the paper pads with zeros (278,324 parameters).
@@ -26,7 +26,7 @@ def resnet56(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input.
+        shape: Channels, height and width of the input.
 
     Source: as resnet20; pytorchcv's `resnet56_cifar100` (861,620 parameters).
     """
@@ -38,18 +38,18 @@ def resnet164(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input.
+        shape: Channels, height and width of the input.
 
     Source: pytorchcv's `resnet164bn_cifar100` (1,727,284 parameters): (164 - 2) / 9 = 18 bottlenecks of three
     convolutions in each stage, activations after the sum. The depth comes from "Identity Mappings in Deep Residual
-    Networks" (He et al., 2016), which compares this form with the pre-activation one; ERwP's supplement 4.2 cites
-    the first residual network paper for all three depths, so that the form here is its own.
+    Networks" (He et al., 2016), which compares this form with the pre-activation one. ERwP's supplement 4.2 cites
+    the first residual network paper for all three depths, which is why the form of that paper is used here.
     """
     return _cifar_resnet(num_classes, shape, blocks=18, bottleneck=True)
 
 
 def _cifar_resnet(num_classes: int, shape: tuple[int, int, int], *, blocks: int, bottleneck: bool) -> nn.Module:
-    """Return pytorchcv's network; built by its class, since its functions allow only 10 and 100 classes."""
+    """Return pytorchcv's network, built from its class because its functions allow only 10 and 100 classes."""
     widths = [channels * 4 if bottleneck else channels for channels in CHANNELS]
     network: nn.Module = CIFARResNet(
         channels=[[width] * blocks for width in widths],
@@ -59,6 +59,6 @@ def _cifar_resnet(num_classes: int, shape: tuple[int, int, int], *, blocks: int,
         in_size=shape[1:],
         num_classes=num_classes,
     )
-    # pytorchcv pools a window of 8x8, which is the whole map only of 32x32 images.
+    # pytorchcv pools an 8x8 window, which covers the whole feature map only for 32x32 images.
     network.get_submodule("features").final_pool = nn.AdaptiveAvgPool2d(1)
     return network

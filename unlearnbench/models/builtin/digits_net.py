@@ -13,11 +13,11 @@ def digits_net(num_classes: int, shape: tuple[int, int, int], *, width: Annotate
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input.
+        shape: Channels, height and width of the input.
         width: Channels of the first layer, doubled at each of two poolings.
 
     Source: own; three blocks of convolution, batch norm and ReLU, then the mean over positions and one
-    linear layer: the layout of the paper's residual networks in small, without the shortcuts.
+    linear layer. It is a small version of the paper's residual networks, without the shortcuts.
     """
     return nn.Sequential(
         *_block(shape[0], width),

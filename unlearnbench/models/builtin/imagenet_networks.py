@@ -17,7 +17,7 @@ def resnet18(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input; 3 channels, 32 pixels or more on each side.
+        shape: Channels, height and width of the input; 3 channels, 32 pixels or more on each side.
 
     Source: "Deep Residual Learning for Image Recognition" (He et al., 2015), as in torchvision.
     """
@@ -29,7 +29,7 @@ def resnet50(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input; 3 channels, 32 pixels or more on each side.
+        shape: Channels, height and width of the input; 3 channels, 32 pixels or more on each side.
 
     Source: "Deep Residual Learning for Image Recognition" (He et al., 2015), as in torchvision, which puts the
     stride of a bottleneck on its 3x3 convolution (ResNet v1.5).
@@ -42,7 +42,7 @@ def mobilenet_v2(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
     Args:
         num_classes: K outputs.
-        shape: Channels, height, width of its input; 3 channels, 32 pixels or more on each side.
+        shape: Channels, height and width of the input; 3 channels, 32 pixels or more on each side.
 
     Source: "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (Sandler et al., 2018), as in torchvision.
     """

@@ -1,4 +1,4 @@
-"""The paper's figure 4: where the network looks before and after, as pictures; and in numbers, over all test images."""
+"""The paper's figure 4: where the network looks before and after, in pictures and in numbers over all test images."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ EXPLAINED = {"label": "of the own class", "predicted": "of the predicted class"}
 IMAGES = {"forget": VERMILION, "retain": BLUE}
 METHODS_SHOWN = 6
 EACH_KIND = 3
-# A column has room for so many pictures in a row, and beside them these inches of names and colour bar.
+# A paper's column has room for this many pictures in a row, and for this many inches of names and colour bar.
 COLUMNS_OF_A_COLUMN = 5
 BESIDE = 0.8
-# A class's name stands beside its picture, on two lines of so many letters at most.
+# A class's name stands beside its picture, on two lines of at most this many letters.
 NAME_LETTERS = 10
-# From dark blue to yellow, as light as it is large, and readable without colours.
+# This map runs from dark blue to yellow, and its lightness grows with the value, so that it can be read in grey.
 COLOUR_MAP = "viridis"
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield for each problem whose records hold attention metrics a chart of them, and a grid of pictures.
+    """Yield a chart and a picture grid for each problem whose records hold attention metrics.
 
     Raises:
-        NotDrawnError: After all others, if the store does not hold the models of a problem, or the data set is not
+        NotDrawnError: After all others were drawn, if the store lacks the models of a problem or the data set is not
             here.
     """
     yield from each_drawn(
@@ -76,12 +76,12 @@ def _metrics(record: Record) -> list[MetricRecord]:
 
 @dataclass(frozen=True)
 class Bar:
-    """A metric of a method on one kind of images.
+    """An attention metric of an unlearner on one kind of images.
 
     Attributes:
-        values: One for each seed that has one, fractions.
-        empty: Share of the maps that are empty, mean over these seeds; None without a value.
-        reason: Why there is none, "" if there is one or the metric was not asked for.
+        values: Fractions, one for each seed that has a value.
+        empty: Mean share of empty maps over these seeds; None without a value.
+        reason: Why there is no value; "" if there is one or the metric was not asked for.
     """
 
     values: tuple[float, ...]
@@ -162,14 +162,14 @@ def _bar_line(row: Row, metric: str, explained: str, images: str, bar: Bar) -> d
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image of the grid.
+    """A test image in the grid.
 
     Attributes:
         kind: `forget` or `retain`.
-        label: Its class.
-        class_name: That class's name.
-        position: Its place among the test images.
-        identity: Its number in the data set.
+        label: Class of the image.
+        class_name: Name of the class.
+        position: Position among the test images.
+        identity: Id of the image in the data set.
     """
 
     kind: str
@@ -180,7 +180,7 @@ class Picture:
 
 
 def _grid(source: Source, name: str, caption: str, rows: Sequence[Row]) -> Iterator[Drawing]:
-    """Yield the picture grid of the first seed that Original and all methods share, if possible one in the store."""
+    """Yield the picture grid of the first seed that Original and all unlearners share, preferably one in the store."""
     original = next((row for row in rows if row.is_reference and row.method.name == "original"), None)
     seed = source.first_seed(rows, "model")
     if original is None or seed is None:
@@ -201,7 +201,7 @@ def _data(problem: ProblemRecord) -> LoadedData:
     """Return the images of a record's problem as its run showed them.
 
     Raises:
-        NotDrawnError: If the data set is not here, or not the one of the run.
+        NotDrawnError: If the data set is not here, or is not that of the run.
     """
     try:
         dataset = open_dataset(problem.dataset, problem.dataset_options)
@@ -226,12 +226,12 @@ def _model(source: Source, record: Record, data: LoadedData) -> nn.Module:
 
 
 def chosen_pictures(features: FeatureFile, class_names: Sequence[str]) -> list[Picture]:
-    """Return the pictures of a grid: of evenly spaced classes the first test image that Original recognises.
+    """Return the pictures of a grid: the first test image that Original recognises, of evenly spaced classes.
 
-    Of a class of which it recognises none it is the first one.
+    If it recognises no image of a class, the first one is taken.
 
     Args:
-        features: Original's.
+        features: Feature file of Original.
         class_names: K names.
     """
     labels, ids = features.array("test/labels"), features.array("test/ids")
@@ -248,7 +248,7 @@ def chosen_pictures(features: FeatureFile, class_names: Sequence[str]) -> list[P
 
 
 def _maps(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor | None]:
-    """Return the map (h, w) of each image, None where the model has no output for its class."""
+    """Return the map (h, w) of each image, or None if the model has no output for its class."""
     found: list[Tensor | None] = []
     for image, label in zip(images.split(1), labels.split(1), strict=True):
         try:
@@ -259,7 +259,7 @@ def _maps(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor | Non
 
 
 def _grey(test: Batches, images: Tensor) -> Tensor:
-    """Return the images (N, H, W) in grey, in [0, 1]."""
+    """Return the images in grey, (N, H, W) in [0, 1]."""
     return test.denormalise(images).mean(dim=1).clamp(0, 1)
 
 
@@ -301,7 +301,7 @@ def _draw_grid(
 
 
 def _lay_over(axes: Axes, found: Tensor | None, shape: Sequence[int]) -> Any:
-    """Lay a map over the image and return what a colour bar needs; None where there is nothing to lay."""
+    """Lay a map over its image and return what a colour bar needs, or None if the map is empty or missing."""
     if found is None or not found.any():
         return None
     smooth = F.interpolate((100 * found / found.max())[None, None], size=tuple(shape), mode="bilinear")[0, 0]
@@ -309,7 +309,7 @@ def _lay_over(axes: Axes, found: Tensor | None, shape: Sequence[int]) -> Any:
 
 
 def _numbers(before: Tensor | None, after: Tensor | None) -> tuple[float | None, float | None]:
-    """Return a map's entropy and its shift from Original's map; None where there is no number."""
+    """Return a map's entropy and its shift from Original's map, each None if it has no value."""
     if after is None:
         return None, None
     spread = float(entropy(after[None]))

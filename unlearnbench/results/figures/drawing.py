@@ -1,4 +1,4 @@
-"""What a figure is made from, and what it is: a drawing with the numbers in it."""
+"""The source that figures are drawn from, and the drawing that they become, with the numbers in it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class NotDrawnError(UnlearnBenchError):
-    """A figure needs what is not there, such as the features or models of a run; the user is told, the rest is drawn.
+    """A figure needs something that is missing, such as features or models; the user is told, and the rest is drawn.
 
-    Raised by a figure's `drawings`; what it yielded before stands.
+    A figure's `drawings` raises it; what that function yielded before remains valid.
     """
 
 
@@ -34,10 +34,10 @@ class Drawing:
     """A finished figure.
 
     Attributes:
-        name: File stem of its pictures and its CSV.
-        title: Caption, one sentence.
+        name: Stem of the names of its pictures and its CSV file.
+        title: Caption of one sentence.
         figure: The picture.
-        rows: What it shows, as rows of the CSV; all have the keys of the first one.
+        rows: Rows of the CSV file with what it shows; all have the keys of the first one.
     """
 
     name: str
@@ -51,8 +51,8 @@ class Source:
     """What figures are drawn from.
 
     Attributes:
-        records: All that were found.
-        folder: The output folder of the run; its `store` is missing where there are only records.
+        records: All records that were found.
+        folder: Output folder of the run; its `store` is missing if there are only records.
     """
 
     records: tuple[Record, ...]
@@ -60,18 +60,18 @@ class Source:
 
     @cached_property
     def experiments(self) -> tuple[Experiment, ...]:
-        """The records by manifest, each with its problems and rows."""
+        """Records by manifest, each with its problems and rows."""
         return tuple(experiments(self.records))
 
     def file(self, record: Record, kind: str) -> Path:
         """Return the path of a record's file in the store.
 
         Args:
-            record: One with a result.
+            record: Record with a result.
             kind: `model` or `features`.
 
         Raises:
-            NotDrawnError: If the store does not hold it, or another in its place.
+            NotDrawnError: If the store does not hold the file, or holds another one in its place.
         """
         named = record.files.get(kind)
         path = self.folder / named.path if named else self.folder
@@ -83,13 +83,13 @@ class Source:
         return path
 
     def first_seed(self, rows: Sequence[Row], kind: str) -> int | None:
-        """Return the first of the seeds that all rows have, if possible one of which the store holds all files.
+        """Return the first seed that all rows have, preferably one for which the store holds all files.
 
-        Records of one table may come from several machines, each with a store of its own.
+        The records of a table may come from several machines, each with a store of its own.
 
         Args:
-            rows: Of one problem.
-            kind: As for `file`.
+            rows: Rows of one problem.
+            kind: `model` or `features`, as for `file`.
         """
         shared = sorted(set.intersection(*({record.seed for record in row.done} for row in rows)))
         for seed in shared:
@@ -99,16 +99,16 @@ class Source:
         return next(iter(shared), None)
 
     def _holds(self, named: FileRecord) -> bool:
-        """Return whether the store holds a record's file, and not one of the same place that another machine made."""
+        """Return whether the store holds a record's own file, and not one that another machine made in its place."""
         path = self.folder / named.path
         return path.is_file() and _hash(path, path.stat().st_mtime_ns) == named.sha256
 
 
 def each_drawn(problems: Iterable[Callable[[], Iterator[Drawing]]]) -> Iterator[Drawing]:
-    """Yield the drawings of each problem; what one lacks does not cost another its own.
+    """Yield the drawings of each problem; what is missing for one does not cost another its drawings.
 
     Raises:
-        NotDrawnError: After all others, if one was raised for a problem.
+        NotDrawnError: After all others, if it was raised for a problem.
     """
     missing: dict[str, None] = {}
     for draw in problems:
@@ -122,30 +122,30 @@ def each_drawn(problems: Iterable[Callable[[], Iterator[Drawing]]]) -> Iterator[
 
 @cache
 def _hash(path: Path, modified: int) -> str:
-    """Return the hash of a file as it was at a time: several figures ask for the same files."""
+    """Return the hash of a file, cached by modification time because several figures ask for the same files."""
     return file_hash(path)
 
 
 def of_seed(rows: Sequence[Row], seed: int) -> list[Record]:
-    """Return the record with a seed of each row."""
+    """Return each row's record for a seed."""
     return [next(record for record in row.done if record.seed == seed) for row in rows]
 
 
-# A figure module's function `drawings`: yields nothing if the records do not hold what it draws.
+# This is the type of a figure module's `drawings`, which yields nothing if the records do not hold what it draws.
 Draw = Callable[[Source], Iterator[Drawing]]
 
 
 def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:
-    """Write a drawing as PNG, SVG and CSV below a folder and return the files. To be called within `styled`.
+    """Write a drawing as PNG, SVG and CSV into a folder and return the files; to be called within `styled`.
 
     Args:
-        drawing: The drawing.
-        folder: Made if missing.
-        brief: Write the PNG alone.
+        drawing: Drawing to write.
+        folder: Folder to write into, created if missing.
+        brief: Whether to write only the PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{drawing.name}.{suffix}" for suffix in ("png", "svg", "csv")]
-    # The program's version and the date would make every file another.
+    # The program's version and the date are left out because they would change the file each time.
     drawing.figure.savefig(paths[0], dpi=DOTS_PER_INCH, metadata={"Software": None})
     if brief:
         return paths[:1]
@@ -155,7 +155,7 @@ def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV with a header, what is missing left empty."""
+    """Return rows as CSV with a header; missing values are left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""FAe, FPAe and CAne after each epoch of a method: figure 2 of the supplement."""
+"""Figure 2 of the supplement: FAe, FPAe and CAne after each epoch of an unlearner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlearnbench.terms import SHORT
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each method whose records hold its epochs."""
+    """Yield a plot for each unlearner whose records hold its epochs."""
     for experiment in source.experiments:
         for rows in experiment.problems:
             references = {row.method.name: row for row in rows if row.is_reference}
@@ -61,7 +61,7 @@ def _drawing(experiment: Experiment, row: Row, references: dict[str, Row]) -> Dr
 
 
 def epoch_values(row: Row, metric: str, original: Row | None) -> dict[int, dict[int, float]]:
-    """Return a metric by epoch and seed; epoch 0 is where the method starts, Original of the same seed."""
+    """Return a metric by epoch and seed; epoch 0 is Original of the same seed, where the unlearner starts."""
     found: dict[int, dict[int, float]] = {}
     for record in row.done:
         for epoch in record.epochs:

@@ -1,4 +1,4 @@
-"""Test features of the forget classes in two dimensions, before and after."""
+"""Test features of the forget classes in two dimensions, before and after unlearning."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Projection:
     Attributes:
         centre: (D,) mean of these features.
         directions: (D, 2) orthonormal columns.
-        share: What part of their variance the two hold.
+        share: Share of their variance along the two directions.
     """
 
     centre: Points
@@ -51,11 +51,11 @@ class Projection:
 
 
 def fitted(features: Points) -> Projection:
-    """Return the projection by principal components of features (N, D)."""
+    """Fit the projection onto the first two principal components of features (N, D)."""
     centre = features.mean(axis=0)
     _, singular, components = np.linalg.svd(features - centre, full_matrices=False)
     directions = components[:2].T
-    # A component's sign is arbitrary: its largest entry is made positive.
+    # The sign of a component is arbitrary, so that its largest entry is made positive.
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(2)])
     variances = singular**2
@@ -63,15 +63,15 @@ def fitted(features: Points) -> Projection:
 
 
 def turned(features: Points, own: Points, target: Points) -> Points:
-    """Return features of another network, turned and moved so that its `own` rows lie on the `target` rows.
+    """Return another network's features, rotated and shifted so that its `own` rows lie close to the `target` rows.
 
-    Networks that were trained apart have features in coordinates that nothing relates. A rotation (with reflection)
-    and a shift change no distance between features. Orthogonal Procrustes: U V^T of the SVD of own^T target.
+    Networks that were trained apart have features in unrelated coordinates. A rotation (with reflection) and a shift
+    change no distance between features. Orthogonal Procrustes gives the rotation: U V^T of the SVD of own^T target.
 
     Args:
-        features: (N, D) to be turned.
-        own: (M, D) of the same network.
-        target: (M, D) of Original, of the same images.
+        features: (N, D) features to transform.
+        own: (M, D) features of the same network.
+        target: (M, D) features of Original for the same images.
     """
     left, _, right = np.linalg.svd((own - own.mean(axis=0)).T @ (target - target.mean(axis=0)))
     found: Points = (features - own.mean(axis=0)) @ (left @ right) + target.mean(axis=0)
@@ -79,10 +79,10 @@ def turned(features: Points, own: Points, target: Points) -> Points:
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one map for each problem with an unlearner, of the first seed whose features are in the store.
+    """Yield a map for each problem with an unlearner, for the first seed whose features are in the store.
 
     Raises:
-        NotDrawnError: After all others, if the store does not hold the features of a problem.
+        NotDrawnError: After all others were drawn, if the store lacks the features of a problem.
     """
     yield from each_drawn(
         functools.partial(_of_problem, source, experiment, rows)
@@ -101,7 +101,7 @@ def _of_problem(source: Source, experiment: Experiment, rows: Sequence[Row]) -> 
 
 
 def _chosen(rows: Sequence[Row]) -> list[Row]:
-    """Return the references and ERwP's rows; without ERwP the first unlearners."""
+    """Return the rows of the references and ERwP, or of the first unlearners if ERwP is not among them."""
     done = [row for row in rows if row.done]
     unlearners = [row for row in done if not row.is_reference]
     erwp = [row for row in unlearners if row.method.name == "erwp"]
@@ -147,12 +147,12 @@ def _features(file: FeatureFile, classes: NDArray[np.int64]) -> Points:
 
 @dataclass(frozen=True)
 class Shown:
-    """What one panel shows.
+    """The content of one panel.
 
     Attributes:
-        ids: (N,) image numbers.
-        labels: (N,) classes; -1 for images of retain classes.
-        places: (N, 2).
+        ids: (N,) ids of the images.
+        labels: (N,) class indices; -1 for images of retain classes.
+        places: (N, 2) coordinates.
     """
 
     ids: NDArray[np.int64]

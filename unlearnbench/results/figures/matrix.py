@@ -1,4 +1,4 @@
-"""FAe, FPAe and CAne against what a manifest's matrix varies: tables 2 to 5 and sections 5.7 of the supplement."""
+"""FAe, FPAe and CAne against what a manifest's matrix varies: tables 2 to 5 and section 5.7 of the supplement."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# What fits side by side below a column's axis.
+# This many letters of names fit side by side below the axis of a paper's column.
 NAMES_IN_A_LINE = 32
 REFERENCES = {"original": (ORIGINAL, "--"), "fdr": (RETRAINED, ":")}
 
 
 @dataclass(frozen=True)
 class Series:
-    """Rows of one method in the order of what is varied.
+    """Rows of one unlearner in the order of what is varied.
 
     Attributes:
-        method: The method's name.
+        method: Name of the unlearner.
         what: What is varied; "" if each row stands for itself.
-        rows: With the value of what is varied, or the row's label.
+        rows: Rows with the value of what is varied, or with their label.
     """
 
     method: str
@@ -47,19 +47,19 @@ class Series:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether what is varied is a number."""
+        """Whether the varied values are numbers."""
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in self.rows)
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each method that a manifest's matrix varies."""
+    """Yield a plot for each unlearner that a manifest's matrix varies."""
     for experiment in source.experiments:
         for number, series in enumerate(varied(experiment)):
             yield _drawing(experiment, series, f"{experiment.name}-{series.method}-matrix{number or ''}")
 
 
 def varied(experiment: Experiment) -> Iterator[Series]:
-    """Yield what an experiment varies, method by method; rows without a result are left out."""
+    """Yield what an experiment varies, unlearner by unlearner; rows without a result are left out."""
     names = dict.fromkeys(row.method.name for row in experiment.rows if not row.is_reference and row.done)
     for name in names:
         rows = [row for row in experiment.rows if row.method.name == name and row.done]
@@ -81,7 +81,7 @@ def varied(experiment: Experiment) -> Iterator[Series]:
 def _drawing(experiment: Experiment, series: Series, name: str) -> Drawing:
     figure, panels = new_figure(height=3.9, rows=3, sharex=True)
     places = [value for value, _ in series.rows] if series.is_numeric else list(range(len(series.rows)))
-    # Between settings that are no numbers there is nothing.
+    # Settings that are not numbers have nothing in between, so that no line joins them.
     joined = "-" if series.is_numeric else "none"
     for axes, (short, metric) in zip(panels, SHORT.items(), strict=True):
         _draw(
@@ -130,7 +130,7 @@ def _draw(
         linestyle=style,
         elinewidth=0.7,
         capsize=2,
-        # The method lies over the references where they meet.
+        # The unlearner is drawn over the references where they meet.
         zorder=2 if rows[0].is_reference else 3,
         **look.line(markersize=4),
     )

@@ -1,4 +1,4 @@
-"""How much the features still know: FPAe of each method beside that of FDR."""
+"""How much the features still know: FPAe of each unlearner beside that of FDR."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METRIC = SHORT["FPAe"]
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one chart for each problem with at least one unlearner's result."""
+    """Yield a chart for each problem for which an unlearner has a result."""
     for experiment in source.experiments:
         for rows in experiment.problems:
             shown = [row for row in rows if row.values(METRIC)]
@@ -47,7 +47,7 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
 
 
 def _interval(row: Row) -> tuple[float, float]:
-    """Return the interval in percent; without one the mean twice."""
+    """Return the interval in percent; without one, both ends are the mean."""
     mean = row.mean(METRIC) or 0.0
     low, high = row.interval(METRIC) or (mean, mean)
     return 100 * low, 100 * high

@@ -1,4 +1,4 @@
-"""The paper's figures 1 and 3: a forget class's accuracy with more and more of the parameters zeroed."""
+"""The paper's figures 1 and 3: a forget class's accuracy while more and more of the parameters are zeroed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ ORDERS = {
     "low": ("low relevance", Look(BLUE, "s")),
     "random": ("random", Look(GREY, "X", filled=False)),
 }
-# The paper's order.
+# This is the order of the paper.
 AUGMENTATIONS = ("grayscale", "vertical_flip", "rotation", "affine", "none")
 PANEL = 1.6
-# Up to so many shares are named on the axis.
+# Up to this many shares are labelled on the axis.
 NAMED_SHARES = 8
 
-# Of one augmentation: by order and share the metric of Original, one for each seed.
+# The curves of one augmentation map order and share to the metrics of Original, one for each seed.
 Curves = Mapping[str, Mapping[float, Sequence[MetricRecord]]]
 Protocol = tuple[str, str, str]
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each problem and protocol of `zeroed_accuracy`, with a panel for each augmentation."""
+    """Yield a plot for each problem and protocol of `zeroed_accuracy`, with a panel for each augmentation."""
     for experiment in source.experiments:
         for rows in experiment.problems:
             original = next((row for row in rows if row.is_reference and row.method.name == "original"), None)
@@ -42,10 +42,10 @@ def drawings(source: Source) -> Iterator[Drawing]:
 
 
 def _protocols(original: Row) -> dict[Protocol, dict[str, Curves]]:
-    """Return Original's values: by protocol, augmentation, order and share a list over the seeds.
+    """Return Original's values over the seeds, by protocol, augmentation, order and share.
 
-    Share 0 is the same for all orders and augmentations, a random order for all augmentations: one that the manifest
-    does not repeat stands in all curves.
+    Share 0 is the same for all orders and augmentations, and a random order is the same for all augmentations. If the
+    manifest does not repeat such a metric, it becomes part of all curves.
     """
     found: dict[Protocol, list[MetricRecord]] = {}
     for record in original.done:
@@ -57,7 +57,7 @@ def _protocols(original: Row) -> dict[Protocol, dict[str, Curves]]:
 
 
 def _curves(metrics: Sequence[MetricRecord]) -> dict[str, Curves]:
-    # Neither a random order nor share 0 knows an augmentation.
+    # Neither a random order nor share 0 depends on an augmentation.
     telling = [metric for metric in metrics if metric.options["order"] != "random" and metric.options["share"] > 0]
     named = {metric.options["augmentation"] for metric in telling or metrics}
     augmentations = sorted(named, key=AUGMENTATIONS.index)
@@ -81,7 +81,7 @@ def _curve(metrics: Sequence[MetricRecord], augmentation: str, order: str) -> di
 
 
 def _first_of_a_kind(metrics: Sequence[MetricRecord]) -> list[MetricRecord]:
-    """Return the metrics with the options of the first one: one for each seed."""
+    """Return the metrics with the options of the first one, one for each seed."""
     return [metric for metric in metrics if metric.options == metrics[0].options]
 
 
@@ -107,7 +107,7 @@ def _drawing(name: str, caption: str, protocol: Protocol, curves: Mapping[str, C
     for place in axes[len(curves) :]:
         place.set_axis_off()
     scope = "each layer's" if protocol[1] == "layer" else "the model's"
-    # A label of the whole figure would lie on the legend: the second line keeps the place free for it.
+    # A label of the whole figure would overlap the legend, and its empty second line keeps that space free.
     figure.supxlabel(f"share of {scope} parameters zeroed (%)\n", fontsize=8, linespacing=1.7)
     figure.supylabel("accuracy of the forget class (%)", fontsize=8)
     legend_below(figure, axes[0], 3)
@@ -115,7 +115,7 @@ def _drawing(name: str, caption: str, protocol: Protocol, curves: Mapping[str, C
 
 
 def _share_axis(axes: Any, shares: Sequence[float]) -> None:
-    """Give small shares room: linear up to the smallest one, logarithmic beyond."""
+    """Scale the axis to give small shares room: linear up to the smallest one, logarithmic beyond."""
     percents = [100 * share for share in shares]
     positive = [percent for percent in percents if percent > 0]
     if len(positive) > 2 and positive[-1] / positive[0] > 10:

@@ -1,4 +1,4 @@
-"""How much of each layer the relevance search found: per class, and the union over the forget classes."""
+"""How much of each layer the relevance search found, for each class and for the union over the forget classes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from unlearnbench.results.record import Record
 from unlearnbench.results.relevance import Search, grouped_searches, searches
 
 TENSORS = "tensors.safetensors"
-# Up to so many layers are named, more are counted.
+# Up to this many layers are named on the axis; if there are more, they are numbered.
 NAMED_LAYERS = 8
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each group of searches that differ in the seed alone, of those that are in the store.
+    """Yield a plot for each group of stored searches that differ only in the seed.
 
     Raises:
-        NotDrawnError: After all others, if the store lacks the searches of a problem and method; at once, if it holds a
-            damaged one.
+        NotDrawnError: After all others were drawn, if the store lacks the searches of a problem and unlearner; at once,
+            if it holds a damaged one.
     """
     searched = [record for record in source.records if "relevance" in record.details.get("kept", {})]
     if not searched:
         return
-    # Records of one table may come from several machines, each with a store of its own.
+    # The records of a table may come from several machines, each with a store of its own.
     held = [record for record in searched if _folder(record, source).is_dir()]
     try:
         found = searches(held or searched, source.folder)

@@ -1,7 +1,7 @@
-"""One style for all figures: sizes, colours, markers, axes.
+"""One style for all figures: sizes, colours, markers and axes.
 
-Figures are made for a column of 3.4 inches: text is 7 points and more. Colours are those of Okabe and Ito, which people
-with colour-blindness can tell apart; markers say the same a second time. Nothing here touches pyplot.
+Figures are made for a column of 3.4 inches, with text of at least 7 points. The colours are those of Okabe and Ito,
+which people with colour-blindness can tell apart, and markers repeat the distinction. Nothing here touches pyplot.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise UnlearnBenchError(f'figures need matplotlib: {error}\n  pip install "unlearnbench[report]"') from error
 
-# Inches: a column of a two-column paper, and the whole page.
+# The widths are in inches: a column of a two-column paper, and its whole page.
 COLUMN, PAGE = 3.4, 7.0
 HEIGHT = 2.5
 DOTS_PER_INCH = 200
@@ -31,7 +31,7 @@ DOTS_PER_INCH = 200
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
-# For series that stand for no method, in this order; yellow is too faint for lines on white.
+# Series that do not stand for an unlearner take these in turn; yellow is left out as too faint for lines on white.
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 
 SETTINGS = {
@@ -59,7 +59,7 @@ SETTINGS = {
     "ytick.major.width": 0.6,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
-    # Paths and not text: the same picture wherever it is opened. The salt makes the ids in it the same every time.
+    # Text is drawn as paths so that the picture looks the same everywhere, and the salt makes its ids reproducible.
     "svg.fonttype": "path",
     "svg.hashsalt": "unlearnbench",
 }
@@ -67,11 +67,11 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method looks in every figure.
+    """How an unlearner looks in every figure.
 
     Attributes:
-        colour: Its colour.
-        marker: Its marker, as matplotlib names them.
+        colour: Colour of its lines and markers.
+        marker: Marker, as matplotlib names it.
         filled: Whether the marker is filled.
     """
 
@@ -81,16 +81,16 @@ class Look:
 
     @property
     def face(self) -> str:
-        """What fills the marker."""
+        """Fill colour of the marker."""
         return self.colour if self.filled else "white"
 
     def line(self, **more: Any) -> dict[str, Any]:
-        """Return arguments of `Axes.plot` for a line with markers."""
+        """Return the arguments of `Axes.plot` for a line with markers."""
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": self.face} | more
 
 
 ORIGINAL, RETRAINED, ERWP = Look(BLACK, "s"), Look(BLUE, "D"), Look(VERMILION, "o")
-# The paper's baselines: a colour for each pair, open markers for those with distillation.
+# Each pair of the paper's baselines has a colour, and those with distillation have open markers.
 LOOKS = {
     "original": ORIGINAL,
     "fdr": RETRAINED,
@@ -105,16 +105,16 @@ LOOKS = {
     "folnrc": Look(PURPLE, ">"),
     "folnrc_kd": Look(PURPLE, ">", filled=False),
 }
-# For methods of others, and for a method that stands in a manifest more than once.
+# These are for unlearners of other authors, and for an unlearner that a manifest lists more than once.
 OTHER_COLOURS = (ORANGE, SKY, GREEN, PURPLE, BLUE, GREY)
 OTHER_MARKERS = ("P", "*", "p", "h", "d", "8")
 
-# Where lines stand for metrics and not for methods.
+# These are for figures in which lines stand for metrics instead of unlearners.
 METRIC_LOOKS = {"FAe": Look(ORANGE, "v"), "FPAe": Look(PURPLE, "^"), "CAne": Look(GREEN, "o")}
 
 
 def looks(methods: Iterable[MethodRecord]) -> dict[str, Look]:
-    """Return the look of each method by its label; the same methods in the same order look the same."""
+    """Return the look of each unlearner by its label; the same unlearners in the same order look the same."""
     found: dict[str, Look] = {}
     seen: list[str] = []
     others = 0
@@ -137,7 +137,7 @@ def looks(methods: Iterable[MethodRecord]) -> dict[str, Look]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Give everything that is drawn or saved in the context the style; outside of it matplotlib is as it was."""
+    """Apply the style to everything that is drawn or saved in the context, and restore matplotlib afterwards."""
     with matplotlib.rc_context(SETTINGS):
         yield
 
@@ -145,13 +145,13 @@ def styled() -> Iterator[None]:
 def new_figure(
     width: float = COLUMN, height: float = HEIGHT, *, rows: int = 1, columns: int = 1, **more: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure and its axes, row by row. To be called within `styled`.
+    """Return an empty figure and its axes, row by row; to be called within `styled`.
 
     Args:
-        width: In inches.
-        height: In inches.
-        rows: Rows of axes.
-        columns: Columns of axes.
+        width: Width in inches.
+        height: Height in inches.
+        rows: Number of rows of axes.
+        columns: Number of columns of axes.
         more: Arguments of `Figure.subplots`, for example `sharey=True`.
     """
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
@@ -164,10 +164,10 @@ def percent_axis(axes: Axes, which: str, label: str, limits: tuple[float, float]
     """Label an axis that shows percent.
 
     Args:
-        axes: The axes.
+        axes: Axes to label.
         which: `x` or `y`.
-        label: What it shows, without the unit.
-        limits: In percent; matplotlib's own if None.
+        label: What the axis shows, without the unit.
+        limits: Limits in percent; None leaves them to matplotlib.
     """
     axes.set(**{f"{which}label": f"{label} (%)"})
     if limits is not None:
@@ -175,10 +175,10 @@ def percent_axis(axes: Axes, which: str, label: str, limits: tuple[float, float]
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> int:
-    """Put the legend of one of the axes below the whole figure, in fewer columns if it would be wider than that.
+    """Put the legend of one of the axes below the figure, with fewer columns if it would be wider than the figure.
 
     Returns:
-        How many lines it has.
+        The number of lines of the legend.
     """
     handles, labels = axes.get_legend_handles_labels()
     while True:

@@ -1,4 +1,4 @@
-"""What is kept against what is forgotten: CAne against FAe and against FPAe, all methods of a problem."""
+"""What is kept against what is forgotten: CAne against FAe and against FPAe, for all unlearners of a problem."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 X_METRICS = ("FAe", "FPAe")
-# The part of the y axis that is left to what lies far below the gate.
+# This part of the y axis is left to values far below the gate.
 SQUEEZED = 0.25
 
 
 def drawings(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each problem with at least one unlearner's result."""
+    """Yield a plot for each problem for which an unlearner has a result."""
     for experiment in source.experiments:
         for rows in experiment.problems:
             shown = [row for row in rows if row.values(SHORT["CAne"])]
@@ -33,7 +33,7 @@ def drawings(source: Source) -> Iterator[Drawing]:
 
 
 def one_for_each_problem(source: Source) -> Iterator[Drawing]:
-    """Yield one plot for each problem, of the manifest with the most methods on it."""
+    """Yield one plot for each problem, from the manifest with the most unlearners on it."""
     largest: dict[str, tuple[Experiment, tuple[Row, ...]]] = {}
     for experiment in source.experiments:
         for rows in experiment.problems:
@@ -103,7 +103,7 @@ def _mark_fdr(axes: Axes, rows: Iterable[Row]) -> None:
 
 
 def _squeeze(panels: Sequence[Axes], heights: Sequence[float], gate: float | None) -> None:
-    """Give what lies far below the gate a quarter of the axis, if most of it would be empty for its sake."""
+    """Squeeze values far below the gate into a quarter of the axis, if most of it would otherwise be empty."""
     low, high = min(heights), max(heights)
     if gate is None or not 100 * gate - low > 1.5 * (high - 100 * gate) > 0:
         return
@@ -121,14 +121,14 @@ def _squeeze(panels: Sequence[Axes], heights: Sequence[float], gate: float | Non
 def _bent(bottom: float, bend: float, top: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Return a piecewise linear scale and its inverse."""
     values, places = [bottom, bend, top], [0.0, SQUEEZED, 1.0]
-    # Beyond the ends the scale goes on, for matplotlib asks there too.
+    # The scale continues beyond its ends, because matplotlib evaluates it there too.
     values = [bottom - (bend - bottom), *values, top + (top - bend)]
     places = [-SQUEEZED, *places, 2 - SQUEEZED]
     return (lambda value: np.interp(value, values, places)), (lambda place: np.interp(place, places, values))
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about `count` round numbers strictly between two."""
+    """Return about `count` round numbers strictly between two values."""
     step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if (high - low) / step <= count + 0.5)
     return [step * number for number in range(int(low // step) + 1, int(high // step) + 1) if step * number < high]
 

@@ -1,1 +1,1 @@
-"""Reports on finished runs, and the paper's claims held against them."""
+"""Reports on finished runs, and the paper's claims compared with them."""

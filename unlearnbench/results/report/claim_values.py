@@ -1,4 +1,4 @@
-"""Values that claims speak of, looked up in records."""
+"""The values that claims are about, looked up in records."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from unlearnbench.results.report.published import is_papers_own
 from unlearnbench.results.statistics import standard_deviation
 from unlearnbench.terms import SHARES
 
-# Options that the paper itself chose anew for each data set.
+# The paper itself chose these options anew for each data set.
 TUNED = ("beta", "kappa")
 
 
 class NotMeasuredError(Exception):
-    """A value is not in the records; the text says which and why."""
+    """A value is missing from the records; the text says which one and why."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A value, seed by seed, in percent if it is a share.
+    """A value by seed, in percent if it is a share.
 
     Attributes:
-        name: What was measured.
-        by_seed: The values; at least one.
-        unsigned: Whether it is a distance, whose sign says nothing.
+        name: Name of what was measured.
+        by_seed: Values by seed; at least one.
+        unsigned: Whether it is a distance, whose sign means nothing.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds; of a distance the absolute value of it."""
+        """Mean over seeds; for a distance, its absolute value."""
         mean = statistics.fmean(self.by_seed.values())
         return abs(mean) if self.unsigned else mean
 
     def less(self, other: Measured, *, unsigned: bool = False) -> Measured:
-        """Return the difference to another value over the seeds that both have.
+        """Return the difference to another value, over the seeds that both have.
 
         Raises:
             NotMeasuredError: If there is no such seed.
@@ -63,12 +63,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Case:
-    """What a claim is tried on: one data set, network and training, with the same forget classes.
+    """What a claim is tested on: one data set, network and training, with the same forget classes.
 
     Attributes:
-        limited: Records where the methods had a part of the training images; one kind of limited data.
-        full: Records where they had all.
-        own: Names of manifests whose records come first where a method was run with several settings.
+        limited: Records of unlearners that had part of the training images, all with one kind of limited data.
+        full: Records of unlearners that had all training images.
+        own: Names of manifests whose records take precedence if an unlearner was run with several settings.
     """
 
     limited: tuple[Record, ...]
@@ -77,12 +77,12 @@ class Case:
 
     @property
     def problem(self) -> ProblemRecord:
-        """The problem, with limited data where there are such records."""
+        """The problem with limited data, or that with full data if there are no such records."""
         return (self.limited or self.full)[0].problem
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The ids of its problems, with limited and with full data."""
+        """Ids of the problems with limited and with full data."""
         return tuple(records[0].problem.id if records else "" for records in (self.limited, self.full))
 
     def records(self, data: str) -> tuple[Record, ...]:
@@ -108,13 +108,13 @@ def _is_full(problem: ProblemRecord) -> bool:
 
 
 def _world(problem: ProblemRecord) -> tuple[str, ...]:
-    """Return what two problems must share to be compared: all but the limited data and the names of things."""
+    """Return what two problems must share to be compared: everything but the limited data and the names."""
     values = problem.model_dump(exclude={"id", "slug", "title", "limited", "limited_counts"})
     return tuple(f"{key}={value}" for key, value in values.items())
 
 
 def measured(value: Value, case: Case) -> Measured:
-    """Return a value at the end of the methods, or after one epoch.
+    """Return a value at the end of unlearning, or after one epoch.
 
     Raises:
         NotMeasuredError: If the records do not hold it.
@@ -128,10 +128,10 @@ def measured(value: Value, case: Case) -> Measured:
 
 
 def epochs_of(value: Value, case: Case) -> list[int]:
-    """Return the epochs after which all seeds of a method were judged.
+    """Return the epochs after which all seeds of an unlearner were judged.
 
     Raises:
-        NotMeasuredError: If there is none.
+        NotMeasuredError: If there is no such epoch.
     """
     row = _row(value, case, lambda record: bool(record.epochs))
     common = set.intersection(*({epoch.epoch for epoch in record.epochs} for record in row.done))
@@ -173,7 +173,7 @@ def _at_epoch(record: Record, value: Value) -> float | None:
 
 
 def _metric(record: Record, value: Value) -> float | None:
-    """Return a record's value of a metric with options; of several that fit, the one with the shortest label."""
+    """Return a record's value of a metric with options; if several fit, the one with the shortest label counts."""
     if value.metric == "speed_up_seconds":
         return record.measured.speed_up_seconds
     if value.metric == "speed_up_epochs":
@@ -188,7 +188,7 @@ def _metric(record: Record, value: Value) -> float | None:
 
 
 def _speed_up_epochs(record: Record) -> float | None:
-    """Return FDR's image passes over those of a method's epochs, without what it reads besides: a relevance search."""
+    """Return FDR's image passes over those of an unlearner's epochs, without extra reads such as a relevance search."""
     epochs, speed_up = record.method.options.get("epochs"), record.value("speed_up")
     if not epochs or speed_up is None:
         return None
@@ -200,10 +200,10 @@ def _same(found: Any, wanted: Any) -> bool:
 
 
 def _row(value: Value, case: Case, holds: Callable[[Record], bool]) -> Row:
-    """Return the row of a value's method, made of the records that hold what is asked for.
+    """Return the row of a value's unlearner, made of the records that hold what is asked for.
 
     Raises:
-        NotMeasuredError: If no record, or records of different methods, fit.
+        NotMeasuredError: If no record fits, or records of different unlearners do.
     """
     fitting = _of_method(case.records(value.data), value)
     fitting = [record for record in fitting if record.manifest_name in case.own] or fitting
@@ -223,7 +223,7 @@ def _row(value: Value, case: Case, holds: Callable[[Record], bool]) -> Row:
 
 
 def distinct_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return rows without those that differ from another one in their label alone; the one with most seeds stays."""
+    """Return rows without those that differ from another only in their label; the one with the most seeds stays."""
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: (-len(row.done), row.label)):
         found.setdefault(row.method.model_copy(update={"label": ""}).id, row)
@@ -231,10 +231,10 @@ def distinct_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def _of_method(records: Sequence[Record], value: Value) -> list[Record]:
-    """Return the records of a value's method with its options.
+    """Return the records of a value's unlearner with its options.
 
-    Options that the value does not name are the paper's own; where no record has its beta and kappa of CIFAR-100 and
-    CUB-200, another setting of these two counts: ImageNet-1k has others.
+    Options that the value does not name have to be the paper's own. If no record has the beta and kappa that the paper
+    uses for CIFAR-100 and CUB-200, other settings of these two count, because ImageNet-1k has others.
     """
     named = [record for record in records if record.method.name == value.method]
     strict = [record for record in named if is_papers_own(record.method, value.options)]

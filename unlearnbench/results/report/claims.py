@@ -1,4 +1,4 @@
-"""What a paper claims, as rules over measured values, and whether they hold. Data: `claims.toml`."""
+"""The claims of a paper, as rules over measured values. They are stored in `claims.toml`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Epoch = Annotated[int, Field(ge=1)] | Literal["last", "every"]
 
 
 class Part(BaseModel):
-    """A table of the file: frozen, no unknown keys."""
+    """A table of the file: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Value(Part):
-    """A measured value: a metric of a method, or the difference of two.
+    """A measured value: a metric of an unlearner, or the difference between two.
 
     Attributes:
-        method: Name of the method, `original` or `fdr`.
-        metric: Name of a metric; `speed_up_seconds`; or `speed_up_epochs`, FDR's image passes over the method's epochs
-            times its limited images.
-        options: Options of the method in which it differs from the paper's own.
+        method: Name of the unlearner, `original` or `fdr`.
+        metric: Name of a metric; `speed_up_seconds`; or `speed_up_epochs`, FDR's image passes over the unlearner's
+            epochs times its limited images.
+        options: Options of the unlearner that differ from the paper's own.
         metric_options: Options of the metric.
-        data: Whether the method had the `limited` data or the `full` training set.
-        epoch: After that epoch, counted from 1, after the `last` one, or after `every` one; None at the end.
-        minus: What is taken away, seed by seed.
-        apart_from: The value is the distance from this one, whatever its sign.
+        data: Whether the unlearner had the `limited` data or the `full` training set.
+        epoch: Epoch after which it is taken, counted from 1, or `last` or `every`; None means the end.
+        minus: Value that is subtracted, seed by seed.
+        apart_from: Value from which the distance, without its sign, is taken.
     """
 
     method: str
@@ -46,16 +46,16 @@ class Value(Part):
     apart_from: Value | None = None
 
     def with_options(self, **options: Any) -> Value:
-        """Return the value of the same method with other options."""
+        """Return the value of the same unlearner with other options."""
         return self.model_copy(update={"options": {**self.options, **options}})
 
 
 class Each(Part):
-    """Several values, told apart by an option of the method: the rule must hold for each.
+    """Several values that differ in an option of the unlearner; the rule must hold for each of them.
 
     Attributes:
-        option: Its name.
-        values: Its values.
+        option: Name of the option.
+        values: Values of the option.
     """
 
     option: str
@@ -72,7 +72,7 @@ class Bounded(Part):
 
 
 class Within(Part):
-    """The value lies within so many points of another one, seed by seed, in the mean."""
+    """The mean value lies within a number of points of another one's, seed by seed."""
 
     kind: Literal["within"]
     value: Value
@@ -82,7 +82,7 @@ class Within(Part):
 
 
 class Less(Part):
-    """The value is less than another one, in the mean."""
+    """The mean value is less than another one's."""
 
     kind: Literal["less"]
     value: Value
@@ -90,7 +90,7 @@ class Less(Part):
 
 
 class Best(Part):
-    """Of several values of an option one gives the highest, or the lowest, value."""
+    """One value of an option gives the highest, or the lowest, value among several."""
 
     kind: Literal["best"]
     value: Value
@@ -101,9 +101,9 @@ class Best(Part):
 
 
 class Ordered(Part):
-    """Values fall, or rise, one after the other; a step the other way of up to `slack` points is forgiven.
+    """Values fall, or rise, one after the other; a step of up to `slack` points the other way is forgiven.
 
-    `values` with one value after `every` epoch are its values by epoch.
+    A single entry in `values` with `every` epoch stands for its values by epoch.
     """
 
     kind: Literal["order"]
@@ -113,14 +113,14 @@ class Ordered(Part):
 
 
 class Lowest(Part):
-    """A method has the lowest value among those that keep another value within so many points of Original's.
+    """An unlearner has the lowest value among those that keep another value within some points of Original's.
 
     Attributes:
         kind: `lowest`.
-        value: Of the method that is claimed to have it.
-        among: Names of the other methods.
-        kept: What must be kept, of the same method.
-        points: How near to Original's.
+        value: Value of the unlearner that is claimed to have the lowest.
+        among: Names of the other unlearners.
+        kept: Value that must be kept, of the same unlearner.
+        points: Largest distance from Original's value.
     """
 
     kind: Literal["lowest"]
@@ -130,7 +130,7 @@ class Lowest(Part):
     points: Annotated[float, Field(ge=0)]
 
     def of(self, method: str) -> Lowest:
-        """Return the same rule for another method."""
+        """Return the same rule for another unlearner."""
         values = {key: getattr(self, key).model_copy(update={"method": method}) for key in ("value", "kept")}
         return self.model_copy(update=values)
 
@@ -140,7 +140,7 @@ Rule = Annotated[AnyRule, Field(discriminator="kind")]
 
 
 class Setting(Part):
-    """Data set and network of the paper's own experiment, with the epochs that it trained originals for."""
+    """The data set and network of the paper's own experiment, and the epochs that it trained originals for."""
 
     dataset: str
     architecture: str
@@ -148,17 +148,17 @@ class Setting(Part):
 
 
 class Claim(Part):
-    """One claim.
+    """One claim of the paper.
 
     Attributes:
-        id: Its name.
+        id: Identifier of the claim.
         where: Where the paper makes it.
         text: The claim in one sentence.
-        manifests: Its experiment: names of manifests, or how they begin.
-        settings: Where the paper made the experiment.
-        only_there: Whether it means nothing on other data.
-        own_schedule: Whether it means nothing where originals are trained for another number of epochs.
-        rule: What must be so.
+        manifests: Manifests of its experiment, by their names or the beginnings of these.
+        settings: Settings of the paper's own experiment.
+        only_there: Whether the claim has no meaning on other data.
+        own_schedule: Whether the claim has no meaning if originals are trained for another number of epochs.
+        rule: Rule that must hold.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -183,10 +183,10 @@ class Claims(Part):
 
 
 def read_claims(text: str, file: str = FILE) -> Claims:
-    """Return the claims in a text.
+    """Parse claims from the text of a file.
 
     Raises:
-        InvalidFileError: With all faults of the text.
+        InvalidFileError: If the text has faults, all of which are named.
     """
     try:
         found = Claims.model_validate(tomllib.loads(text))
@@ -212,7 +212,7 @@ def known_claims() -> Claims:
 
 
 def values_of(rule: AnyRule) -> tuple[Value, ...]:
-    """Return all values that a rule looks at, those within others too."""
+    """Return all values that a rule looks at, nested ones included."""
     return tuple(inner for value in _tops(rule) for inner in _with_inner(value))
 
 
@@ -234,7 +234,7 @@ def _tops(rule: AnyRule) -> tuple[Value, ...]:
 
 
 def expanded(value: Value, each: Each | None) -> tuple[Value, ...]:
-    """Return a value for each value of an option, or the one without."""
+    """Return the value once for each value of an option, or as it is if there is no option."""
     return (value,) if each is None else tuple(value.with_options(**{each.option: option}) for option in each.values)
 
 

@@ -1,4 +1,4 @@
-"""The paper beside what was measured: its numbers with the difference, and its claims with the verdict."""
+"""The paper compared with what was measured: its numbers with the difference, and its claims with the verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLAIM_COLUMNS = ("claim", "where", "verdict", "measured", "on", "data")
 
 
 def paper_page(records: Sequence[Record]) -> str:
-    """Return the page: the numbers of every row that the paper has too, then claim by claim."""
+    """Return the page: the numbers of every row that the paper also has, followed by each claim."""
     found = outcomes(records)
     parts = [
         "# The paper and these runs",

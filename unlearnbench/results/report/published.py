@@ -1,4 +1,4 @@
-"""Figures that papers report, for problems that match theirs. Data: `published.toml`."""
+"""The numbers that papers report, for problems that match theirs. They are stored in `published.toml`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from unlearnbench.results.record import MethodRecord, ProblemRecord
 
-# Options that the paper varies: a method that differs in one of them from the paper's own setting is another row.
+# The paper varies these options, so that an unlearner that differs from the paper's own setting in one is another row.
 DEFAULTS: dict[str, Any] = {"l_e": True, "l_kd": True, "l_ne": True, "keep_share": 1.0, "beta": 10.0, "kappa": 2.0}
-# Options under which a method is not the one that the paper describes.
+# An unlearner that differs in one of these options is not the one that the paper describes.
 OWN = {"stop_when_forgotten": False}
 
 
@@ -23,9 +23,9 @@ class PublishedTable:
 
     Attributes:
         source: Paper and table.
-        url: Where it is.
-        runs: How many runs its means are of.
-        values: The table as it stands in the data file.
+        url: Address of the paper.
+        runs: Number of runs that its means are taken over.
+        values: The table as stored in the data file.
     """
 
     source: str
@@ -34,7 +34,7 @@ class PublishedTable:
     values: Mapping[str, Any]
 
     def figures(self, method: MethodRecord) -> dict[str, float]:
-        """Return the reported fractions of a method by metric, none if the paper has no such row."""
+        """Return the reported fractions of an unlearner by metric, or none if the paper has no such row."""
         changed = changed_options(method)
         stated = _file()["stated"].get(method.name, {}).get(self.values["dataset"], {})
         if changed is None or any(method.options.get(key, value) != value for key, value in stated.items()):
@@ -50,9 +50,9 @@ class PublishedTable:
 
 
 def changed_options(method: MethodRecord) -> dict[str, Any] | None:
-    """Return the options that the paper varies and in which a method differs from the paper's own setting.
+    """Return the options that the paper varies and in which an unlearner differs from the paper's own setting.
 
-    None for a method that is not the one that the paper describes at all.
+    The result is None if the unlearner is not the one that the paper describes at all.
     """
     if any(method.options.get(key, value) != value for key, value in OWN.items()):
         return None
@@ -61,23 +61,23 @@ def changed_options(method: MethodRecord) -> dict[str, Any] | None:
 
 
 def is_papers_own(method: MethodRecord, options: Mapping[str, Any], free: Collection[str] = ()) -> bool:
-    """Return whether a method is the paper's with these options.
+    """Return whether an unlearner is the paper's with these options.
 
     Args:
-        method: The method.
-        options: What it must have; of the other options that the paper varies it must have the paper's own setting.
-        free: Names of options that may be anything if they are not in `options`.
+        method: Unlearner to check.
+        options: Options that it must have; any other option that the paper varies must have the paper's own setting.
+        free: Names of options that may have any value if they are not in `options`.
     """
     changed = changed_options(method)
     wanted = {key: value for key, value in DEFAULTS.items() if key not in free} | dict(options)
-    # An option of the paper's that a method does not have is as if it had the paper's own value.
+    # If an unlearner lacks one of the paper's options, it counts as having the paper's own value.
     return changed is not None and all(
         method.options.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items()
     )
 
 
 def published_table(problem: ProblemRecord) -> PublishedTable | None:
-    """Return what is reported on a problem: same data set, network, forget classes and limited data."""
+    """Return the paper's results for a problem with its data set, network, forget classes and limited data, if any."""
     for table in _tables():
         last = tuple(range(table["num_classes"] - table["forget_last"], table["num_classes"]))
         if (

@@ -1,4 +1,4 @@
-"""The report of a run: tables as markdown, figures as PNG and SVG, the numbers of each as CSV."""
+"""The report of a run: tables as markdown, figures as PNG and SVG, and the numbers of each as CSV."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ GENERATED = "Generated from run records by `unlearnbench report`; do not edit by
 
 @dataclass(frozen=True)
 class Written:
-    """What a report came to.
+    """The outcome of writing a report.
 
     Attributes:
-        paths: The files, in the order of writing.
-        not_drawn: Why figures are missing.
+        paths: Files in the order of writing.
+        not_drawn: Reasons why figures are missing.
     """
 
     paths: tuple[Path, ...]
@@ -80,13 +80,13 @@ def write_report(
     """Write the report of a run.
 
     Args:
-        source: The run's output folder, a leaderboard, or a folder of records.
-        folder: Where the report goes.
+        source: Output folder of the run, a leaderboard, or a folder of records.
+        folder: Folder to write the report to.
         paper: Whether to put the paper's numbers and claims beside ours.
         brief: Whether to leave out what a command can write again from the records: all CSV and SVG files, and all
             pictures but one for each problem.
-        figures: What to draw, unless it is to be brief.
-        say: As in `load_entries`.
+        figures: Figures to draw, unless the report is brief.
+        say: Callback as in `load_entries`.
 
     Raises:
         InvalidFileError: If the records cannot be used.
@@ -111,7 +111,7 @@ def write_report(
 def _draw_all(
     source: Source, folder: Path, figures: Sequence[Draw], brief: bool
 ) -> tuple[list[Path], list[str], tuple[str, ...]]:
-    """Write all figures; return their files, their entries on the page, and why some are missing."""
+    """Write all figures and return their files, their entries on the page, and why some are missing."""
     paths, entries, missing = [], [], []
     with styled():
         for draw in figures:
@@ -143,7 +143,7 @@ def _write_tables(experiments: Sequence[Experiment], folder: Path) -> list[Path]
 
 
 def _numbers(experiment: Experiment, row: Row) -> dict[str, Any]:
-    """Return a row's numbers, fractions; what is missing is None."""
+    """Return a row's numbers as fractions; missing ones are None."""
     found: dict[str, Any] = {
         "problem": row.problem.slug,
         "method": row.label,
@@ -175,7 +175,7 @@ def _page(source: Source, entries: Sequence[str], not_drawn: Sequence[str], pape
 
 
 def _tables(experiment: Experiment) -> Iterator[str]:
-    """Yield an experiment's tables with their captions, and why methods have no rank."""
+    """Yield an experiment's tables with their captions, followed by the reasons why unlearners have no rank."""
     if experiment.has_matrix:
         yield _matrix_table(experiment)
         yield "Mean ± standard deviation over seeds, in percent; the gap is FPAe less FDR's, seed by seed, in points."
@@ -191,7 +191,7 @@ def _tables(experiment: Experiment) -> Iterator[str]:
 
 
 def _computed_on(experiment: Experiment) -> str:
-    """Return on which devices and in which precision the rows were computed, row by row where these differ."""
+    """Return the devices and precisions that the rows were computed with, row by row if these differ."""
     places: dict[str, list[str]] = {}
     for row in experiment.rows:
         problem = f"{row.problem.slug}, " if len(experiment.problems) > 1 else ""

@@ -1,4 +1,4 @@
-"""Does a claim hold in the records?"""
+"""The verdict on each claim: whether it holds in the records."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from unlearnbench.results.report.claims import (
 from unlearnbench.results.statistics import standard_deviation
 
 Verdict = Literal["holds", "does not hold", "not run"]
-# Sums in another order may leave a trace.
+# Summing in another order may leave a rounding error of this size.
 EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a claim in one case.
+    """The outcome of a claim in one case.
 
     Attributes:
         claim: The claim.
         verdict: Whether it holds.
-        found: The measured values in words, or what is missing.
-        where: Data set, network and forget classes of the case; "" if nothing of it was run.
-        same: How near the case is to the paper's: `the paper's`, `other schedule`, `other network` or `other data`.
+        found: Measured values in words, or what is missing.
+        where: Data set, network and forget classes of the case; "" if none of its experiment was run.
+        same: How close the case is to the paper's: `the paper's`, `other schedule`, `other network` or `other data`.
     """
 
     claim: Claim
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def outcomes(records: Iterable[Record], claims: Claims | None = None) -> list[Outcome]:
-    """Return what comes of each claim: one outcome for each case that its experiment was run on, at least one."""
+    """Return the outcomes of each claim, one for each case that its experiment was run on, but at least one."""
     known = claims or known_claims()
     every = cases(records)
     found = []
@@ -67,7 +67,7 @@ def outcomes(records: Iterable[Record], claims: Claims | None = None) -> list[Ou
 
 
 def _looked_at(claim: Claim, case: Case) -> Case | None:
-    """Return a case without the records that a claim does not look at, None if nothing is left."""
+    """Return a case without the records that a claim does not look at, or None if nothing is left."""
     kinds = {value.data for value in values_of(claim.rule)}
     own = frozenset(record.manifest_name for record in (*case.limited, *case.full) if claim.is_of(record.manifest_name))
     left = Case(case.limited if "limited" in kinds else (), case.full if "full" in kinds else (), own)
@@ -75,7 +75,7 @@ def _looked_at(claim: Claim, case: Case) -> Case | None:
 
 
 def _concerns(claim: Claim, case: Case, settings: Sequence[Setting]) -> bool:
-    """Return whether records of a case are of the claim's experiment."""
+    """Return whether records of a case belong to the claim's experiment."""
     kinds = {value.data for value in values_of(claim.rule)}
     of_claim = case.full if "full" in kinds else case.limited
     there = not claim.only_there or any(_fits(case, setting) for setting in settings)
@@ -103,7 +103,7 @@ def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> Outcome:
 
 
 def nearness(case: Case, settings: Sequence[Setting]) -> str:
-    """Return how near a case is to the settings of the paper."""
+    """Return how close a case is to the settings of the paper."""
     fitting = [setting for setting in settings if _fits(case, setting)]
     if fitting:
         trained = case.problem.weights is None
@@ -117,7 +117,7 @@ def judged(rule: AnyRule, case: Case) -> tuple[bool, str]:
     """Return whether a rule holds in a case, and the measured values in words.
 
     Raises:
-        NotMeasuredError: With all values that the records do not hold.
+        NotMeasuredError: If the records lack values, all of which are named.
     """
     match rule:
         case Bounded():
@@ -139,7 +139,7 @@ def _all(values: Iterable[Value], case: Case) -> list[Measured]:
     """Return measured values.
 
     Raises:
-        NotMeasuredError: With all that are missing.
+        NotMeasuredError: If any are missing, all of which are named.
     """
     found, missing = [], []
     for value in values:
@@ -153,14 +153,14 @@ def _all(values: Iterable[Value], case: Case) -> list[Measured]:
 
 
 def _by_epoch(value: Value, case: Case) -> list[Value]:
-    """Return a value for each epoch if it is asked for after every one."""
+    """Return a value for each epoch if it is asked for after every one, and otherwise the value itself."""
     if value.epoch != "every":
         return [value]
     return [value.model_copy(update={"epoch": epoch}) for epoch in epochs_of(value, case)]
 
 
 def _spread(value: Value, each: Each | None, case: Case) -> Iterator[tuple[str, Value]]:
-    """Yield the values that a rule must hold for, each with what tells it from the others."""
+    """Yield the values that a rule must hold for, each with the words that distinguish it from the others."""
     for one in expanded(value, each):
         for other in _by_epoch(one, case):
             words = [f"{each.option} {other.options[each.option]:g}"] if each else []
@@ -207,13 +207,13 @@ def _ordered(rule: Ordered, case: Case) -> tuple[bool, str]:
         raise NotMeasuredError(f"{found[0].name}: a single value has no order")
     sign = 1 if rule.direction == "rising" else -1
     steps = [sign * (after.mean - before.mean) for before, after in itertools.pairwise(found)]
-    # Without slack equal values have no order either.
+    # Without slack, equal values are not in order either.
     holds = all(step > -rule.slack - EPSILON if rule.slack else step > EPSILON for step in steps)
     return holds, _listed(found)
 
 
 def _listed(values: Sequence[Measured]) -> str:
-    """Return values in words; of many the means alone, with the spread and the seeds of all."""
+    """Return values in words; if there are many, their means, followed by the spread and the seeds of all."""
     if len(values) <= 5:
         return ", ".join(map(str, values))
     spreads = [spread for value in values if (spread := standard_deviation(list(value.by_seed.values())))]

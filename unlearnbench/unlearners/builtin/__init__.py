@@ -1,1 +1,1 @@
-"""ERwP and its nine baselines, plugged in by entry points like anyone's."""
+"""ERwP and its nine baselines, registered through entry points like anyone else's."""

@@ -44,18 +44,18 @@ ONLY_RETAIN = "training on retain images alone need not forget (paper: FAe 84.86
 
 @declare(exempt={"retains": FROM_SCRATCH})
 def tslnrc(model: nn.Module, task: UnlearningTask, *, epochs: FullEpochs = None) -> nn.Module:
-    """TSLNRC: train from the original's own start on the limited retain data with its whole schedule.
+    """TSLNRC: train a model on the limited retain data alone, from the original's own start and with its schedule.
 
     Args:
         model: Copy of the original model; not used.
-        task: The limited data; retain images are read.
-        epochs: Passes over the data, the recipe's if None; milestones move along.
+        task: The limited data, of which retain images are read.
+        epochs: Passes over the data; None means those of the recipe. The milestones are scaled along.
 
     Returns:
-        A model whose outputs of the forget classes never saw an image.
+        A model whose outputs for the forget classes never saw an image.
 
     Reads: the limited retain images, once per epoch of the recipe.
-    Changes: everything: it is a new model.
+    Changes: everything, since it is a new model.
 
     Source: ERwP (ECCV 2022), baseline 2.
     """
@@ -76,17 +76,17 @@ def tslnrc_kd(
 
     Args:
         model: Copy of the original model, the teacher.
-        task: The limited data; retain images are read.
-        epochs: Passes over the data, the recipe's if None; milestones move along.
+        task: The limited data, of which retain images are read.
+        epochs: Passes over the data; None means those of the recipe. The milestones are scaled along.
         beta: Weight of the distillation loss.
-        kappa: Temperature.
+        kappa: Temperature of the softmax.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
 
     Returns:
         The trained model.
 
     Reads: the limited retain images, once per epoch of the recipe; the teacher sees them too.
-    Changes: everything: it is a new model.
+    Changes: everything, since it is a new model.
 
     Source: ERwP (ECCV 2022), baseline 3.
     """
@@ -99,8 +99,8 @@ def tolnrc(model: nn.Module, task: UnlearningTask, *, epochs: FullEpochs = None)
 
     Args:
         model: Copy of the original model, ours to change.
-        task: The limited data; retain images are read.
-        epochs: Passes over the data, the recipe's if None; milestones move along.
+        task: The limited data, of which retain images are read.
+        epochs: Passes over the data; None means those of the recipe. The milestones are scaled along.
 
     Returns:
         The trained model.
@@ -113,7 +113,7 @@ def tolnrc(model: nn.Module, task: UnlearningTask, *, epochs: FullEpochs = None)
     return _full_schedule(model, task, epochs)
 
 
-# The check's recipe diverges with a rate of 0.1 times the paper's beta.
+# With a rate of 0.1, the recipe of the check diverges at the paper's value of beta.
 @declare(exempt={"forgets": ONLY_RETAIN}, check_options={"beta": 1.0}, ranges=DISTILLED)
 def tolnrc_kd(
     model: nn.Module,
@@ -128,10 +128,10 @@ def tolnrc_kd(
 
     Args:
         model: Copy of the original model, ours to change; a copy of it is the teacher.
-        task: The limited data; retain images are read.
-        epochs: Passes over the data, the recipe's if None; milestones move along.
+        task: The limited data, of which retain images are read.
+        epochs: Passes over the data; None means those of the recipe. The milestones are scaled along.
         beta: Weight of the distillation loss.
-        kappa: Temperature.
+        kappa: Temperature of the softmax.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
 
     Returns:
@@ -159,17 +159,17 @@ def folmrcsc(
 
     Args:
         model: Copy of the original model, ours to change.
-        task: The limited data; images of both kinds are read.
+        task: The limited data, of which images of both kinds are read.
         epochs: Passes over the limited data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
-        batch_size: Images in a step, those of the recipe if None.
+        batch_size: Images in a step; None means those of the recipe.
 
     Returns:
         A model with K + 1 outputs, the last one for the new class.
 
     Reads: all limited images, once per epoch.
-    Changes: all parameters and the batch-norm statistics; one output more.
+    Changes: all parameters and the batch-norm statistics; adds one output.
 
     Source: ERwP (ECCV 2022), baseline 6. The new output starts with torch's random weights.
     """
@@ -194,20 +194,20 @@ def folmrcsc_kd(
 
     Args:
         model: Copy of the original model, ours to change; a copy of it is the teacher.
-        task: The limited data; images of both kinds are read.
+        task: The limited data, of which images of both kinds are read.
         epochs: Passes over the limited data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
-        batch_size: Images in a step, those of the recipe if None.
+        batch_size: Images in a step; None means those of the recipe.
         beta: Weight of the distillation loss.
-        kappa: Temperature.
+        kappa: Temperature of the softmax.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
 
     Returns:
         A model with K + 1 outputs, the last one for the new class.
 
     Reads: all limited images, once per epoch; the teacher sees them too.
-    Changes: all parameters and the batch-norm statistics; one output more.
+    Changes: all parameters and the batch-norm statistics; adds one output.
 
     Source: ERwP (ECCV 2022), baseline 7. The new output starts with torch's random weights.
     """
@@ -230,11 +230,11 @@ def folnrc(
 
     Args:
         model: Copy of the original model, ours to change.
-        task: The limited data; retain images are read.
+        task: The limited data, of which retain images are read.
         epochs: Passes over the limited retain data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
-        batch_size: Images in a step, those of the recipe if None.
+        batch_size: Images in a step; None means those of the recipe.
 
     Returns:
         The fine-tuned model.
@@ -264,13 +264,13 @@ def folnrc_kd(
 
     Args:
         model: Copy of the original model, ours to change; a copy of it is the teacher.
-        task: The limited data; retain images are read.
+        task: The limited data, of which retain images are read.
         epochs: Passes over the limited retain data.
         learning_rate: Step size.
         optimizer: `adam`, or `sgd` with momentum 0.9.
-        batch_size: Images in a step, those of the recipe if None.
+        batch_size: Images in a step; None means those of the recipe.
         beta: Weight of the distillation loss.
-        kappa: Temperature.
+        kappa: Temperature of the softmax.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
 
     Returns:
@@ -288,7 +288,7 @@ def folnrc_kd(
 def _full_schedule(
     model: nn.Module, task: UnlearningTask, epochs: int | None, teacher: Teacher | None = None
 ) -> nn.Module:
-    """Train on the limited retain data with the original's recipe, stretched to `epochs` if they are given."""
+    """Train on the limited retain data with the original's recipe, stretched to `epochs` if that is given."""
     recipe = task.recipe
     if epochs is not None:
         moved = tuple(max(1, round(milestone * epochs / recipe.epochs)) for milestone in recipe.milestones)
@@ -316,7 +316,7 @@ def _fine_tune(
     *,
     merged: bool = False,
 ) -> nn.Module:
-    """Train for a few epochs at one rate; on the retain data, or on all with forget labels merged into one."""
+    """Train for a few epochs at one rate, either on the retain data or on all data with forget labels merged."""
     chosen = (
         torch.optim.Adam(model.parameters(), lr=rate)
         if optimizer == "adam"
@@ -336,7 +336,7 @@ def _train(
     teacher: Teacher | None,
     batch_size: int | None = None,
 ) -> nn.Module:
-    """Train with cross-entropy and, with a teacher, distillation; forget labels stand for the new class K."""
+    """Train with cross-entropy and, if there is a teacher, distillation; forget labels become the new class K."""
     step = 0
     for epoch in range(epochs):
         model.train()

@@ -1,4 +1,4 @@
-"""ERwP: efficient removal with preservation."""
+"""ERwP: efficient removal with preservation, the method of the paper."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class RemovalOptions:
 
     Attributes:
         epochs: Passes over the limited data.
-        batch_size: Images in a step, those of the recipe if None.
+        batch_size: Images in a step; None means those of the recipe.
         optimizer: `adam`, or `sgd`.
-        learning_rate: The rate of the first epoch.
-        learning_rate_steps: Pairs of an epoch, counted from 1, and the rate from there on.
-        momentum: Of SGD.
-        weight_decay: On the relevant parameters.
-        batch_norm: `frozen` keeps the original's statistics; `training` normalises by the batch's and moves them.
-        l_e: Whether the loss has the ascent on forget images.
-        l_ne: Whether it has the cross-entropy of retain images.
-        l_kd: Whether it has distillation.
-        stop_when_forgotten: End after the first epoch in which no limited forget image is recognised.
+        learning_rate: Learning rate of the first epoch.
+        learning_rate_steps: Pairs of an epoch, counted from 1, and the learning rate from that epoch on.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay on the relevant parameters.
+        batch_norm: `frozen` keeps the original's statistics; `training` normalises with the batch's and updates them.
+        l_e: Whether the loss includes the ascent on forget images.
+        l_ne: Whether the loss includes the cross-entropy of retain images.
+        l_kd: Whether the loss includes distillation.
+        stop_when_forgotten: Whether to end after the first epoch in which no limited forget image is recognised.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 10
@@ -56,7 +56,7 @@ class DistillationOptions:
 
     Attributes:
         beta: Weight of the distillation loss.
-        kappa: Temperature.
+        kappa: Temperature of the softmax.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
     """
 
@@ -78,7 +78,7 @@ RANGES: dict[str, Search] = {
 }
 
 
-# Ascent needs some hundred steps; the check's limited data give nine in an epoch.
+# The ascent needs some hundred steps, and the limited data of the check give only nine in an epoch.
 @declare(
     check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20}, ranges=RANGES
 )
@@ -86,26 +86,26 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     """ERwP: find the parameters relevant to the forget classes, then move only them.
 
     On mini-batches of the limited data it ascends the cross-entropy of forget images, descends that of retain
-    images and distils the original's retain logits on all images. All other parameters stay, bit for bit.
+    images and distils the original's retain logits on all images. All other parameters stay the same, bit for bit.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
         task: The limited data of both kinds.
-        options: See the option classes.
+        options: Options of the search, the removal and the distillation; see their classes.
 
     Returns:
         The unlearned model, with the same input and output shapes.
 
     Raises:
-        TrainingFailedError: If the loss stops being finite; ascent has no lower bound.
+        TrainingFailedError: If the loss is no longer finite, as the ascent has no lower bound.
 
-    Reads: for the search the limited images of each forget class, once backward and once for every look; for the
-        removal all limited images, once per epoch; the teacher sees these too.
-    Changes: the parameters relevant to the forget classes. With `batch_norm` frozen nothing else at all; in
-        training mode the batch-norm statistics move.
+    Reads: for the search, the limited images of each forget class, once backward and once for every look; for the
+        removal, all limited images, once per epoch. The teacher sees the latter too.
+    Changes: the parameters relevant to the forget classes. With `batch_norm` frozen nothing else changes; in
+        training mode the batch-norm statistics are updated.
 
-    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), section 4 and supplement 2. The paper names no
-    optimizer and no batch-norm mode: Adam and the original's statistics are our choice; distillation is
+    Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), section 4 and supplement 2. The paper names neither an
+    optimizer nor a batch-norm mode; Adam and the original's statistics are our choice. Distillation is
     averaged over images and summed over classes.
     """
     teacher = Teacher(model, task, options.beta, options.kappa, options.reduction) if options.l_kd else None
@@ -132,13 +132,13 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
 
 
 def removal_loss(logits: Tensor, labels: Tensor, task: UnlearningTask, options: RemovalOptions) -> Tensor:
-    """Return a batch's cross-entropy, retain images counted up and forget images down, over the batch size.
+    """Return the sum of a batch's cross-entropies, negative for forget images, divided by the batch size.
 
     Args:
-        logits: (B, K) of the model.
+        logits: (B, K) logits of the model.
         labels: (B,) class indices.
-        task: Knows which labels are forget classes.
-        options: Which of the two terms there are.
+        task: Task that knows which labels are forget classes.
+        options: Options that switch each of the two terms on or off.
     """
     entropy = F.cross_entropy(logits, labels, reduction="none")
     signs = torch.where(task.is_forget(labels), -float(options.l_e), float(options.l_ne))
@@ -154,7 +154,7 @@ def rate_of_epoch(options: RemovalOptions, epoch: int) -> float:
 
 
 def set_mode(model: nn.Module, options: RemovalOptions) -> None:
-    """Put a model into training mode, batch norm as the options say."""
+    """Put a model into training mode, with batch norm as the options say."""
     model.train()
     if options.batch_norm == "frozen":
         for module in model.modules():
@@ -163,7 +163,7 @@ def set_mode(model: nn.Module, options: RemovalOptions) -> None:
 
 
 def _recognises_any(model: nn.Module, task: UnlearningTask) -> bool:
-    """Return whether the model recognises any limited forget image; it is in evaluation mode afterwards."""
+    """Return whether the model recognises any limited forget image, and leave the model in evaluation mode."""
     model.eval()
     with torch.no_grad():
         hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]
@@ -174,9 +174,9 @@ class MaskedUpdate:
     """Optimizer steps that leave everything outside a mask as it is, bit for bit.
 
     Args:
-        model: Parameters without a mask take no part at all.
+        model: Model to update; its parameters without a mask take no part at all.
         masks: Bool tensors by parameter name.
-        options: Optimizer settings.
+        options: Settings of the optimizer.
     """
 
     def __init__(self, model: nn.Module, masks: dict[str, Tensor], options: RemovalOptions) -> None:
@@ -184,7 +184,7 @@ class MaskedUpdate:
         model.requires_grad_(False)
         self._parameters = [named[name].requires_grad_() for name in masks]
         self._masks = list(masks.values())
-        # Weight decay and momentum move parameters without a gradient; their first values go back in.
+        # Weight decay and momentum move parameters even without a gradient, so that their first values are put back.
         self._kept = [parameter.detach().clone() for parameter in self._parameters]
         if options.optimizer == "adam":
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(

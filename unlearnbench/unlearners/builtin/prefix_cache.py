@@ -1,4 +1,4 @@
-"""Forward passes that start at a layer: what runs before it is computed once for many looks at the layer."""
+"""Forward passes that start at a layer, so that what runs before it is computed once for many looks at the layer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unlearnbench.models.batches import inference_batch
 
-# Values beyond this are not kept: passes then start at the image.
+# Larger values than these are not kept, and passes then start at the image.
 MEMORY_LIMIT = 2 * 2**30
-# Images on which a pass that starts at a layer is compared with the model's own, and how far logits may be apart:
-# folding rounds differently, a mistake would be far larger.
-# Seven: no layer is likely to have as many channels.
+# A pass that starts at a layer is compared with the model's own on this many images, and the logits may differ by this
+# much, because folding rounds differently whereas a mistake would be far larger. The number is seven because a layer is
+# unlikely to have as many channels.
 COMPARED_IMAGES, TOLERANCE = 7, 1e-3
 
 Values = dict[fx.Node, Any]
-# Positions (n,) of images, and the value that a parameter has for them.
+# A part is the positions (n,) of some images, and the value that a parameter has for them.
 Part = tuple[Tensor, Tensor]
 Passes = Callable[[Sequence[Part]], Sequence[Tensor]]
 
@@ -33,9 +33,9 @@ class Step:
     """A node's part in a pass.
 
     Attributes:
-        node: The node.
-        call: Computes its value.
-        last_uses: Nodes whose values nobody needs afterwards.
+        node: Node to compute.
+        call: Function that computes its value.
+        last_uses: Nodes whose values are not needed afterwards.
     """
 
     node: fx.Node
@@ -46,20 +46,20 @@ class Step:
 class Suffixes:
     """What a model computes from a layer on, for each of some layers.
 
-    The model is read as a graph (torch.fx), so that it is known which values before a layer are used after it. A layer
-    has no suffix if it is not called exactly once or shares a parameter with another module, or if a pass that starts
-    at it does not give what the model gives; and no layer has one if the model cannot be read as a graph.
+    The model is read as a graph (torch.fx), which tells which values from before a layer are used after it. A layer has
+    no suffix if it is not called exactly once, if it shares a parameter with another module, or if a pass that starts
+    at it does not give what the model gives. No layer has one if the model cannot be read as a graph.
 
-    After the layer batch norm is folded into the convolution before it.
+    After the layer, batch norm is folded into the convolution before it.
 
     Args:
-        model: In evaluation mode.
-        images: (n, C, H, W), a few of any content.
+        model: Model in evaluation mode.
+        images: (n, C, H, W), a few images of any content.
         layers: Modules at which passes will start.
 
     Attributes:
-        bytes_per_image: Of the values that passes begin with, at the layer where they are most.
-        mixes_images: Whether what the model says of an image depends on the others in its batch.
+        bytes_per_image: Size of the values that passes begin with, at the layer where it is largest.
+        mixes_images: Whether the model's output for an image depends on the others in its batch.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, layers: Iterable[nn.Module]) -> None:
@@ -73,7 +73,7 @@ class Suffixes:
             return
         try:
             self._read(model, graph, images, layers)
-        # The graph calls the model's own code, perhaps in a way that it does not bear.
+        # The graph calls the model's own code, perhaps in a way that the code does not support.
         except Exception:
             self._starts.clear()
             self.bytes_per_image = 0
@@ -104,7 +104,7 @@ class Suffixes:
         """Return copies of the values of all nodes.
 
         Raises:
-            ValueError: If one is used after it was changed in place: the graph does not tell by whom.
+            ValueError: If a value is used after it was changed in place, since the graph does not tell what changed it.
         """
         values: Values = {self._nodes[0]: images}
         found: Values = {}
@@ -121,7 +121,7 @@ class Suffixes:
 
     @staticmethod
     def _agrees(prefix: ReusedPrefix, layer: nn.Module) -> bool:
-        """Return whether passes that start at a layer, as looks make them, give what the model gives."""
+        """Return whether passes that start at a layer, in the way looks make them, give what the model gives."""
         parameter = next(layer.parameters(recurse=False))
         own = parameter.data.clone()
         other = own * (torch.arange(own.numel(), device=own.device) % 2).view(own.shape)
@@ -141,17 +141,17 @@ class Suffixes:
         return layer in self._starts
 
     def place(self, layer: nn.Module) -> int:
-        """Return a number that grows along a pass from layer to layer; 0 for those at which no pass can start."""
+        """Return a number that grows along a pass from layer to layer, or 0 if no pass can start at the layer."""
         return self._order[self._starts[layer]] if layer in self else 0
 
     def _back(self, wanted: Iterable[fx.Node], start: fx.Node) -> tuple[list[fx.Node], set[fx.Node]]:
-        """Return the nodes to compute for the wanted ones, in order, and those before `start` whose values it takes."""
+        """Return the nodes to compute for the wanted ones, in order, and the nodes before `start` that these read."""
         computed: set[fx.Node] = set()
         needed: set[fx.Node] = set()
         waiting = list(wanted)
         while waiting:
             node = waiting.pop()
-            # What has not one row for each image, a size say, cannot be cut like the images: it is computed anew.
+            # A value without one row for each image, such as a size, cannot be cut like the images and is recomputed.
             if self._order[node] < self._order[start] and node in self._by_image:
                 needed.add(node)
             elif node not in computed:
@@ -160,11 +160,11 @@ class Suffixes:
         return sorted(computed, key=self._order.__getitem__), needed
 
     def _plain(self, nodes: Sequence[fx.Node]) -> list[Step]:
-        """Return the steps of a pass over nodes."""
+        """Return the steps of a pass over the nodes."""
         return _steps({node: self._calls.of(node) for node in nodes})
 
     def _folded(self, nodes: Sequence[fx.Node], start: fx.Node) -> list[Step]:
-        """Return the steps of a pass over nodes, with batch norms folded away but at `start`."""
+        """Return the steps of a pass over the nodes, with batch norms folded away except at `start`."""
         calls = {node: self._calls.of(node) for node in nodes}
         for norm, (convolution, call) in self._calls.folded.items():
             if convolution in calls and norm in calls and start not in (convolution, norm):
@@ -173,9 +173,9 @@ class Suffixes:
 
     @staticmethod
     def _execute(steps: Sequence[Step], values: Values) -> Iterator[tuple[fx.Node, Any]]:
-        """Yield the nodes of the steps with their values; `values` are those before.
+        """Yield the nodes of the steps with their values; `values` holds those from before the steps.
 
-        Whoever wants to keep a value must copy it before the next: a module that works in place would change it.
+        A caller that keeps a value has to copy it before asking for the next, since a module may change it in place.
         """
         for step in steps:
             values[step.node] = step.call(values)
@@ -184,13 +184,13 @@ class Suffixes:
                 del values[node]
 
     def advance(self, values: Values, layer: nn.Module | None, following: nn.Module, images: Tensor) -> Values:
-        """Return the values that passes begin with at a layer, given those at another.
+        """Return the values that passes begin with at a layer, computed from those at another layer.
 
         Args:
-            values: At `layer`, with a row for each image.
-            layer: Where passes began before; None if nowhere.
-            following: The layer.
-            images: (N, C, H, W).
+            values: Values at `layer`, with a row for each image.
+            layer: Layer at which passes began before; None if there was none.
+            following: Layer at which passes will begin.
+            images: (N, C, H, W) images.
         """
         start = self._nodes[1] if layer is None else self._starts[layer]
         if layer is None or self._order[start] > self._order[self._starts[following]]:
@@ -208,14 +208,14 @@ class Suffixes:
         return found
 
     def finish(self, layer: nn.Module, values: Values, positions: Tensor) -> Tensor:
-        """Return the logits (n, K) of a pass that starts at a layer with the images at (n,) positions.
+        """Return the logits (n, K) of a pass that starts at a layer, for the images at (n,) positions.
 
         Args:
-            layer: The layer.
-            values: That passes begin with there.
-            positions: Of the images.
+            layer: Layer at which the pass starts.
+            values: Values that passes begin with there.
+            positions: Positions of the images.
         """
-        # Taking rows copies them, so that a module that works in place does not reach what is kept.
+        # Selecting rows copies them, so that a module that works in place cannot reach the values that are kept.
         chosen = {node: values[node][positions] for node in self._needed[layer]}
         return self._logits(self._steps[layer], chosen)
 
@@ -227,7 +227,7 @@ class Suffixes:
 
 
 def _steps(calls: dict[fx.Node, Callable[[Values], Any]]) -> list[Step]:
-    """Return steps in the order of the nodes, each with the values that nobody needs after it."""
+    """Return steps in the order of the nodes, each with the values that are not needed after it."""
     last: dict[fx.Node, fx.Node] = {}
     for node in calls:
         last |= dict.fromkeys(node.all_input_nodes, node)
@@ -239,8 +239,8 @@ class Graph:
     """A model as a graph.
 
     Attributes:
-        nodes: In the order of a pass; the images first, the logits last.
-        constants: Tensors that the model's code makes itself, by the name that the nodes call them by.
+        nodes: Nodes in the order of a pass, from the images to the logits.
+        constants: Tensors that the model's own code creates, by the name that the nodes use.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -248,22 +248,22 @@ class Graph:
 
 
 class Reader(fx.Tracer):
-    """Reads a model as a graph without calling its parts as modules: else they would count as a network that runs."""
+    """Reads a model as a graph without calling its parts as modules, which would be counted as networks that run."""
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Read on in a part's own code."""
+        """Read on in the code of a part."""
         return super().call_module(m, m.forward, args, kwargs)
 
 
 def _graph_of(model: nn.Module) -> Graph | None:
-    """Return a model as a graph; None if it cannot be read as one, or takes more than images."""
+    """Return a model as a graph, or None if it cannot be read as one or takes more than images."""
     try:
-        # A copy: a model may keep what goes through it, and here these are stand-ins for tensors.
+        # The trace works on a copy because a model may store what goes through it, which here are proxies.
         read = copy.deepcopy(model)
         nodes = tuple(Reader().trace(read).nodes)
-    # Reading runs the model's own code on the stand-ins, and much of what code can do they do not bear.
+    # Tracing runs the model's own code on proxies, which support only some of what code can do.
     except Exception:
         return None
     inputs = [str(node.target) for node in nodes if node.op == "placeholder"]
@@ -273,17 +273,17 @@ def _graph_of(model: nn.Module) -> Graph | None:
 
 
 def _mixes_images(model: nn.Module, images: Tensor) -> bool:
-    """Return whether what a model says of an image depends on the others in the batch."""
+    """Return whether the model's output for an image depends on the others in the batch."""
     with torch.no_grad():
         try:
             return not _alike(model(images[:1].clone()), model(images.clone())[:1])
-        # One that does not take a single image mixes them too.
+        # A model that does not accept a single image mixes images too.
         except Exception:
             return True
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
-    """Return whether logits differ by rounding alone, measured by how far those of the classes are apart."""
+    """Return whether logits differ only by rounding, measured against the spread of those of the classes."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
     spread = (expected - expected.mean(dim=-1, keepdim=True)).abs().max()
@@ -291,7 +291,7 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
 
 
 def _room(value: Tensor, rows: int) -> Tensor:
-    """Return an empty tensor like a value with other rows, its channels in the same place in memory."""
+    """Return an empty tensor like a value but with other rows, in the same memory format."""
     last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
     return value.new_empty((rows, *value.shape[1:])).to(memory_format=order)
@@ -310,11 +310,11 @@ class Calls:
     """How the nodes of a model's graph are computed.
 
     Args:
-        model: In evaluation mode.
-        graph: Its graph.
+        model: Model in evaluation mode.
+        graph: The model as a graph.
 
     Attributes:
-        folded: For each batch norm that can be folded, the node of the convolution before it and what computes both.
+        folded: For each batch norm that can be folded, the node of the convolution before it and a function for both.
     """
 
     def __init__(self, model: nn.Module, graph: Graph) -> None:
@@ -322,7 +322,7 @@ class Calls:
         self._constants = graph.constants
         self._modules = dict(model.named_modules())
         self._called = {node: self._modules[str(node.target)] for node in nodes if node.op == "call_module"}
-        # Where a parameter is used: by the module that holds it, and by name.
+        # A parameter is used by each module that holds it and by each node that names it.
         self._users = Counter(value for module in model.modules() for value in module.parameters(recurse=False))
         named = dict(model.named_parameters(remove_duplicate=False))
         self._users.update(named[str(node.target)] for node in nodes if node.op == "get_attr" and node.target in named)
@@ -330,7 +330,7 @@ class Calls:
         self.folded = dict(self._folded())
 
     def of(self, node: fx.Node) -> Callable[[Values], Any]:
-        """Return what computes a node's value from those before it."""
+        """Return the function that computes a node's value from those before it."""
         if node.op == "output":
             return _first_argument(node)
         if node.op == "get_attr" and node.target in self._constants:
@@ -345,11 +345,11 @@ class Calls:
         return call
 
     def only(self, layer: nn.Module) -> fx.Node | None:
-        """Return the node that calls a layer; None if its parameters are used anywhere else."""
-        # A hook before the call may compute a weight from a parameter before the parameter has the value of a look.
+        """Return the node that calls a layer, or None if the layer's parameters are used anywhere else."""
+        # A hook before the call may compute a weight from a parameter before a look sets the parameter's value.
         alone = not layer._forward_pre_hooks and all(self._users[own] == 1 for own in layer.parameters(recurse=False))
         nodes = [node for node, module in self._called.items() if module is layer]
-        # Its only argument is a tensor by position: the input that is cut into parts.
+        # The only argument has to be a tensor, passed by position, because that input is cut into parts.
         plain = len(nodes) == 1 and len(nodes[0].args) == 1 and nodes[0].args == tuple(nodes[0].all_input_nodes)
         return nodes[0] if alone and plain else None
 
@@ -365,7 +365,7 @@ class Calls:
             ):
                 try:
                     fused = fuse_conv_bn_eval(convolution, norm)
-                # Of a weight that is computed, say.
+                # Folding fails, for example, if the weight is computed.
                 except Exception:
                     continue
                 yield node, (before, _applied(fused, before))
@@ -373,22 +373,22 @@ class Calls:
 
 def _applied(module: nn.Module, node: fx.Node) -> Callable[[Values], Any]:
     argument = _first_argument(node)
-    # Not called as a module: whoever counts the networks that run would take a large layer for one.
+    # It is not called as a module because whoever counts the networks that run could take a large layer for one.
     return lambda values: module.forward(argument(values))
 
 
 class ReusedPrefix:
     """A model's passes over fixed images that start at a layer.
 
-    Several passes with different values of a parameter of the layer go through the rest of the model together.
+    Several passes with different values of one of the layer's parameters share the rest of the model.
 
     Args:
-        model: In evaluation mode.
-        images: (N, C, H, W).
-        suffixes: Of this model.
+        model: Model in evaluation mode.
+        images: (N, C, H, W) images.
+        suffixes: Suffixes of this model.
 
     Attributes:
-        logits: (N, K), of the model as it is.
+        logits: (N, K) logits of the unchanged model.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, suffixes: Suffixes) -> None:
@@ -400,19 +400,19 @@ class ReusedPrefix:
         self._values: Values = {}
         with torch.no_grad():
             batches = images.split(inference_batch(images.device, images.shape))
-            # Copies: a model may work in place on its images.
+            # The model gets copies because it may work on its images in place.
             self.logits = torch.cat([model(batch.clone()) for batch in batches])
 
     @contextmanager
     def varying(self, layer: nn.Module | None, parameter: nn.Parameter) -> Iterator[Passes]:
-        """Give a function that runs images through the model, each part of them with a value of its own of a parameter.
+        """Give a function that runs parts of the images through the model, each with its own value of a parameter.
 
-        It takes parts and returns the logits (n, K) of each, which are good until the next pass. The parameter is
-        restored to the bit.
+        The function takes parts and returns the logits (n, K) of each, which are valid until the next pass. The
+        parameter is restored to the bit.
 
         Args:
-            layer: Whose parameter it is, at which passes start; None for passes from the image on.
-            parameter: It.
+            layer: Layer that holds the parameter and at which passes start; None makes passes start at the image.
+            parameter: Parameter to vary.
         """
         kept = parameter.data.clone()
         try:
@@ -437,13 +437,13 @@ class ReusedPrefix:
 
     @contextmanager
     def _in_parts(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
-        """Let the layer compute each part of its input with the part's own value of the parameter."""
+        """Let the layer compute each part of its input with that part's own value of the parameter."""
         now: Sequence[Part] = ()
         room = torch.empty(0)
         forward, own = layer.forward, vars(layer).get("forward")
 
         def in_parts(inputs: Tensor) -> Tensor:
-            # One piece of memory for all passes: fresh memory costs more than the copy.
+            # All passes share one piece of memory, because fresh memory costs more than the copy.
             nonlocal room
             start = 0
             for rows, (_, value) in zip(inputs.split([len(part) for part, _ in now]), now, strict=True):

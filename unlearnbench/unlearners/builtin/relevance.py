@@ -1,4 +1,4 @@
-"""Which parameters matter to a class: ERwP's search, layer by layer (supplement, section 2)."""
+"""ERwP's search for the parameters that matter to a class, layer by layer (supplement, section 2)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class RelevanceOptions:
     """Relevance: which parameters may move.
 
     Attributes:
-        augmentation: Applied to a class's images before the backward pass; one that training did not use.
-        first_share: Share of a layer's parameters that is zeroed first, then doubled.
-        threshold: A class's accuracy below this is low.
-        judged_on: Whether that accuracy is read on the `plain` or the `augmented` limited images.
-        layers: What is searched: `weights` takes each convolution and linear weight as a layer,
+        augmentation: Change to a class's images before the backward pass; one that training did not use.
+        first_share: Share of a layer's parameters that is zeroed first, and doubled from there.
+        threshold: Accuracy below which a class's accuracy counts as low.
+        judged_on: Limited images that this accuracy is computed on: `plain` or `augmented`.
+        layers: Layers that are searched: `weights` takes each convolution and linear weight as a layer,
             `all` each parameter tensor, biases and batch norm included.
         keep_share: Share of the relevant parameters of each layer and class that is kept, the most
             relevant first (supplement 5.7).
@@ -52,9 +52,9 @@ class LayerFinding:
         layer: Name of the parameter tensor.
         share: Share of the layer that is relevant.
         accuracy_before: The class's accuracy with the layer intact.
-        accuracy_after: The same with that share zeroed, where it is low; else None, since the search then stops
-            to count.
-        low: Whether that is below the threshold; if not, all of the layer counts as relevant.
+        accuracy_after: The class's accuracy with that share zeroed, if it is low; otherwise None, because the search
+            then stops counting.
+        low: Whether the accuracy is below the threshold; if not, the whole layer counts as relevant.
     """
 
     label: int
@@ -66,13 +66,13 @@ class LayerFinding:
 
 
 def augmented(pixels: Tensor, name: AugmentationName, generator: torch.Generator) -> Tensor:
-    """Return images under one augmentation, each with random parameters of its own.
+    """Return images under one augmentation, with random parameters drawn for each image.
 
     Args:
         pixels: (N, C, H, W) float32 in [0, 1].
         name: `grayscale`; `vertical_flip`; `rotation` by -45..45 degrees; `affine`: rotation by -30..30
             degrees, shift by up to 10 % of the side, scale 0.8..1.2, shear by -10..10 degrees; `none`.
-        generator: On the CPU.
+        generator: CPU generator.
     """
     if name == "none":
         return pixels
@@ -84,7 +84,7 @@ def augmented(pixels: Tensor, name: AugmentationName, generator: torch.Generator
     drawn = 2 * torch.rand(len(pixels), 5, generator=generator) - 1
     angle, shear = torch.deg2rad(drawn[:, 0] * reach[0]), torch.deg2rad(drawn[:, 4] * reach[3])
     scale = 1 + drawn[:, 3] * reach[2]
-    # Rows of the map from output to input coordinates, both in [-1, 1], for the whole batch at once.
+    # These are the rows of the map from output to input coordinates, both in [-1, 1], for the whole batch at once.
     first = torch.stack([angle.cos(), -angle.sin() + shear.tan(), 2 * drawn[:, 1] * reach[1]], dim=1)
     second = torch.stack([angle.sin(), angle.cos(), 2 * drawn[:, 2] * reach[1]], dim=1)
     matrix = torch.stack([first, second], dim=1)
@@ -94,7 +94,7 @@ def augmented(pixels: Tensor, name: AugmentationName, generator: torch.Generator
 
 
 def _luma(pixels: Tensor) -> Tensor:
-    """Return (N, 1, H, W) grey values, weighted as in ITU-R BT.601; importing torchvision for it takes 2 s."""
+    """Return (N, 1, H, W) grey values weighted as in ITU-R BT.601, without torchvision, whose import takes 2 s."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device)
     return (pixels * weights[:, None, None]).sum(dim=1, keepdim=True)
 
@@ -112,7 +112,7 @@ def searched_layers(model: nn.Module, layers: Literal["weights", "all"]) -> dict
 
 
 def zeroed_count(size: int, share: float) -> int:
-    """Return how many parameters of a layer a share is, rounded up."""
+    """Return how many parameters a share of a layer is, rounded up."""
     return min(size, math.ceil(round(size * share, 6)))
 
 
@@ -124,21 +124,21 @@ def first_of(order: Tensor, count: int, like: Tensor) -> Tensor:
 
 
 def find_share(first_share: float, threshold: float) -> Generator[float, float, tuple[float, float | None]]:
-    """Look for the share of a layer that must be zeroed for a class's accuracy to be low.
+    """Search for the share of a layer that has to be zeroed for a class's accuracy to be low.
 
-    The order of looks is that of the paper: double from the first share on until the accuracy is low; then
-    try once with half the difference to the share before taken away, and keep that if it is low too.
+    The order of looks is that of the paper: double the share until the accuracy is low; then add only half of the last
+    increase, once, and keep that share if it is low too.
 
     Args:
-        first_share: In (0, 1].
-        threshold: An accuracy below this is low.
+        first_share: First share to try, in (0, 1].
+        threshold: Accuracy below which an accuracy is low.
 
     Yields:
-        A share to zero; it wants to be sent the class's accuracy without it, or any that is not low for one that
-        is not.
+        A share to zero; the caller sends the class's accuracy without it, or, if that is not low, any number that is
+        not low.
 
     Returns:
-        The share and the accuracy there; the whole layer and None if no share makes it low.
+        The share and the accuracy there, or the whole layer and None if no share makes the accuracy low.
     """
     before, share = 0.0, first_share
     while (accuracy := (yield share)) >= threshold:
@@ -156,22 +156,22 @@ def search(
     options: RelevanceOptions,
     look: type[Looks] = QuickLooks,
 ) -> tuple[dict[str, Tensor], list[LayerFinding]]:
-    """Find the parameters relevant to the forget classes, by zeroing shares of each layer.
+    """Find the parameters relevant to the forget classes by zeroing shares of each layer.
 
-    Weights are restored after each look; the model is the same, bit for bit, afterwards.
+    Weights are restored after each look, so that the model is the same afterwards, bit for bit.
 
     Args:
         model: The original model.
-        task: Gives the limited images of each forget class.
-        options: How to search.
-        look: `QuickLooks`, or `LiteralLooks` for the paper's order to the letter; both find the same.
+        task: Task that gives the limited images of each forget class.
+        options: Options of the search.
+        look: `QuickLooks`, or `LiteralLooks`, which keeps to the paper's order; both find the same.
 
     Returns:
         For each layer a bool mask of the parameters relevant to any forget class, and the findings for
         each class and layer.
 
     Source: ERwP (ECCV 2022), supplement section 2. The model is in evaluation mode, the loss is the class's
-    mean cross-entropy, and a share of a layer is rounded up to whole parameters; of equal gradients the
+    mean cross-entropy, and a share of a layer is rounded up to whole parameters. Among equal gradients the
     first in memory counts as larger.
     """
     model.eval()
@@ -181,12 +181,12 @@ def search(
     findings: dict[tuple[int, str], LayerFinding] = {}
     suffixes = Suffixes(model, _some_images(task), owners.values())
     if suffixes.mixes_images:
-        # Then each class must go through alone and whole.
+        # Each class then has to go through the model alone and in one batch.
         look = LiteralLooks
     for group in _groups(model, task, options, parameters, suffixes.bytes_per_image):
         # The backward passes are counted by now; each look from here on is a pass of its own.
         looks = look(model, suffixes, {label: images for label, (_, images) in group.items()}, task, options.threshold)
-        # Along a pass, so that the values at which passes start follow from those of the layer before.
+        # Layers are taken in the order of a pass, so that the values at each follow from those at the layer before.
         for index, (name, parameter) in sorted(
             enumerate(parameters.items()), key=lambda item: suffixes.place(owners[item[1][0]])
         ):
@@ -198,13 +198,13 @@ def search(
                 findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, after is not None)
                 kept_count = zeroed_count(zeroed_count(parameter.numel(), share), options.keep_share)
                 masks[name] |= first_of(orders[label], kept_count, parameter)
-        # The next group's gradients are computed before its looks; these would lie beside them.
+        # Both are freed because the next group's gradients are computed before its looks and would lie beside them.
         del looks, group
     return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in parameters]
 
 
 def _some_images(task: UnlearningTask) -> Tensor:
-    """Return a few images (n, C, H, W) that are nobody's: brighter from corner to corner, and from one to the next."""
+    """Return a few synthetic images (n, C, H, W) that get brighter from corner to corner and from image to image."""
     shape = (COMPARED_IMAGES, *task.image_shape)
     return torch.linspace(-2, 2, math.prod(shape), device=task.device).view(shape)
 
@@ -216,7 +216,7 @@ def _groups(
     parameters: dict[str, nn.Parameter],
     bytes_per_image: int,
 ) -> Iterator[dict[int, tuple[tuple[Tensor, ...], Tensor]]]:
-    """Yield the forget classes' gradients and images in groups that fit in memory, at least one class at a time."""
+    """Yield the forget classes' gradients and images in groups that fit in memory, or one class at a time."""
     group: dict[int, tuple[tuple[Tensor, ...], Tensor]] = {}
     size = 0
     for label in task.forget_classes.tolist():
@@ -237,13 +237,13 @@ def _gradients(
     parameters: dict[str, nn.Parameter],
     label: int,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the gradients of a class's loss, and the images on which its accuracy is read."""
+    """Return the gradients of a class's loss, and the images on which its accuracy is computed."""
     plain = task.images_of(label)
     labels = torch.full((len(plain),), label, device=task.device)
     changed = augmented(task.pixels(plain), options.augmentation, task.generator("augmentation", label))
     loss_images = task.normalise(changed)
     loss = F.cross_entropy(model(loss_images.clone()), labels)
-    # A parameter that the loss does not reach, of an output for training alone, say, has gradient 0.
+    # A parameter that the loss does not depend on, such as that of an output used only in training, gets gradient 0.
     gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return gradients, plain if options.judged_on == "plain" else loss_images
 
@@ -255,16 +255,16 @@ def _shares(
     orders: dict[int, Tensor],
     options: RelevanceOptions,
 ) -> dict[int, tuple[float, float | None]]:
-    """Return the share of a layer found for each class, and the accuracy there; all classes look at the same time.
+    """Return the share of a layer found for each class, and the accuracy there; all classes are searched together.
 
-    The accuracy is None where no share makes it low.
+    The accuracy is None if no share makes it low.
 
     Args:
-        looks: Answer for the classes.
-        layer: Whose parameter it is.
-        parameter: Of which shares are zeroed.
-        orders: By class the flat positions of the parameter, the most relevant first.
-        options: How to search.
+        looks: Looks that give the accuracies of the classes.
+        layer: Layer that holds the parameter.
+        parameter: Parameter of which shares are zeroed.
+        orders: Flat positions of the parameter by class, the most relevant first.
+        options: Options of the search.
     """
     searches = {label: find_share(options.first_share, options.threshold) for label in orders}
     wanted = {label: next(search) for label, search in searches.items()}
@@ -286,7 +286,7 @@ def _shares(
 def relevant_parameters(
     model: nn.Module, task: UnlearningTask, options: RelevanceOptions
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the masks of `search` and its findings as JSON values, searched once for the same settings."""
+    """Return the masks of `search` and its findings as JSON values, computed once for the same settings."""
     settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(RelevanceOptions)}
 
     def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Looks at a class's accuracy with parts of a layer zeroed: to the letter, or in a fraction of the time."""
+"""Looks at a class's accuracy with parts of a layer zeroed, in the literal order or in a fraction of the time."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unlearnbench.models.batches import inference_batch
 from unlearnbench.unlearners.builtin.prefix_cache import Part, ReusedPrefix, Suffixes
 from unlearnbench.unlearners.task import UnlearningTask
 
-# Images in the first batch of a quick look, and how many times as many are seen after the next: few, since most looks
-# recognise nearly all of the first images, but not so few that layers work on too small tensors.
+# The first batch of a quick look has this many images, and each further one brings this many times as many in total.
+# They are few because most looks recognise nearly all of the first images, but enough to keep the layers busy.
 FIRST_BATCH, GROWTH = 6, 2
 
 
 @dataclass(frozen=True)
 class Look:
-    """A question: how accurate is a class with parts of a layer zeroed?
+    """A question about the accuracy of a class with parts of a layer zeroed.
 
     Attributes:
         label: The class.
-        zeroed: Bool mask of the layer's shape.
+        zeroed: Bool mask in the shape of the layer.
     """
 
     label: int
@@ -33,7 +33,7 @@ class Look:
 
 
 class Looks(Protocol):
-    """Answers looks at some classes."""
+    """Gives the accuracies that looks at some classes ask for."""
 
     intact: dict[int, float]
 
@@ -45,30 +45,30 @@ class Looks(Protocol):
         task: UnlearningTask,
         threshold: float,
     ) -> None:
-        """Take in the classes' images.
+        """Take in the images of the classes.
 
         Args:
-            model: In evaluation mode.
-            suffixes: Of the model, for the layers that will be looked at.
-            images: (N, C, H, W) of each class, by label.
-            task: Counts the images.
-            threshold: An accuracy below this is low.
+            model: Model in evaluation mode.
+            suffixes: Suffixes of the model for the layers that will be looked at.
+            images: (N, C, H, W) images of each class, by label.
+            task: Task that counts the images.
+            threshold: Accuracy below which an accuracy is low.
         """
 
     def accuracies(self, layer: nn.Module, parameter: nn.Parameter, looks: Sequence[Look]) -> list[float]:
-        """Return the accuracy of each look with its positions of a layer's parameter at 0; it is restored.
+        """Return the accuracy of each look, with its positions of a layer's parameter at 0; the parameter is restored.
 
-        Where the accuracy is not low, any number may stand for it that is not low either.
+        An accuracy that is not low may be replaced by any other number that is not low.
         """
 
 
 class LiteralLooks:
-    """Each look is a pass of all images of a class through the whole model: the order of the paper, to the letter.
+    """Looks that each send all images of a class through the whole model, in exactly the order of the paper.
 
     See `Looks`.
 
     Attributes:
-        intact: The accuracy of each class with nothing zeroed.
+        intact: Accuracy of each class with nothing zeroed.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LiteralLooks:
             return int((self._model(images.clone()).argmax(dim=1) == label).sum()) / len(images)
 
     def accuracies(self, layer: nn.Module, parameter: nn.Parameter, looks: Sequence[Look]) -> list[float]:
-        """See `Looks`."""
+        """Return the accuracy of each look; see `Looks`."""
         found = []
         for look in looks:
             with zeros(parameter, look.zeroed):
@@ -98,17 +98,17 @@ class LiteralLooks:
 
 
 class QuickLooks:
-    """The same answers in a fraction of the time.
+    """Looks with the same answers in a fraction of the time.
 
-    What runs before the zeroed layer is computed once; what runs after it is computed for several looks together; and
-    the images of a class go through in batches, so that a look ends as soon as enough of them are recognised for the
-    accuracy not to be low. First are those that were recognised in the look before, then those of which the whole model
-    is surest.
+    What runs before the zeroed layer is computed once, and what runs after it is computed for several looks together.
+    The images of a class go through in batches, so that a look ends as soon as enough of them are recognised for the
+    accuracy not to be low. Those that the previous look recognised come first, followed by those of which the whole
+    model is surest.
 
     See `Looks`.
 
     Attributes:
-        intact: The accuracy of each class with nothing zeroed.
+        intact: Accuracy of each class with nothing zeroed.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class QuickLooks:
         self._orders: dict[int, Tensor] = {}
 
     def accuracies(self, layer: nn.Module, parameter: nn.Parameter, looks: Sequence[Look]) -> list[float]:
-        """See `Looks`."""
+        """Return the accuracy of each look; see `Looks`."""
         if self._layer is not parameter:
             self._layer, self._orders = parameter, dict(self._surest)
         counts = [Count(look, self._orders[look.label], parameter.masked_fill(look.zeroed, 0)) for look in looks]
@@ -151,15 +151,15 @@ class QuickLooks:
 
 
 class Count:
-    """A look on its way: how many of the class's images are recognised so far.
+    """A look in progress, with the number of the class's images that are recognised so far.
 
     Args:
-        look: The look.
+        look: Look to answer.
         order: (N,) positions of the images, in the order in which they go through.
-        value: Of the parameter, with the positions at 0.
+        value: Value of the parameter, with the positions of the look at 0.
 
     Attributes:
-        look: The look.
+        look: Look to answer.
     """
 
     def __init__(self, look: Look, order: Tensor, value: Tensor) -> None:
@@ -172,36 +172,36 @@ class Count:
 
     @property
     def accuracy(self) -> float:
-        """Recognised images over all: too low as long as some are not seen."""
+        """Share of recognised images among all, which is too low until all images have been seen."""
         return self._hits / len(self._order)
 
     def open(self, threshold: float) -> bool:
-        """Return whether images that are not seen yet could change the answer: low, and how low, or not low."""
+        """Return whether unseen images could still change the answer: whether it is low, and if so how low."""
         return self._start < len(self._order) and self.accuracy < threshold
 
     @property
     def next_part(self) -> Part:
-        """The images that go through next, and the parameter's value. Batches grow: most looks need only the first."""
+        """Images that go through next, with the parameter's value; batches grow as most looks need only the first."""
         return self._order[self._start : max(FIRST_BATCH, GROWTH * self._start)], self._value
 
     def take(self, hits: Tensor) -> None:
-        """Take in which of the next images were recognised, (n,) bool."""
+        """Record which of the next images were recognised, (n,) bool."""
         self._seen.append(hits)
         self._start += len(hits)
         self._hits += int(hits.sum())
 
     @property
     def order_for_the_next(self) -> Tensor:
-        """(N,) positions: first the recognised images, then those that were not seen, then the others."""
+        """(N,) positions: the recognised images first, then the unseen ones, then the others."""
         seen = torch.cat(self._seen)
         tried, rest = self._order[: self._start], self._order[self._start :]
         return torch.cat([tried[seen], rest, tried[~seen]])
 
 
 def _packed(counts: Sequence[Count], batch: int) -> Iterator[list[Count]]:
-    """Yield the looks in groups whose next parts make up one batch; a part that is half of one goes alone.
+    """Yield the looks in groups whose next parts make up one batch; a part of at least half a batch goes alone.
 
-    Joining parts copies them, which costs more than it gains where a part alone keeps the layers busy.
+    Joining parts copies them, which costs more than it gains if a part keeps the layers busy by itself.
     """
     group: list[Count] = []
     size = 0

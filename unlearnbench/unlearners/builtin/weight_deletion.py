@@ -1,4 +1,4 @@
-"""Baseline 1: the classifier's rows of the forget classes are deleted."""
+"""Baseline 1: deletion of the classifier's rows for the forget classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wd(model: nn.Module, task: UnlearningTask) -> nn.Module:
         The model with K - F outputs; evaluation maps them back to class indices.
 
     Reads: no image.
-    Changes: the classifier alone; every feature stays.
+    Changes: only the classifier; the features stay the same.
 
     Source: ERwP (Singh, Mazumder, Karim; ECCV 2022), baseline 1.
     """
