@@ -15,8 +15,8 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights
 from unlearnbench.seeds import derived_seed
 
-# The names of the random streams of a role: FDR keeps the one that its published models were trained with.
-STREAMS = {"original": "original", "fdr": "retrained"}
+# Random streams that are not called as their role is: FDR keeps the one that its published models were trained with.
+STREAMS = {"fdr": "retrained"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Network:
         Raises:
             InvalidFileError: If the weights to start from do not fit the network.
         """
-        network = self.unfilled(derived_seed(seed, STREAMS[role], "weights"))
+        network = self.unfilled(derived_seed(seed, STREAMS.get(role, role), "weights"))
         if self.start is not None:
             load_weights(network, self.start, new_classifier=True)
         return network

@@ -146,8 +146,8 @@ class ReferenceTraining:
         return self.seconds
 
     def _train_epoch(self) -> None:
-        torch.manual_seed(derived_seed(self.seed, STREAMS[self.role], "network", self.epoch))
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, STREAMS[self.role], "batches", self.epoch))
+        torch.manual_seed(derived_seed(self.seed, STREAMS.get(self.role, self.role), "network", self.epoch))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, STREAMS.get(self.role, self.role), "batches", self.epoch))
         self.model.train()
         total = torch.zeros((), device=self.device)
         step = self.epoch * self.steps_per_epoch
