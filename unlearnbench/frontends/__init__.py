@@ -1,1 +1,1 @@
-"""The doors of the benchmark: the command line, pytest, Inspect and the doctor. They parse, call and print."""
+"""The front ends of the benchmark: the command line, pytest, Inspect and the doctor. They parse, call and print."""

@@ -1,4 +1,4 @@
-"""The command line. Only here do imports stand inside functions, so that it starts fast."""
+"""The command line, whose functions import what they need so that it starts fast."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_ru
 
 
 def _precision(device: str) -> Precision:
-    """Return the precision that a device would choose; torch is imported only if it may be a GPU."""
+    """Return the precision that a device would choose; torch is imported only if the device may be a GPU."""
     from unlearnbench.machine import cpu_precision, may_have_gpu
 
     if device == "cpu" or (device == "auto" and not may_have_gpu()):
@@ -355,12 +355,12 @@ def reproduce(
         raise typer.Exit(1)
 
 
-# Behind the others: `--help` begins with what a user begins with.
+# These commands come last because `--help` should begin with what a user begins with.
 add_board_commands(app)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    """Run the command line; a user's mistake ends in a message and an exit code, never in a traceback."""
     try:
         app()
     except UnlearnBenchError as error:

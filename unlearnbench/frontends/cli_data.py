@@ -1,4 +1,4 @@
-"""The command line's `data` part. As in `cli`, imports stand inside functions, so that it starts fast."""
+"""The `data` commands of the command line. As in `cli`, functions import modules so that it starts fast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ data_app = typer.Typer(help="List, add and fetch data sets and published weights
 
 @contextmanager
 def telling() -> Iterator[tuple[Counting, Listener]]:
-    """Give what shows downloads and reading to the user, on stderr."""
+    """Give the objects that show downloads and reading to the user, on stderr."""
     from unlearnbench.datasets.add import Listener
     from unlearnbench.engine.progress import Counting
 

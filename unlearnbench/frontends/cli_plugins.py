@@ -1,4 +1,4 @@
-"""The command line's part about plugins: installed ones, new ones, their options. As in `cli`, imports stand inside."""
+"""The commands about plugins: installed ones, new ones, and their options. As in `cli`, functions import modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's publishing part. As in `cli`, imports stand inside functions, so that it starts fast."""
+"""The commands that publish results. As in `cli`, functions import modules so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ leaderboard_app = typer.Typer(help="Build and check pages to publish.", no_args_
 
 
 class RankOrder(StrEnum):
-    """What `--rank-by` offers; the keys of `ranking.ORDERS`, which takes numpy to import."""
+    """The choices of `--rank-by`, which are the keys of `ranking.ORDERS`; importing these would import numpy."""
 
     paper = "paper"
     prototype_gap = "prototype-gap"
@@ -42,7 +42,7 @@ def add_board_commands(app: typer.Typer) -> None:
 
 
 def tell(line: str) -> None:
-    """Print what is not the data asked for."""
+    """Print a message on stderr, because stdout holds only the data asked for."""
     typer.echo(line, err=True)
 
 
@@ -139,7 +139,7 @@ def compare(
 
 
 def _inspect_files(board: Board) -> Files:
-    """Return Inspect's logs, a file for each manifest and method.
+    """Return Inspect's logs, with a file for each manifest and unlearner.
 
     Raises:
         UnlearnBenchError: If Inspect is not installed.
@@ -161,13 +161,13 @@ def _inspect_files(board: Board) -> Files:
 
 
 def table_console() -> Console:
-    """Return the console for tables; where the output is no terminal it is wide enough to cut nothing."""
+    """Return the console for tables, which is wide enough to cut nothing if the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
-    """Print comparisons, a table for each problem."""
+    """Print comparisons, with a table for each problem."""
     from unlearnbench.results.compare import comparison_json, comparison_table
 
     if as_json:

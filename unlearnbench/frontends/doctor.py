@@ -1,4 +1,4 @@
-"""Is this installation able to run? What `doctor` checks."""
+"""The checks of `doctor`, which show whether this installation is able to run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unlearnbench.registry.entry_points import KINDS, find, names
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """The outcome of one check.
 
     Attributes:
-        what: What was looked at.
-        text: What was found, and how to mend it.
+        what: Name of what was checked.
+        text: What was found, and how to correct it.
         good: Whether it is as it should be.
     """
 
@@ -33,7 +33,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Yield what was found, one thing after another."""
+    """Yield the findings of all checks, one after another."""
     for name, version in library_versions().items():
         mend = f"missing\n           pip install {name}"
         yield Finding(name, version or mend, version is not None)
@@ -45,7 +45,7 @@ def findings() -> Iterator[Finding]:
 
 
 def _torch_pair() -> Finding:
-    """Import torchvision, which fails beside a torch it was not built for."""
+    """Import torchvision, which fails if it was built for another version of torch."""
     try:
         torch = import_module("torch")
         import_module("torchvision")
@@ -71,7 +71,7 @@ def _device() -> Finding:
 
 
 def _folder(folder: Path) -> tuple[str, bool]:
-    # Unlike `exists`, `access` answers for what lies in a closed folder too.
+    # Unlike `exists`, `access` also answers for files in a folder that cannot be read.
     place = next((parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK)), folder)
     if not place.is_dir():
         return f"{place} is not a folder; set UNLEARNBENCH_DATA to another", False
@@ -83,14 +83,14 @@ def _folder(folder: Path) -> tuple[str, bool]:
 
 
 def _stale_installation(project: Path) -> Iterator[Finding]:
-    """Yield what an editable installation has not learnt of its source tree: new plugins count once installed."""
+    """Yield what an editable installation lacks of its source tree, since new plugins count only once installed."""
     if not project.is_file():
         return
     groups = tomli.loads(project.read_text())["project"].get("entry-points", {})
     try:
         installed = distribution("unlearnbench").entry_points
     except PackageNotFoundError:
-        return  # Told among the plugins, of which there is none then.
+        return  # The check of the plugins reports this, since there are none then.
     declared = {(group, *entry) for group, entries in groups.items() for entry in entries.items()}
     known = {(entry.group, entry.name, entry.value) for entry in installed if entry.group != "console_scripts"}
     changed = sorted({name for _, name, _ in declared ^ known})

@@ -1,4 +1,4 @@
-"""Expectations: what a manifest says of its own outcome, held against records."""
+"""Expectations: what a manifest says about its own outcome, compared with records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from unlearnbench.results.record import Record
 
 @dataclass(frozen=True)
 class Expectation:
-    """A bound on one method's mean of one metric.
+    """A bound on the mean of one metric of one unlearner.
 
     Attributes:
-        method: Its label.
-        metric: The metric's label.
-        bound: What the mean over the seeds must keep to, on every problem of the manifest.
+        method: Label of the unlearner.
+        metric: Label of the metric.
+        bound: Limits that the mean over the seeds has to keep, on every problem of the manifest.
     """
 
     method: str
@@ -32,7 +32,7 @@ class Expectation:
         return f"{lower}{self.method}.{self.metric}{upper}"
 
     def faults(self, records: Iterable[Record]) -> list[str]:
-        """Return how the records miss the expectation, one line for each problem that does."""
+        """Return how the records miss the expectation, with one line for each problem on which they do."""
         rows = [row for rows in rows_by_problem(records) for row in rows if row.method.label == self.method]
         if not rows:
             return [f"{self.name}: there is no record of {self.method}"]
@@ -45,7 +45,7 @@ class Expectation:
                 reason = record.reason or (metric.reason if metric else None) or "it was not computed"
                 return f"{self.name}: no value with seed {record.seed}: {reason}"
         mean = row.mean(self.metric) or 0.0
-        # Means of fractions carry rounding in their last digits.
+        # Means of fractions carry rounding errors in their last digits.
         low = self.bound.min is not None and mean < self.bound.min - 1e-9
         high = self.bound.max is not None and mean > self.bound.max + 1e-9
         values = ", ".join(f"{seed}: {value:.4f}" for seed, value in row.values(self.metric).items())

@@ -1,4 +1,4 @@
-"""Inspect's logs from finished runs: what `inspect eval` would have written."""
+"""Inspect logs of finished runs, as `inspect eval` would have written them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from unlearnbench.store import content_id
 
 
 def write_inspect_logs(records: Iterable[Record], folder: Path) -> list[Path]:
-    """Write a log for each manifest and method and return the files; the same records give the same names.
+    """Write a log for each manifest and unlearner and return the files, whose names depend only on the records.
 
-    References and methods that never came to a result are left out.
+    References and unlearners that never gave a result are left out.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -46,7 +46,7 @@ def write_inspect_logs(records: Iterable[Record], folder: Path) -> list[Path]:
 
 
 def inspect_log(records: Sequence[Record]) -> EvalLog:
-    """Return the log of one method's records on one manifest."""
+    """Return the log of one unlearner's records for one manifest."""
     first = records[0]
     done = [record for record in records if record.status == "done"]
     ids = [sample_id(record.problem.slug, record.seed) for record in records]
@@ -76,7 +76,7 @@ def inspect_log(records: Sequence[Record]) -> EvalLog:
 
 
 def _scores(done: Sequence[Record]) -> list[EvalScore]:
-    """Return mean and standard error of each metric over the records that have it."""
+    """Return the mean and standard error of each metric over the records that have it."""
     metrics = dict.fromkeys(name for record in done for name in sample_facts(record)["values"])
     found = []
     for name in metrics:

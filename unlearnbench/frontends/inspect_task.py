@@ -1,7 +1,7 @@
 """unlearnbench inside Inspect: task = manifest, sample = seed, solver = unlearner, scorer = the metrics.
 
 Inspect loads this module through its entry point. Solvers are registered by name alone, so that no plugin is imported
-before it is used; their options are checked when they run, as a manifest's are.
+before it is used; their options are checked when they run, like those of a manifest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unlearnbench.registry.options import resolve_options
 from unlearnbench.results.record import Record
 from unlearnbench.terms import HEADLINE
 
-# Methods own the global random state while they run.
+# Unlearners own the global random state while they run, so that only one may run at a time.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -37,9 +37,9 @@ def unlearn(manifest: str, output: str = "runs", device: str = "auto") -> Task:
     """Let a solver unlearn on every problem and seed of a manifest; the store is that of `unlearnbench run`.
 
     Args:
-        manifest: The manifest file.
-        output: The output folder.
-        device: As `--device`.
+        manifest: Path of the manifest.
+        output: Output folder.
+        device: Device as in `--device`.
     """
     resolved = resolve(Path(manifest))
     samples = [
@@ -51,7 +51,7 @@ def unlearn(manifest: str, output: str = "runs", device: str = "auto") -> Task:
         for problem in resolved.problems
         for seed in resolved.manifest.seeds
     ]
-    # A seed that fails is an error of its own sample; the others go on.
+    # A seed that fails is an error of its own sample, and the others go on.
     return Task(
         dataset=MemoryDataset(samples, name=resolved.manifest.name),
         solver=unlearner("erwp"),
@@ -82,8 +82,8 @@ def unlearner(name: str, **options: Any) -> Solver:
     """Run an installed unlearner.
 
     Args:
-        name: The unlearner.
-        options: Its options; the others are those of its entry in the manifest, or its defaults.
+        name: Name of the unlearner.
+        options: Options of the unlearner; the others are those of its entry in the manifest, or its defaults.
     """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -98,7 +98,7 @@ def unlearner(name: str, **options: Any) -> Solver:
 
 
 def _registered(name: str) -> Any:
-    """Register an unlearner as the solver of its name."""
+    """Register an unlearner as the solver with its name."""
 
     @solver(name)
     def method(**options: Any) -> Solver:
@@ -108,7 +108,7 @@ def _registered(name: str) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Return a solver argument as a number where it is one: YAML takes 1e-3, without a point, for text."""
+    """Return a solver argument as a number if it is one, since YAML takes 1e-3, without a point, for text."""
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
 
 
@@ -116,9 +116,9 @@ SOLVERS = {name: _registered(name) for name in names("unlearners")}
 
 
 def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Record:
-    """Run one cell, unless it is done, and return its record."""
+    """Run one cell, unless it is done already, and return its record."""
     with _ONE_AT_A_TIME:
-        # Listing solvers must not wait for torch.
+        # The import stands here because listing solvers must not wait for torch.
         from unlearnbench.engine.executor import device_precision, finish
         from unlearnbench.engine.recording import plan_for
 
@@ -136,10 +136,10 @@ def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Recor
 
 
 def chosen_method(resolved: Resolved, name: str, options: dict[str, Any]) -> Method:
-    """Return the method that a solver stands for.
+    """Return the unlearner that a solver stands for.
 
-    Without options it is the manifest's entry of this name, so that its results are shared; options change that
-    entry's, or the defaults where the manifest has no such entry.
+    Without options it is the manifest's entry of this name, so that its results are shared. Options change those of
+    the entry, or the defaults if the manifest has no such entry.
 
     Raises:
         UnlearnBenchError: If an option does not fit.

@@ -1,7 +1,7 @@
-"""The pytest plugin: the conformance suite's option, and manifests with expectations as tests.
+"""The pytest plugin: the option of the conformance suite, and manifests with expectations as tests.
 
-pytest loads this module at every start in every project, so that it imports nothing but pytest itself; all else
-stands inside functions.
+pytest loads this module at every start in every project, so that it imports nothing but pytest itself; functions
+import everything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options."""
+    """Add the options of the benchmark."""
     group = parser.getgroup("unlearnbench")
     group.addoption(
         "--unlearner",
@@ -49,18 +49,18 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Fil
         return None
     if "expect" in raw:
         return ManifestTests.from_parent(parent, path=file_path)
-    # Other TOML files are nobody's tests; a manifest that was named should not be passed over in silence.
+    # Other TOML files are not tests, but a manifest that was named should not be skipped silently.
     return NothingExpected.from_parent(parent, path=file_path) if {"dataset", "problem"} <= raw.keys() else None
 
 
 class NothingExpected(pytest.File):
-    """A manifest that was named, but has no expectations."""
+    """A manifest that was named but has no expectations."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Say so.
+        """Report that there is nothing to test.
 
         Raises:
-            pytest.Collector.CollectError: Always.
+            pytest.Collector.CollectError: In every case.
         """
         raise self.CollectError(
             f"{self.path.name}: has no [expect] table, so that there is nothing to test; for example\n"
@@ -69,18 +69,18 @@ class NothingExpected(pytest.File):
 
 
 class ManifestTests(pytest.File):
-    """A manifest: a test for each expectation. What is not done yet is run before the first."""
+    """A manifest with a test for each expectation; whatever is not done yet runs before the first test."""
 
     @cached_property
     def resolved(self) -> Resolved:
-        """The manifest, resolved."""
+        """The resolved manifest."""
         from unlearnbench.experiment.resolve import resolve
 
         return resolve(self.path)
 
     @cached_property
     def records(self) -> list[Record]:
-        """The records of all its cells."""
+        """Records of all cells of the manifest."""
         from unlearnbench.engine.executor import device_precision, finish
         from unlearnbench.engine.recording import plan_for
 
@@ -88,7 +88,7 @@ class ManifestTests(pytest.File):
         return finish(plan_for(self.resolved, output, device_precision("auto")), output)
 
     def collect(self) -> Iterator[ExpectationTest]:
-        """Yield the tests.
+        """Yield a test for each expectation.
 
         Raises:
             pytest.Collector.CollectError: If the manifest has faults.
@@ -112,12 +112,12 @@ class ExpectationTest(pytest.Item):
         self.expectation = expectation
 
     def runtest(self) -> None:
-        """Run the manifest unless that is done, and hold the expectation against its records."""
+        """Run the manifest unless that is done, and compare its records with the expectation."""
         assert isinstance(self.parent, ManifestTests)
         faults = self.expectation.faults(self.parent.records)
         if faults:
             pytest.fail("\n".join(faults), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the test stands, as pytest prints it."""
+        """Return the location of the test, as pytest prints it."""
         return self.path, None, f"{self.path.name}: {self.name}"
