@@ -1,4 +1,4 @@
-"""Makes what a cell rests on, or finds it in the store: original and FDR, the unlearned model, its features."""
+"""The models and features that a cell needs, made or found in the store: original, FDR, and the unlearned model."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ EPOCHS = "epochs"
 
 
 class Maker:
-    """Makes the models and features of a plan's cells, each once: the store keeps them.
+    """Makes the models and features of a plan's cells, each of them once because the store keeps them.
 
     Args:
-        plan: What is run.
-        store: Keeps what is made.
-        device: Where to compute.
-        told: Is told how the work goes on.
+        plan: Plan to run.
+        store: Store that keeps what is made.
+        device: Device to compute on.
+        told: Listener that follows the progress of the work.
 
     Attributes:
-        recipe: How the references are trained.
-        broken: Why reference models that cannot be made failed, by their names in the store.
-        epochs_of_failed: The epochs that methods were done with before they failed, by the ids of their cells.
+        recipe: Training recipe of the references.
+        broken: Reasons why reference models could not be made, by their names in the store.
+        epochs_of_failed: Epochs that unlearners completed before they failed, by the ids of their cells.
     """
 
     def __init__(self, plan: Plan, store: Store, device: torch.device, told: Told) -> None:
@@ -68,14 +68,14 @@ class Maker:
 
     @cached_property
     def data(self) -> LoadedData:
-        """The data set's images."""
+        """Images of the data set."""
         return LoadedData(self._plan.resolved.dataset, self.recipe, self._device)
 
     def check_networks(self) -> None:
-        """Build the manifest's networks, and try the weights that it names on them, before anything is trained.
+        """Build the manifest's networks and try the weights that it names on them, before anything is trained.
 
         Raises:
-            InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+            InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         """
         for cell in {cell.problem.id: cell for cell in self._plan.cells}.values():
             network = self.network(cell)
@@ -94,21 +94,21 @@ class Maker:
             network.unfilled()
         except UnlearnBenchError:
             raise
-        # What else foreign code raises is left for the cells, which record it.
+        # Any other exception of foreign code is left to the cells, which record it.
         except Exception:
             return
 
     @contextlib.contextmanager
     def _faults_of(self, key: str) -> Iterator[None]:
-        """Say which key of the manifest a fault comes from."""
+        """Name the key of the manifest that a fault comes from."""
         try:
             yield
         except (InvalidFileError, PluginError) as error:
             raise InvalidFileError(f"{self._plan.resolved.file}: {key}: {error}") from error
 
     def features(self, cell: Cell) -> Path:
-        """Return the store's folder with the cell's feature file."""
-        # The model too must be there and whole: the record rests on both.
+        """Return the folder in the store that holds the cell's feature file."""
+        # The model has to be there and complete too, since the record is made from both.
         trained = self._model_folder(cell)
 
         def build(folder: Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Maker:
         return self._store.get("features", cell.features_id, build)
 
     def _extract(self, cell: Cell, weights: Path, path: Path, stage: str) -> None:
-        """Write the features of the weights in a file."""
+        """Write the features of the model whose weights are in a file."""
         model = self.load(self.network(cell), weights)
         limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
         with self._told.stage(stage, len(self.data.test) + len(self.data.train)):
@@ -135,7 +135,7 @@ class Maker:
             )
 
     def _attributes(self, cell: Cell, weights: Path) -> dict[str, Any]:
-        """Return what a feature file says about itself."""
+        """Return the attributes of a cell's feature file."""
         problem = cell.problem
         return {
             "model": cell.model_id,
@@ -151,24 +151,24 @@ class Maker:
         }
 
     def _model_folder(self, cell: Cell) -> Path:
-        """Return the store's folder with the model that a cell judges."""
+        """Return the folder in the store that holds the model judged by a cell."""
         if cell.reference is not None:
             return self.reference_folder(cell, cell.reference)
         original = self.reference_folder(cell, cell.original)
         return self._store.get("models", cell.model_id, lambda folder: self._unlearn(cell, original, folder))
 
     def reference_folder(self, cell: Cell, reference: ReferenceModel) -> Path:
-        """Return the store's folder with a reference model of a cell's problem.
+        """Return the folder in the store that holds a reference model of a cell's problem.
 
         Raises:
-            TrainingFailedError: If it cannot be made; it is tried once.
+            TrainingFailedError: If it cannot be made, which is tried only once.
         """
         if reference.id in self.broken:
             raise TrainingFailedError(self.broken[reference.id])
         try:
             return self._store.get("models", reference.id, lambda folder: self._train(cell, reference, folder))
         except TrainingFailedError as error:
-            # Its other methods need not train it again to fail the same way.
+            # The other unlearners of the problem need not train it again only to fail in the same way.
             self.broken[reference.id] = f"the {reference.role} model of seed {reference.seed} failed: {error}"
             raise
 
@@ -211,7 +211,7 @@ class Maker:
         return self._model_facts({"load": time.monotonic() - started}, reads, {"weights": weights.label})
 
     def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:
-        """Let a method work on a copy of the original and save what it returns."""
+        """Let an unlearner work on a copy of the original, and save what it returns."""
         method = cell.method
         function: Callable[..., nn.Module] = find("unlearners", method.name).load()
         arguments = call_arguments(function, method.options)
@@ -252,14 +252,14 @@ class Maker:
         return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
 
     def _snapshots(self, folder: Path) -> Snapshots | None:
-        """Return what keeps a method's epochs below a folder, None if the manifest does not ask for them."""
+        """Return the snapshots of an unlearner's epochs below a folder, or None if the manifest asks for none."""
         every = self._plan.resolved.manifest.evaluate_every
-        # An interrupted run may have left some.
+        # An interrupted run may have left some snapshots behind.
         shutil.rmtree(folder / EPOCHS, ignore_errors=True)
         return Snapshots(folder / EPOCHS, every) if every else None
 
     def _epochs(self, cell: Cell, snapshots: Snapshots | None) -> tuple[EpochRecord, ...]:
-        """Return the headline metrics after each epoch of a method that is done, and remove the snapshots."""
+        """Return the headline metrics after each epoch of a finished unlearner, and remove the snapshots."""
         if snapshots is None:
             return ()
 
@@ -271,7 +271,7 @@ class Maker:
         return epochs
 
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
-        """Return what keeps a method's shareable results in the store."""
+        """Return a function that keeps an unlearner's shareable results in the store."""
         store, problem = self._store, cell.problem
         method = [cell.method.distribution, cell.method.name, cell.method.version, TASK_PROTOCOL]
         base = [STORE_FORMAT, cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed, method]
@@ -293,21 +293,21 @@ class Maker:
         return keep
 
     def network(self, cell: Cell) -> Network:
-        """Return how to build the network of a cell's problem."""
+        """Return the description from which the network of a cell's problem is built."""
         problem = cell.problem
         architecture = problem.architecture
         shape = input_shape(problem.info.shape, self.recipe)
         return Network(architecture.name, architecture.options, len(problem.info.class_names), shape, problem.start)
 
     def load(self, network: Network, weights: Path) -> nn.Module:
-        """Return a network with the weights of a file, on the device, in evaluation mode."""
+        """Return a network with the weights of a file, on the device and in evaluation mode."""
         model = load_network(network.unfilled(), weights)
         return model.to(self._device).eval()
 
     def _start_measuring(self) -> None:
         reset_peak_memory()
         if self._device.type == "cuda":
-            # Statistics can be reset only where CUDA is up, and this may be the first use of the GPU.
+            # Statistics can be reset only once CUDA is initialised, and this may be the first use of the GPU.
             torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(self._device)
 
@@ -327,7 +327,7 @@ class Maker:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device as it stands in a record."""
+    """Return the name of a device in the form that records use."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor_name()} ({device.type})"
 
 
@@ -335,7 +335,7 @@ def check_unlearned(model: Any, name: str, num_classes: int) -> None:
     """Check what an unlearner returned.
 
     Raises:
-        PluginError: If it is no model, or one whose outputs do not stand for classes.
+        PluginError: If it is not a model, or its outputs do not stand for classes.
         TrainingFailedError: If a parameter is not finite.
     """
     if not isinstance(model, nn.Module):

@@ -1,4 +1,4 @@
-"""What a run would do: cells, what the store has already, image passes."""
+"""The work that a run would do: cells, what the store has already, and image passes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Work:
     """One kind of work in a plan.
 
     Attributes:
-        what: For example "train original" or a method's label.
-        total: How often it occurs.
-        cached: How many of those are there already.
-        image_passes: Images that the others will read; None if only a run tells.
+        what: Name of the work, such as "train original" or an unlearner's label.
+        total: Number of times that it occurs.
+        cached: Number of those that are done already.
+        image_passes: Number of images that the others will read; None if only a run tells.
     """
 
     what: str
@@ -44,14 +44,14 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
     """Return the work of a plan, by kind, in the order of running.
 
     Args:
-        plan: The plan.
-        finished: The records that need no work, by cell; see `finished_records`.
-        store: The output folder's store.
+        plan: Plan to look at.
+        finished: Records that need no work, by cell; see `finished_records`.
+        store: Store of the output folder.
     """
     works: dict[str, Work] = {}
     seen: set[str] = set()
     for cell in plan.cells:
-        # A method that cannot run here has a record and no model; nothing will be made for it.
+        # An unlearner that cannot run here has a record and no model, so that nothing will be made for it.
         skipped = cell.id in finished and finished[cell.id].status != "done"
         for reference in (cell.original, cell.fdr):
             if reference.id not in seen:
@@ -83,7 +83,7 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
 
 
 def _epoch_passes(plan: Plan, cell: Cell) -> int | None:
-    """Return how many images judging a method's epochs reads, None if only a run tells how many epochs there are."""
+    """Return how many images judging the epochs of an unlearner reads, or None if only a run tells their number."""
     if cell.image_passes is None:
         return None
     epochs = cell.image_passes // sum(cell.problem.limited_counts)
@@ -92,7 +92,7 @@ def _epoch_passes(plan: Plan, cell: Cell) -> int | None:
 
 
 def known_passes(works: list[Work]) -> int:
-    """Return the image passes that are known before a run."""
+    """Return the number of image passes that is known before a run."""
     return sum(work.image_passes or 0 for work in works)
 
 
@@ -110,5 +110,5 @@ def work_table(works: list[Work]) -> Table:
 
 
 def work_json(works: list[Work]) -> list[dict[str, Any]]:
-    """Return the work for programs."""
+    """Return the work as JSON values."""
     return [vars(work) for work in works]

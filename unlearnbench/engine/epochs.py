@@ -1,4 +1,4 @@
-"""The headline metrics after each epoch of a method."""
+"""The headline metrics after each epoch of an unlearner."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NOT_KEPT = Missing("epochs are judged by the headline metrics alone")
 def judge_epochs(
     snapshots: Iterable[Snapshot], metrics: Iterable[Metric], extract: Callable[[Snapshot, Path], None]
 ) -> Iterator[EpochRecord]:
-    """Yield the headline metrics of each snapshot; its features are reduced to them and not kept.
+    """Yield the headline metrics of each snapshot, whose features are not kept.
 
     Args:
-        snapshots: By epoch; their files are removed.
-        metrics: The plan's; the headline ones are computed.
-        extract: Writes the features of a snapshot's weights to a file.
+        snapshots: Snapshots by epoch, whose files are removed.
+        metrics: Metrics of the plan, of which the headline ones are computed.
+        extract: Function that writes the features of a snapshot's weights to a file.
     """
     headline = [metric for metric in metrics if metric.label in HEADLINE]
     for snapshot in snapshots:
@@ -48,9 +48,9 @@ class Snapshot:
     """The weights at the end of an epoch.
 
     Attributes:
-        epoch: Counted from 1.
-        image_passes: Limited images that the method has read by then, by kind.
-        path: The weights' file.
+        epoch: Number of the epoch, counted from 1.
+        image_passes: Number of limited images that the unlearner has read by then, by kind.
+        path: File that holds the weights.
     """
 
     epoch: int
@@ -59,18 +59,18 @@ class Snapshot:
 
 
 class Snapshots:
-    """Saves the model of a method at the end of its epochs.
+    """Saves the model of an unlearner at the end of its epochs.
 
-    The files are written from copies: the model, the random state and the images that count stay as they are, and the
-    seconds that it takes are counted apart.
+    The files are written from copies, so that the model, the random state and the counted image passes stay as they
+    are. The seconds that saving takes are counted separately.
 
     Args:
-        folder: Where the files go; made if missing.
-        every: Save at the end of every so many epochs.
+        folder: Folder for the files, created if missing.
+        every: Number of epochs after which the model is saved.
 
     Attributes:
-        seconds: What saving took so far.
-        ended: How many epochs have ended.
+        seconds: Seconds spent on saving so far.
+        ended: Number of epochs that have ended.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -81,7 +81,7 @@ class Snapshots:
         self._taken: list[Snapshot] = []
 
     def epoch_ended(self, model: nn.Module, image_passes: dict[str, int]) -> None:
-        """Save the model if it is time."""
+        """Save the model if the epoch is one that is saved."""
         self.ended += 1
         if self.ended % self._every:
             return
@@ -97,5 +97,5 @@ class Snapshots:
         yield from self._taken
 
     def remove(self) -> None:
-        """Remove all files."""
+        """Remove all files of the snapshots."""
         shutil.rmtree(self._folder, ignore_errors=True)

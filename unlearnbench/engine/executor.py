@@ -1,4 +1,4 @@
-"""The executor: walks a plan in the order of its dependencies, in this process or in several, and keeps the records."""
+"""The executor, which runs a plan by its dependencies, in one process or several, and keeps the records."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from unlearnbench.terms import SHORT
 
 
 def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
-    """Return the devices of a `--device` value, for processes to use in turn.
+    """Return the devices that a `--device` value stands for, which processes use in turn.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first GPU, else the CPU. Several processes use all GPUs
-            unless the name has a number.
+        name: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first GPU, or the CPU if there is none. Several processes
+            use all GPUs unless the name has a number.
         jobs: Number of processes.
 
     Raises:
-        UnlearnBenchError: If it is none of those or torch cannot use it.
+        UnlearnBenchError: If there is no such device or torch cannot use it.
     """
     if name == "auto":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,7 +45,7 @@ def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
-        # torch raises RuntimeError, AssertionError or others, by the kind of device and how it was built.
+        # torch raises RuntimeError, AssertionError or others, depending on the kind of device and on its own build.
         except Exception as error:
             raise UnlearnBenchError(
                 f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}\n"
@@ -60,7 +60,7 @@ def device_precision(name: str) -> Precision:
     """Return what a recipe's `auto` precision stands for on the device of a `--device` value.
 
     Raises:
-        UnlearnBenchError: As in `choose_devices`.
+        UnlearnBenchError: If `choose_devices` fails.
     """
     return resolve_precision("auto", choose_devices(name)[0])
 
@@ -77,19 +77,19 @@ def run(
     """Run a manifest and return the records of all its cells; what is done already is not done again.
 
     Args:
-        manifest: A manifest, loaded or by its path.
-        output: The output folder.
-        device: Where to compute: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        only: Labels of the unlearners to run, all if empty. References always run.
-        jobs: How many cells run at a time.
-        console: Where progress is shown; None shows nothing.
+        manifest: Manifest, loaded or by its path.
+        output: Output folder.
+        device: Device to compute on: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        only: Labels of the unlearners to run; empty means all. References always run.
+        jobs: Number of cells that run at the same time.
+        console: Console that shows progress; None shows nothing.
 
     Returns:
         The records in the plan's order. A cell that failed has one too, with its reason.
 
     Raises:
         ManifestError: If the manifest has faults.
-        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         StoreError: If a record cannot be written.
         UnlearnBenchError: If torch cannot use the device.
     """
@@ -119,15 +119,15 @@ def finish(
     """Run what is left to do of a plan and return the records of all its cells, in the plan's order.
 
     Args:
-        plan: What to run.
-        output: The output folder.
-        device: As in `run`.
-        jobs: As in `run`.
-        console: As in `run`.
-        say: Called with a line when the user should know something: a wait, a damaged file.
+        plan: Plan to run.
+        output: Output folder.
+        device: Device to compute on, as in `run`.
+        jobs: Number of cells that run at the same time.
+        console: Console that shows progress; None shows nothing.
+        say: Callback that receives a line when the user should know something, such as a wait or a damaged file.
 
     Raises:
-        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         StoreError: If a record cannot be written.
         UnlearnBenchError: If torch cannot use the device.
     """
@@ -147,19 +147,19 @@ def run_plan(
     jobs: int = 1,
     console: Console | None = None,
 ) -> list[Record]:
-    """Run the cells of a plan that are not finished and return the records of all, in the plan's order.
+    """Run the unfinished cells of a plan and return the records of all cells, in the plan's order.
 
     Args:
-        plan: What to run.
-        output: The output folder.
-        store: Its store.
-        finished: The records that count already, by cell.
-        device: As in `run`.
-        jobs: How many cells run at a time: 1 in this process, more in as many others.
-        console: As in `run`.
+        plan: Plan to run.
+        output: Output folder.
+        store: Store of the output folder.
+        finished: Records that count already, by cell.
+        device: Device to compute on, as in `run`.
+        jobs: Number of cells that run at the same time; 1 runs them in this process, more in as many others.
+        console: Console that shows progress; None shows nothing.
 
     Raises:
-        InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+        InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         StoreError: If a record cannot be written.
         UnlearnBenchError: If torch cannot use the device.
     """
@@ -187,12 +187,12 @@ def _run_cells(
     runner.check_networks()
     records = {}
     walk = _one_by_one(runner, finished) if jobs == 1 else _side_by_side(runner, finished, devices, display)
-    # Closed at once, whatever happens here: workers must not go on behind the user's back.
+    # The walk is closed at once, whatever happens here, since workers must not go on without the user's knowledge.
     with contextlib.closing(walk):
         for cell, record in walk:
             records[cell.id] = record
             if cell.id in finished:
-                # How many were done before was said at the start; why one has no result is told again.
+                # The number of these cells was reported at the start, but a missing result is explained again.
                 display.cell_done(None if record.status == "done" else f"{_outcome(record)} (done before)")
             else:
                 write_record(record, output / "records" / cell.path)
@@ -204,7 +204,7 @@ Walk = Generator[tuple[Cell, Record], None, None]
 
 
 def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
-    """Yield every cell with its record: what was done before, then what is done here."""
+    """Yield every cell with its record: those done before, followed by those that run in this process."""
     cells = runner.plan.cells
     yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
     schedule = Schedule(cells, finished)
@@ -218,7 +218,7 @@ def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
 def _side_by_side(
     runner: Runner, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
 ) -> Walk:
-    """Yield every cell with its record as they come: what was done before, then what workers do."""
+    """Yield every cell with its record as it arrives: those done before, followed by those that workers run."""
     cells = runner.plan.cells
     yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
     schedule = Schedule(cells, finished)
@@ -233,7 +233,7 @@ def _side_by_side(
 
 
 def _outcome(record: Record) -> str:
-    """Return one line on how a cell ended."""
+    """Return a line about how a cell ended."""
     name = f"{record.method.label}, seed {record.seed}"
     if record.status != "done":
         return f"{name}: {record.status.replace('_', ' ')}: {record.reason}"

@@ -1,4 +1,4 @@
-"""Workers as the process that started them sees them: it gives out tasks, listens, and replaces who died."""
+"""Workers as seen by the process that started them, which hands out tasks, listens, and replaces dead workers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from unlearnbench.engine.worker import Post, named_dataset, work
 from unlearnbench.experiment.plan import Cell
 from unlearnbench.results.record import Record
 
-# How often the parent looks whether its workers live, beside what it hears.
+# The parent checks at this interval whether its workers are alive, in addition to listening to them.
 LOOK_SECONDS = 1.0
-# How long a worker may take to end by itself.
+# A worker may take this long to end by itself.
 END_SECONDS = 10.0
 
 
 class Workers:
-    """Processes that run cells; a context manager that ends them.
+    """Processes that run cells, as a context manager that ends them.
 
-    One is started when it has something to do, and another in its place when it died.
+    A worker is started when there is something for it to do, and replaced by another if it dies.
 
     Args:
-        runner: Runs cells in this process: what it knows, the workers are told.
-        devices: Where they compute, in turn.
-        lanes: What shows each worker's progress; there are as many workers.
+        runner: Runner of this process, whose settings the workers receive.
+        devices: Devices to compute on, in turn.
+        lanes: Lanes that show the workers' progress, one for each worker.
     """
 
     def __init__(self, runner: Runner, devices: Sequence[torch.device], lanes: Sequence[Lane]) -> None:
@@ -50,13 +50,13 @@ class Workers:
         ]
 
     def __enter__(self) -> Workers:
-        """Start nothing yet."""
+        """Return the workers, none of which is started yet."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all workers, at once if something went wrong: what they have in hand is lost, the store is whole."""
+        """End all workers, at once after an error; their current work is then lost, but the store stays intact."""
         workers = [worker for worker in self._workers if worker is not None]
         for worker in workers:
             worker.dismiss(at_once=kind is not None)
@@ -69,7 +69,7 @@ class Workers:
         return any(worker is None or worker.task is None for worker in self._workers)
 
     def give(self, task: Task) -> None:
-        """Let a free worker do a task: one that has done others if there is one."""
+        """Give a task to a free worker, preferably to one that is running already."""
         idle = [number for number, worker in enumerate(self._workers) if worker and worker.task is None]
         number = idle[0] if idle else self._workers.index(None)
         worker = self._workers[number]
@@ -78,32 +78,32 @@ class Workers:
         worker.give(task)
 
     def wait(self) -> Iterator[tuple[Task, Record | None]]:
-        """Wait until something is heard of the workers and yield the tasks that came to their end meanwhile.
+        """Wait for news from the workers and yield the tasks that ended meanwhile.
 
-        Each comes with the cell's record, None if it still has to be made.
+        Each task comes with the record of its cell, or None if the record has yet to be made.
         """
         busy = [worker for worker in self._workers if worker and worker.task]
         heard = [source for worker in busy for source in (worker.connection, worker.process.sentinel)]
         connection.wait(heard, LOOK_SECONDS)
         for worker in busy:
             task, record = worker.task, worker.news()
-            # One that has died is free too; whoever gives it a task finds that, and starts another.
+            # A dead worker counts as free too; giving it a task shows that it is dead, and another is started.
             if task and not worker.task:
                 yield task, record
 
 
 class Worker:
-    """A worker as the process that started it sees it.
+    """A worker as seen by the process that started it.
 
     Args:
-        post: What it has to know.
-        lane: Shows what it does.
-        runner: Makes the record of a cell that the worker cannot make, and knows which reference models failed.
+        post: What the worker has to know.
+        lane: Lane that shows its progress.
+        runner: Runner that records cells which the worker cannot, and knows which reference models failed.
 
     Attributes:
-        task: What it does, None if it is free.
-        connection: What it tells comes here.
-        process: The process.
+        task: Task in progress; None if the worker is free.
+        connection: Connection on which its messages arrive.
+        process: Its process.
     """
 
     def __init__(self, post: Post, lane: Lane, runner: Runner) -> None:
@@ -119,23 +119,23 @@ class Worker:
         except KeyboardInterrupt:
             self.process.kill()
             raise
-        # Only so is the connection at its end when the worker is.
+        # The connection reports its end when the worker ends only if this process closes its copy of the worker's end.
         other_end.close()
 
     def give(self, task: Task) -> None:
-        """Let it do a task."""
+        """Give the worker a task."""
         self.task = task
-        # If it has just died, that is found when it is listened to.
+        # If the worker has just died, listening to it will show that.
         with contextlib.suppress(OSError):
             self.connection.send((task.cell.id, task.makes_record, self._runner.broken))
 
     def news(self) -> Record | None:
-        """Pass on what it told; if its task came to an end it is free then.
+        """Pass on the worker's messages; it is free once its task has ended.
 
         Returns:
-            The record of the task's cell if it has one.
+            The record of the task's cell, if it has one.
         """
-        # Asked first: what it told before it died is listened to.
+        # The process is checked first, so that messages which it sent before it died are still read.
         lives = self.process.is_alive()
         while (message := self._message()) is not None:
             told, *values = message
@@ -153,7 +153,7 @@ class Worker:
         return self._runner.failed(cell, _death(self.process.exitcode or 0))
 
     def _message(self) -> tuple[Any, ...] | None:
-        """Return what it told next, None if there is nothing, or nothing any more."""
+        """Return the next message, or None if there is none or the connection has ended."""
         try:
             if self.connection.poll():
                 message: tuple[Any, ...] = self.connection.recv()
@@ -165,7 +165,7 @@ class Worker:
 
     def _pass_on(self, told: str, values: list[Any]) -> None:
         if told == "say":
-            # Two workers may find the same damaged file; the store says each thing once.
+            # Two workers may find the same damaged file, and the store reports each thing only once.
             self._runner.store.say(*values)
         elif told == "begin":
             self._lane.begin(*values)
@@ -179,13 +179,13 @@ class Worker:
         self.task = None
 
     def dismiss(self, *, at_once: bool) -> None:
-        """Let it end."""
+        """Let the worker end."""
         if at_once:
             self.process.kill()
         self.connection.close()
 
     def wait_for_end(self) -> None:
-        """Return when it has ended."""
+        """Wait until the worker has ended."""
         self.process.join(END_SECONDS)
         self.process.kill()
         self.process.join()
@@ -202,16 +202,16 @@ def _death(code: int) -> str:
 
 @contextlib.contextmanager
 def _inherited(threads: int) -> Iterator[None]:
-    """Let a process that is started meanwhile be deaf to Ctrl-C, and its libraries use some threads at most.
+    """Make a process that is started meanwhile ignore Ctrl-C, and limit its libraries to some threads.
 
-    Ctrl-C goes to all processes of a terminal, at any moment of their start; only the parent is to answer it.
+    Ctrl-C goes to all processes of a terminal at any moment of their start, and only the parent is to respond to it.
     """
     kept = os.environ.get("OMP_NUM_THREADS")
-    # The libraries that metrics compute with read it once, when they are imported.
+    # The libraries that metrics compute with read this variable once, when they are imported.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     blocked = None
     if hasattr(signal, "pthread_sigmask"):
-        # It lets Ctrl-C through when it starts, so it has to start before.
+        # The resource tracker unblocks Ctrl-C when it starts, so that it has to start before.
         resource_tracker.ensure_running()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -227,11 +227,12 @@ def _inherited(threads: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Task:
-    """What can be done of a cell at once.
+    """A unit of work on a cell.
 
     Attributes:
-        cell: The cell.
-        makes_record: False if only its model and features are made: Original and FDR are each judged by both.
+        cell: Cell to work on.
+        makes_record: Whether the record is made. If not, only the model and features are, because Original and FDR
+            are each judged by both.
     """
 
     cell: Cell
@@ -239,41 +240,41 @@ class Task:
 
 
 class Schedule:
-    """Hands out the cells of a plan as what they need comes to its end.
+    """Hands out the cells of a plan as soon as what they need has ended.
 
-    The model of a reference can be made at once. Everything else waits until those of both references of its problem
-    and seed are made or have failed. Two tasks that need the same model made never run at the same time.
+    The model of a reference can be made at once. Everything else waits until the models of both references of its
+    problem and seed are made or have failed. Two tasks that need the same model to be made never run at the same time.
 
     Args:
         cells: All cells of a plan, in its order.
-        finished: Ids of those that need no work.
+        finished: Ids of the cells that need no work.
     """
 
     def __init__(self, cells: Sequence[Cell], finished: Collection[str]) -> None:
         self._waiting = [Task(cell, not cell.is_reference) for cell in cells if cell.id not in finished]
         self._places = {task.cell.id: place for place, task in enumerate(self._waiting)}
         self._running: list[Task] = []
-        # A problem's id is a hash, made anew each time it is asked for.
+        # The id of a problem is a hash that is recomputed on every access.
         self._group = {task.cell.id: (task.cell.problem.id, task.cell.seed) for task in self._waiting}
 
     @property
     def over(self) -> bool:
-        """Whether every cell has come to its end."""
+        """Whether every cell has ended."""
         return not self._waiting and not self._running
 
     def take(self) -> Task | None:
-        """Return what can be done now, which counts as running from here; None if there is nothing."""
+        """Return a task that can be done now and counts as running from here, or None if there is none."""
         ready = [task for task in self._waiting if self._is_ready(task)]
         if not ready:
             return None
-        # min takes the first of equals.
+        # Among equals, min returns the first.
         task = min(ready, key=self._may_have_to_wait)
         self._waiting.remove(task)
         self._running.append(task)
         return task
 
     def end(self, task: Task, *, recorded: bool) -> None:
-        """Note that a task has come to its end, and whether its cell has a record, of success or failure."""
+        """Note that a task has ended, and whether its cell has a record, of success or failure."""
         self._running.remove(task)
         if not recorded:
             self._waiting.append(Task(task.cell, makes_record=True))
@@ -288,7 +289,7 @@ class Schedule:
         )
 
     def _may_have_to_wait(self, task: Task) -> bool:
-        """Return whether the same method runs on the same original: they may share a result, as ERwP's search is."""
+        """Return whether the same unlearner runs on the same original, as they may then share a result."""
         return any(_sources(other.cell) == _sources(task.cell) for other in self._running)
 
 

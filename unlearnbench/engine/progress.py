@@ -1,4 +1,4 @@
-"""What a run shows while it runs: one live display on a terminal, plain lines elsewhere."""
+"""What a run displays: one live display on a terminal, and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rich.text import Text
 from unlearnbench.machine import size_text
 
 LINE_SECONDS = 15.0
-# Before this share of the images is read, the seconds of the start make an estimate of days.
+# Before this share of the images is read, the seconds of the start would make an estimate of days.
 TOO_EARLY = 0.01
 
 
 class TimeLeft(ProgressColumn):
-    """The time left, estimated from what is done since the start."""
+    """The time left, estimated from what has been done since the start."""
 
     def render(self, task: Task) -> Text:
         """Return "1:23 left", or nothing before there is an estimate."""
@@ -47,17 +47,17 @@ def duration(seconds: float) -> str:
 
 
 class Told(Protocol):
-    """Whoever is told how the work goes on."""
+    """Receives news about the progress of the work."""
 
     def say(self, message: str) -> None:
-        """Take a line for the user."""
+        """Show a line to the user."""
 
     def stage(self, what: str, passes: int | None) -> AbstractContextManager[None]:
         """Return a context that lasts as long as a stage.
 
         Args:
-            what: For example "training original model, seed 0".
-            passes: Images it will read, None if not known.
+            what: Name of the stage, such as "training original model, seed 0".
+            passes: Number of images that it will read; None if unknown.
         """
 
     def advance(self, images: int) -> None:
@@ -65,7 +65,7 @@ class Told(Protocol):
 
 
 class _Bars(Progress):
-    """Bars that keep their order: a worker's next stage stands where its last one stood."""
+    """Bars that keep their order: each stage of a worker takes the place of its previous one."""
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """Return the bars, the whole run first."""
@@ -73,17 +73,17 @@ class _Bars(Progress):
 
 
 class Display:
-    """The display of a run; a context manager.
+    """The display of a run, as a context manager.
 
     Args:
-        console: On stderr.
+        console: Console on stderr.
         cells: Number of cells.
-        passes: Image passes of the whole run, as far as they are known.
-        lanes: How many cells are worked on at a time.
+        passes: Number of image passes in the whole run, as far as it is known.
+        lanes: Number of cells that are worked on at the same time.
 
     Attributes:
-        bars: The bars on a terminal.
-        lanes: One for each cell that is worked on.
+        bars: Bars on a terminal.
+        lanes: Lanes of the display, one for each cell that is worked on.
     """
 
     def __init__(self, console: Console, cells: int, passes: int, lanes: int = 1) -> None:
@@ -106,7 +106,7 @@ class Display:
         self.lanes = tuple(Lane(self, number) for number in range(lanes))
 
     def __enter__(self) -> Display:
-        """Start showing."""
+        """Start the display."""
         if self.live:
             self.bars.start()
         return self
@@ -114,7 +114,7 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         if self.live:
             self.bars.stop()
 
@@ -124,7 +124,7 @@ class Display:
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def count(self, images: int) -> None:
-        """Count images towards the whole run, and say where it stands if nothing was said for a while."""
+        """Count images towards the whole run, and report progress if nothing was printed for a while."""
         self._done_passes += images
         if self.live:
             self.bars.update(self._whole, completed=self._done_passes)
@@ -135,12 +135,12 @@ class Display:
         share = self._done_passes / self._passes
         if share < TOO_EARLY:
             return "too early to say how long in all"
-        # While a stage reads more than was thought, the whole stands still and the estimate grows.
+        # While a stage reads more than expected, the whole run makes no progress and the estimate grows.
         bound = "at least" if any(lane.longer for lane in self.lanes) else "about"
         return f"{bound} {duration((monotonic() - self._started) * (1 / share - 1))} left in all"
 
     def cell_done(self, line: str | None) -> None:
-        """Count a cell and say how it ended, unless that is None."""
+        """Count a cell and print how it ended, unless `line` is None."""
         self._done_cells += 1
         self.bars.update(self._whole, count=f"{self._done_cells}/{self._cells}")
         if line is not None:
@@ -151,8 +151,8 @@ class Lane:
     """The part of a display that shows the cell of one worker.
 
     Args:
-        display: The display.
-        number: Its place, counted from 0.
+        display: Display that the lane belongs to.
+        number: Position of the lane, counted from 0.
     """
 
     def __init__(self, display: Display, number: int) -> None:
@@ -177,7 +177,7 @@ class Lane:
             self.end()
 
     def begin(self, what: str, passes: int | None) -> None:
-        """Show that a stage begins; `passes` are the images it will read, None if not known."""
+        """Show that a stage begins; `passes` is the number of images it will read, or None if unknown."""
         self._bar = self._display.bars.add_task(what, total=passes, count="", lane=self._number)
         self._what, self._total, self._done = what, passes, 0
 
@@ -188,11 +188,11 @@ class Lane:
         self._done += images
         if self._display.live:
             self._display.bars.update(self._bar, completed=self._done, count=self._count if self._total else "")
-        # What a method reads more or less than was thought does not move the whole bar.
+        # Reading more or fewer images than expected does not move the bar of the whole run.
         self._display.count(images if self._total is not None and self._done <= self._total else 0)
 
     def end(self) -> None:
-        """Show that the stage is over; nothing if there is none."""
+        """Show that the stage has ended; without a stage, do nothing."""
         if self._bar is None:
             return
         if self._total is not None:
@@ -202,12 +202,12 @@ class Lane:
 
     @property
     def longer(self) -> bool:
-        """Whether the stage has read more images than were expected, as ERwP's search may."""
+        """Whether the stage has read more images than expected, as ERwP's search may."""
         return self._bar is not None and self._total is not None and self._done > self._total > 0
 
     @property
     def share(self) -> str:
-        """The stage with what of it is done, "" between two stages."""
+        """The stage and the part of it that is done, or "" between two stages."""
         return "" if self._bar is None else f"{self._what}: {self._count}"
 
     @property
@@ -220,10 +220,10 @@ class Lane:
 
 
 class Counting:
-    """Shows how far something is; a context manager.
+    """Shows the progress of downloads and of reading images, as a context manager.
 
     Args:
-        console: On stderr.
+        console: Console on stderr.
     """
 
     def __init__(self, console: Console) -> None:
@@ -240,7 +240,7 @@ class Counting:
         self._spoke = monotonic()
 
     def __enter__(self) -> Counting:
-        """Start showing."""
+        """Start the display."""
         if self.console.is_terminal:
             self._bars.start()
         return self
@@ -248,7 +248,7 @@ class Counting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         if self.console.is_terminal:
             self._bars.stop()
 
@@ -257,7 +257,7 @@ class Counting:
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def download(self, what: str) -> Callable[[int, int | None], None]:
-        """Return what is to be called with the bytes that are there and their number in all."""
+        """Return a callback that receives the bytes downloaded so far and their total."""
         task = self._bars.add_task(what, total=None, text="", visible=False)
 
         def advance(done: int, total: int | None) -> None:
@@ -268,7 +268,7 @@ class Counting:
         return advance
 
     def start_images(self, images: int) -> None:
-        """Show a bar for a number of images that will be read."""
+        """Show a bar for the number of images that will be read."""
         self._images = self._bars.add_task("reading images", total=images, text=f"{images:,}")
 
     def advance_images(self, images: int) -> None:

@@ -1,4 +1,4 @@
-"""Records of finished cells: how one is made, which of a folder still count, and which nothing makes any more."""
+"""Records of cells: how one is made, which ones in a folder still count, and which are no longer made."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from unlearnbench.store import Store
 
 
 def left_over(plan: Plan, output: Path) -> list[Path]:
-    """Return the records of a plan's manifest that it makes no more: of methods, seeds or problems it had before."""
+    """Return the record files that a plan's manifest no longer makes, of unlearners, seeds or problems it once had."""
     made = {output / "records" / cell.path for cell in make_plan(plan.resolved).cells}
     return sorted(set((output / "records" / plan.resolved.manifest.name).rglob("*.json")) - made)
 
 
 def problem_record(cell: Cell) -> ProblemRecord:
-    """Return the problem of a cell as it stands in its record."""
+    """Return the problem of a cell in the form that its record holds."""
     problem = cell.problem
     names = problem.info.class_names
     return ProblemRecord(
@@ -65,7 +65,7 @@ def problem_record(cell: Cell) -> ProblemRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell came to; the fields are those of `Record` and `Measured`, empty where it came to nothing."""
+    """The outcome of a cell, with the fields of `Record` and `Measured`, which are empty if there is no result."""
 
     status: Status
     reason: str | None = None
@@ -114,8 +114,8 @@ def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str,
 def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
     """Return the records of a plan's cells that need no work, by cell id.
 
-    A record counts if it is whole, belongs to the cell as planned now, did not fail, was not judged without its
-    references, and the files that it rests on are in the store. What is damaged is named.
+    A record counts if it is complete, belongs to the cell as now planned, did not fail, was judged with its
+    references, and the store holds the files that it was made from. Damaged records are reported.
     """
     found = {}
     for cell in plan.cells:
@@ -125,7 +125,7 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
         try:
             record = read_record(path)
         except InvalidFileError as error:
-            # Its other lines say how to mend it, which is done here.
+            # The other lines of the message say how to correct the fault, which happens here.
             fault = str(error).partition("\n")[0]
             store.say(f"{fault}; it is made again")
             continue
@@ -139,9 +139,10 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
 
 
 def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
-    """Return what `finished_records` does, each record with the plan's manifest, in its file too.
+    """Return what `finished_records` does, after updating each record and its file to the plan's manifest.
 
-    The manifest may have got other seeds or methods since a record was made; what its cell depends on is the same.
+    The manifest may have other seeds or unlearners than when a record was made, but what its cell depends on is the
+    same.
 
     Raises:
         StoreError: If a record cannot be written.
@@ -162,17 +163,17 @@ def plan_for(
     only: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> Plan:
-    """Return the plan with which a run of a manifest begins in an output folder, or goes on.
+    """Return the plan with which a run of a manifest starts or continues in an output folder.
 
-    What a recipe's `auto` stands for is part of every model's identity. A folder that was begun on another machine goes
-    on in the precision of its models: nothing that is finished is made again.
+    What a recipe's `auto` stands for is part of every model's identity. A folder that was started on another machine is
+    therefore continued in the precision of its models, so that nothing finished is made again.
 
     Args:
-        resolved: The manifest.
-        output: The output folder.
+        resolved: The resolved manifest.
+        output: Output folder.
         precision: What `auto` stands for on the device.
-        only: As in `make_plan`.
-        say: Called with a line if the folder's precision is not the device's.
+        only: Labels of the unlearners to run; empty means all.
+        say: Callback that receives a line if the folder's precision is not the device's.
     """
     store = Store(output / "store", create=False)
     other: Precision = "float32" if precision == "bfloat16" else "bfloat16"

@@ -1,4 +1,4 @@
-"""Runs the cells of a plan: what a cell needs is made or found in the store, then its record."""
+"""Running the cells of a plan: what a cell needs is made or found in the store, followed by its record."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from unlearnbench.results.record import EpochRecord, FileRecord, Record
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import Store, file_hash
 
-# Images up to this many values give a CPU's threads nothing to share: they only wait for each other, the more so on a
-# busy machine. One thread is as fast, and makes the result the same whatever the number of cores.
+# Images with up to this many values leave a CPU's threads nothing to share, so that they only wait for each other, most
+# of all on a busy machine. One thread is as fast, and makes the result independent of the number of cores.
 SMALL_IMAGE = 256
-# What the user allows: OMP_NUM_THREADS, or as many as torch finds right for this machine.
+# The user allows this many threads, through OMP_NUM_THREADS or by torch's choice for this machine.
 ALLOWED_THREADS = torch.get_num_threads()
 
 
 def thread_count(device: torch.device, shape: tuple[int, ...], jobs: int) -> int:
-    """Return how many threads a process computes with.
+    """Return the number of threads that a process computes with.
 
     Args:
-        device: Where it computes.
+        device: Device of the computation.
         shape: Shape of the stored images.
-        jobs: How many such processes share the cores.
+        jobs: Number of such processes that share the cores.
     """
     if device.type == "cpu" and math.prod(shape) <= SMALL_IMAGE:
         return 1
@@ -53,12 +53,12 @@ class Runner:
     """Runs the cells of a plan.
 
     Args:
-        plan: What to run.
-        output: The output folder.
-        store: Its store.
-        device: Where to compute.
-        told: Is told how the work goes on.
-        jobs: How many processes the run has; this is one of them.
+        plan: Plan to run.
+        output: Output folder.
+        store: Store of the output folder.
+        device: Device to compute on.
+        told: Listener that follows the progress of the work.
+        jobs: Number of processes of the run, including this one.
     """
 
     def __init__(self, plan: Plan, output: Path, store: Store, device: torch.device, told: Told, jobs: int = 1) -> None:
@@ -73,34 +73,34 @@ class Runner:
 
     @property
     def broken(self) -> dict[str, str]:
-        """Why reference models, and features of theirs, could not be made, by their names in the store."""
+        """Reasons why reference models or their features could not be made, by their names in the store."""
         return self._maker.broken
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What this run runs on."""
+        """Description of the machine that this run uses."""
         precision = resolve_precision(self._maker.recipe.precision, self.device)
-        # Seconds were measured beside the other processes.
+        # The number of processes is recorded because they ran while seconds were measured.
         return {**environment(device_name(self.device), precision, torch.get_num_threads()), "jobs": self.jobs}
 
     def check_networks(self) -> None:
-        """Build the manifest's networks, and try the weights that it names on them, before anything is trained.
+        """Build the manifest's networks and try the weights that it names on them, before anything is trained.
 
         Raises:
-            InvalidFileError: If a network cannot take the data set's images, or weights do not fit.
+            InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         """
         self._maker.check_networks()
 
     def run_cell(self, cell: Cell) -> Record:
-        """Make everything a cell needs and return its record; a fault ends in a record too."""
+        """Make everything that a cell needs and return its record; an error ends in a record too."""
         try:
             return self._judge(cell, self._maker.features(cell))
-        # Unlearners are foreign code: whatever one raises must not stop the others.
+        # Unlearners are foreign code, and whatever one raises must not stop the others.
         except (Exception, SystemExit) as error:
             return self._fault(cell, error)
 
     def make(self, cell: Cell) -> Record | None:
-        """Make a cell's model and features; return its record only if that fails."""
+        """Make the model and features of a cell, and return its record only if that fails."""
         try:
             self._maker.features(cell)
         except (Exception, SystemExit) as error:
@@ -121,7 +121,7 @@ class Runner:
         return self.failed(cell, reason, self._maker.epochs_of_failed.get(cell.id, ()))
 
     def failed(self, cell: Cell, reason: str, epochs: tuple[EpochRecord, ...] = ()) -> Record:
-        """Return the record of a cell that came to nothing."""
+        """Return the record of a cell without a result."""
         if cell.is_reference:
             self.broken[cell.features_id] = _first_line(reason)
         return self._record(cell, Outcome("failed", reason, epochs=epochs))
@@ -130,7 +130,7 @@ class Runner:
         return make_record(self.plan, cell, outcome, self.environment)
 
     def _judge(self, cell: Cell, folder: Path) -> Record:
-        """Compute the metrics from the features alone."""
+        """Compute the metrics of a cell from its features and return its record."""
         references = self._references(cell)
         facts = self.store.facts("models", cell.model_id)
         evaluation = self.store.facts("features", cell.features_id)
@@ -156,11 +156,11 @@ class Runner:
             peak_memory_bytes=facts["peak_memory_bytes"],
             speed_up_seconds=self._speed_up(cell, references),
         )
-        # A model that another machine made stays that machine's, wherever its metrics are computed.
+        # A model that another machine made keeps that machine's description, wherever its metrics are computed.
         return make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
 
     def _speed_up(self, cell: Cell, references: tuple[Path, Path] | Missing) -> float | None:
-        """Return how many times longer the training of FDR took, None where that cannot be said."""
+        """Return how many times as long the training of FDR took, or None if that is unknown."""
         if isinstance(references, Missing):
             return None
         own, fdr = (
@@ -170,9 +170,9 @@ class Runner:
         return fdr / own if own > 0 and fdr > 0 else None
 
     def _references(self, cell: Cell) -> tuple[Path, Path] | Missing:
-        """Return the folders with Original's and FDR's features of a cell's problem and seed.
+        """Return the folders with the features of Original and FDR for a cell's problem and seed.
 
-        They are made before anything is judged by them; here they are only read.
+        They are made before anything is judged with them and are only read here.
         """
         folders = []
         for name in ("original", "fdr"):
@@ -212,7 +212,7 @@ class Runner:
 
 def _reason(error: BaseException) -> str:
     """Return why a cell failed, for an exception of foreign code."""
-    # Python's own error has no text, torch's is a page on allocators.
+    # Python's own error has no text, and that of torch is a page about allocators.
     told = "out of memory: " if isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
     return f"{told}{type(error).__name__}: {_first_line(str(error))}".removesuffix(": ")
 

@@ -1,4 +1,4 @@
-"""Equal budgets: every method's declared option ranges, searched with the same number of trials."""
+"""Tuning with equal budgets: the declared option ranges of every unlearner, searched with as many trials for each."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ SCORE = (
     "score: FAe plus a thousandth of FPAe's distance from FDR's, as fractions; from 2 on CAne is not held, 10 is a "
     "failed trial; lower is better"
 )
-# Worse than any method that ran: 1 for FAe, 1 for CAne.
+# This is worse than any unlearner that ran, which scores at most 1 for FAe and 1 for CAne.
 FAILED = 10.0
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each method may spend.
+    """The budget of each unlearner.
 
     Attributes:
-        trials: Settings, the manifest's own among them.
-        seeds: How many seeds each of them is run with.
-        output: Output folder of the trials; they share reference models.
-        device: As `--device`.
+        trials: Number of settings to try, including the manifest's own.
+        seeds: Number of seeds that each setting is run with.
+        output: Output folder of the trials, which share reference models.
+        device: Device as in `--device`.
     """
 
     trials: int
@@ -58,12 +58,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one method.
+    """One setting of one unlearner.
 
     Attributes:
-        label: The method.
-        options: The options that the manifest would have.
-        score: Lower is better; see `score`.
+        label: Label of the unlearner.
+        options: Options as the manifest would state them.
+        score: Score of the setting, lower is better; see `score`.
     """
 
     label: str
@@ -72,15 +72,15 @@ class Trial:
 
 
 def tuned_file(path: Path) -> Path:
-    """Return where the tuned manifest of a manifest is written: beside it, so that relative paths in it still hold."""
+    """Return the path of the tuned manifest, beside the original so that relative paths in it still hold."""
     return path.with_name(f"{read_manifest(path).raw['name']}-tuned.toml")
 
 
 def check_target(file: Path) -> None:
-    """Check that the tuned manifest can be written, before hours of trials.
+    """Check that the tuned manifest can be written, before hours are spent on trials.
 
     Raises:
-        UnlearnBenchError: If the file is there already, or its folder cannot be written to.
+        UnlearnBenchError: If the file exists already, or its folder cannot be written to.
     """
     if file.exists():
         raise UnlearnBenchError(f"{file}: is there already\n  Name another file with --to, or remove it")
@@ -91,13 +91,13 @@ def check_target(file: Path) -> None:
 
 
 def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, Any]:
-    """Search the options of every method of a manifest and return the raw values of the tuned manifest.
+    """Search the options of every unlearner of a manifest and return the raw values of the tuned manifest.
 
-    Trials are judged on a fifth of the training images, on seeds that the manifest does not use: neither test images
-    nor what the final run draws has any part in the choice.
+    Trials are judged on a fifth of the training images and on seeds that the manifest does not use. The choice
+    therefore depends neither on test images nor on what the final run draws.
 
     Raises:
-        UnlearnBenchError: If optuna is missing, or a method stands there with a matrix.
+        UnlearnBenchError: If optuna is missing, or an unlearner has a matrix.
         InvalidFileError: If the manifest has faults.
     """
     optuna = _optuna()
@@ -149,7 +149,7 @@ def _other_seeds(used: Iterable[int], number: int) -> tuple[int, ...]:
 
 
 def _trial_problem(resolved: Resolved, seeds: tuple[int, ...]) -> Resolved:
-    """Return the manifest on other seeds, with training images in the place of the test images."""
+    """Return the manifest on other seeds, with some training images in the place of the test images."""
     dataset = without_test_images(resolved.dataset, HELD_OUT_EVERY)
 
     def moved(problem: Problem) -> Problem:
@@ -176,7 +176,7 @@ def _search(
     budget: Budget,
     say: Callable[[str], None],
 ) -> Trial:
-    """Return the best of a method's trials; the manifest's own options are the first."""
+    """Return the best of an unlearner's trials, of which the manifest's own options are the first."""
     trials: list[Trial] = []
 
     def run(chosen: Mapping[str, Any]) -> float:
@@ -203,7 +203,7 @@ def suggested(trial: optuna.Trial, ranges: Mapping[str, Search]) -> dict[str, An
         elif isinstance(search.lowest, int) and isinstance(search.highest, int):
             chosen[name] = trial.suggest_int(name, search.lowest, search.highest, log=search.log)
         else:
-            # Four digits: nobody reads more, and what the manifest says is what was tried.
+            # Four digits are enough for a reader, and rounding makes the manifest state exactly what was tried.
             chosen[name] = float(f"{trial.suggest_float(name, search.lowest, search.highest, log=search.log):.4g}")
     return chosen
 
@@ -222,10 +222,10 @@ def _run(problem: Resolved, method: Method, options: dict[str, Any], number: int
 
 
 def score(records: Iterable[Record], label: str) -> float:
-    """Return how good a method is by the ranking rule, as one number; lower is better.
+    """Return the quality of an unlearner by the ranking rule as one number; lower is better.
 
-    Below 2: CAne is held, and the number is FAe plus a thousandth of the distance of FPAe from FDR's. From 2 on: CAne
-    is not held, and the number is 2 plus what is missing. 10: a cell failed. With several problems it is the mean.
+    Below 2, CAne is kept, and the number is FAe plus a thousandth of the distance of FPAe from FDR's. From 2 on, CAne
+    is not kept, and the number is 2 plus what is missing. It is 10 if a cell failed. Several problems give the mean.
     """
     found = [_score_of_problem({row.method.label: row for row in rows}, label) for rows in rows_by_problem(records)]
     return sum(found) / len(found)

@@ -1,4 +1,4 @@
-"""A worker: a process that does tasks of a plan and tells the process that started it how they go on."""
+"""A worker: a process that does tasks of a plan and reports its progress to the process that started it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unlearnbench.engine.runner import Runner
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.store import Store
 
-# How often it tells how many images it has read: a message for every batch would cost more than it tells.
+# Progress is reported at this interval, since a message for every batch would cost more than it is worth.
 TELL_SECONDS = 0.2
 
 
@@ -30,11 +30,11 @@ class Post:
     """What a worker has to know.
 
     Attributes:
-        plan: The plan; its data set is opened anew by each process that reads it.
-        output: The output folder.
-        device: Where to compute.
-        jobs: How many workers there are.
-        working_folder: What relative paths start from.
+        plan: The plan, whose data set is opened anew by each process that reads it.
+        output: Output folder.
+        device: Device to compute on.
+        jobs: Number of workers.
+        working_folder: Folder that relative paths start from.
     """
 
     plan: Plan
@@ -57,14 +57,14 @@ def _part(name: str, options: dict[str, Any], test: bool) -> Part:
 
 
 def work(post: Post, told: Connection) -> None:
-    """Do the tasks that come in and send back what came of them: the life of a worker."""
+    """Do the tasks that arrive and send back their outcomes, for the whole life of a worker."""
     Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(post.working_folder)
     teller = Teller(told)
     store = Store(post.output / "store", teller.say, create=False)
     runner = Runner(post.plan, post.output, store, post.device, teller, post.jobs)
     cells = {cell.id: cell for cell in post.plan.cells}
-    # Ends when the parent closes its end: nothing is left to do.
+    # The loop ends when the parent closes its end, because nothing is left to do then.
     with contextlib.suppress(EOFError):
         while True:
             identity, makes_record, broken = told.recv()
@@ -74,7 +74,7 @@ def work(post: Post, told: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as its parent is gone, in the middle of whatever it does."""
+    """End this process as soon as its parent is gone, whatever it is doing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -82,10 +82,10 @@ def _end_with_parent() -> None:
 
 
 class Teller:
-    """Tells the parent process how the work goes on.
+    """Reports the progress of the work to the parent process.
 
     Args:
-        told: Where the parent listens.
+        told: Connection that the parent listens to.
     """
 
     def __init__(self, told: Connection) -> None:
@@ -97,11 +97,11 @@ class Teller:
     def tell(self, *message: Any) -> None:
         """Send a message."""
         try:
-            # A method may have threads.
+            # An unlearner may have threads.
             with self._lock:
                 self._told.send(message)
         except OSError:
-            # Nobody listens: an exception here would be taken for the method's failure.
+            # Nobody listens, and an exception here would be mistaken for a failure of the unlearner.
             os._exit(1)
 
     def say(self, message: str) -> None:
@@ -110,7 +110,7 @@ class Teller:
 
     @contextlib.contextmanager
     def stage(self, what: str, passes: int | None) -> Iterator[None]:
-        """Tell of a stage."""
+        """Report a stage while it lasts."""
         self.tell("begin", what, passes)
         try:
             yield
