@@ -1,4 +1,4 @@
-"""The leaderboard: pages made from records alone."""
+"""Building the leaderboard, whose pages are made from records alone."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def build_leaderboard(
     *,
     beside: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write overview, web page, a page for each problem, its records and the manifests.
+    """Write the overview, the web page, a page for each problem with its records, and the manifests.
 
-    The same records give the same bytes, so that a leaderboard can be built anew from its own records. Submissions
-    that lie below `folder` stay as they are.
+    The same records give the same bytes, so that a leaderboard can be rebuilt from its own records. Submissions
+    below `folder` stay as they are.
 
     Args:
         sources: Output folders, leaderboards, submissions or folders of records.
-        folder: Where the pages go.
-        order: How to rank, a key of `ranking.ORDERS`.
-        say: As in `load_entries`.
-        beside: More of them, whose records are published and not ranked: experiments that vary one method.
+        folder: Folder to write the pages to.
+        order: Order of the ranking, a key of `ranking.ORDERS`.
+        say: Callback as in `load_entries`.
+        beside: More such sources, whose records are published but not ranked: experiments that vary one unlearner.
 
     Returns:
-        The written pages.
+        The pages that were written.
 
     Raises:
-        InvalidFileError: If records cannot be used, or do not make a table together.
+        InvalidFileError: If records cannot be used, or do not make up a table together.
         StoreError: If the folder cannot be written.
     """
     every = [*load_entries(sources, say, unranked=True), *_beside(beside, say)]
@@ -72,10 +72,10 @@ def _beside(sources: Sequence[Path], say: Say) -> list[Entry]:
 
 
 def _collections(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """Return the text of each file of records of a leaderboard, by its path below it.
+    """Return the text of each of a leaderboard's files of records, by its path below the leaderboard's folder.
 
     Raises:
-        InvalidFileError: If two records are of one cell of one manifest, and not the same.
+        InvalidFileError: If two different records are of the same cell of the same manifest.
     """
     by_problem: dict[str, dict[str, Entry]] = {}
     for entry in entries:
@@ -119,11 +119,11 @@ def rebuilt_manifests(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the text of every page by file name.
+    """Return the text of every page, by file name.
 
     Args:
-        board: What is shown.
-        others: Titles of pages beside them that a person wrote, by file name.
+        board: Leaderboard to show.
+        others: Titles of hand-written pages beside them, by file name.
     """
     problems = {page_name(problem): problem_page(problem, board.order) for problem in board.problems}
     links = {name: title for name, title in (others or {}).items() if name not in problems}
@@ -131,7 +131,7 @@ def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[s
 
 
 def outdated(folder: Path, written: Collection[str]) -> list[Path]:
-    """Return the pages and manifests that a build wrote and the present one does not; what others wrote is not ours."""
+    """Return the pages and manifests of an earlier build that this one does not write; hand-written ones are kept."""
     found = [*folder.glob("*.md"), *folder.glob("manifests/*.toml")]
     return sorted(path for path in found if path.relative_to(folder).as_posix() not in written and _is_generated(path))
 
@@ -142,7 +142,7 @@ def _is_generated(path: Path) -> bool:
 
 
 def _links(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """Return where each record stands below the leaderboard's folder, by its hash."""
+    """Return the place of each record below the leaderboard's folder, by the record's hash."""
     root = folder.resolve()
     links: dict[str, str] = {}
     for entry in entries:
@@ -159,7 +159,7 @@ def _check_leftovers(entries: Sequence[Entry], sources: Sequence[Path], folder: 
     """Check that the leaderboard's folder of records holds none that its pages would not show.
 
     Raises:
-        InvalidFileError: If it does.
+        InvalidFileError: If it holds such a record.
     """
     records = folder / "records"
     given = {entry.record.hash for entry in entries}
@@ -175,12 +175,12 @@ def _check_leftovers(entries: Sequence[Entry], sources: Sequence[Path], folder: 
 
 
 def _manifests(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
-    """Return path below the leaderboard folder and text of every manifest, by `manifest_id`."""
+    """Return every manifest's path below the leaderboard's folder and its text, by `manifest_id`."""
     found = {manifest_id(entry.record): entry.record for entry in entries}
     names = [record.manifest_name for record in found.values()]
     manifests = {}
     for identity, record in sorted(found.items()):
-        # Different manifests may have one name; some digits of what they say tell them apart.
+        # Different manifests may share a name, and some digits of their content then distinguish them.
         digits = f"-{identity[:6]}" if names.count(record.manifest_name) > 1 else ""
         text = manifest_toml(record.manifest, RESOLVED)
         manifests[identity] = f"manifests/{record.manifest_name}{digits}.toml", text

@@ -1,4 +1,4 @@
-"""Tables for other programs. Each format is a function from a board to files; `WRITERS` names them."""
+"""Tables for other programs. Each format is a function from a leaderboard to files, and `WRITERS` names them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlearnbench.results.record import Record
 from unlearnbench.results.tables import points
 from unlearnbench.terms import SHORT
 
-# Text, or the bytes of a file that is none, by file name.
+# The content of each file is a text, or bytes if the file is not a text, by file name.
 Files = Mapping[str, str | bytes]
 HUB_DATASET = "unlearnbench/unlearnbench"
 
@@ -30,7 +30,7 @@ def write_files(files: Files, folder: Path) -> list[Path]:
     """Write files below a folder and return their paths.
 
     Raises:
-        StoreError: If one cannot be written.
+        StoreError: If a file cannot be written.
     """
     try:
         for name, text in files.items():
@@ -42,7 +42,7 @@ def write_files(files: Files, folder: Path) -> list[Path]:
 
 
 def _facts(problem: ProblemBoard, line: Line) -> dict[str, Any]:
-    """Return what CSV and JSON say of a row beside its metrics."""
+    """Return what CSV and JSON hold about a row besides its metrics."""
     row = line.row
     return {
         "problem": problem.problem.slug,
@@ -64,7 +64,7 @@ def _facts(problem: ProblemBoard, line: Line) -> dict[str, Any]:
 
 
 def _metrics(board: Board) -> list[str]:
-    """Return the labels of all metrics, those that rank first."""
+    """Return the labels of all metrics, with those that rank first."""
     every = {
         label for problem in board.problems for line in problem.lines for r in line.row.records for label in r.metrics
     }
@@ -72,7 +72,7 @@ def _metrics(board: Board) -> list[str]:
 
 
 def write_csv(board: Board) -> Files:
-    """Return one CSV table: a line for each problem and method, fractions, what is missing left empty."""
+    """Return one CSV table with a line for each problem and unlearner; values are fractions, missing ones are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     metrics = _metrics(board)
@@ -93,7 +93,7 @@ def write_csv(board: Board) -> Files:
 
 
 def write_json(board: Board) -> Files:
-    """Return one JSON list: an object for each problem and method, with the values of every seed."""
+    """Return one JSON list with an object for each problem and unlearner, which holds the values of every seed."""
     rows = [
         {
             **_facts(problem, line),
@@ -124,7 +124,7 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def write_latex(board: Board) -> Files:
-    """Return one file with a table for each problem; it needs the package booktabs."""
+    """Return one file with a table for each problem, which needs the LaTeX package booktabs."""
     return {"leaderboard.tex": "\n".join(_latex_table(problem) for problem in board.problems)}
 
 
@@ -159,7 +159,7 @@ def _latex(text: str) -> str:
 
 
 def write_hub(board: Board) -> Files:
-    """Return the Hub's `.eval_results` files, one for each problem and method with a result; values in percent.
+    """Return the Hub's `.eval_results` files, one for each problem and unlearner with a result; values are percent.
 
     Source: https://huggingface.co/docs/hub/eval-results
     """
@@ -184,7 +184,7 @@ def _hub_entries(problem: ProblemBoard, line: Line) -> str:
             continue
         spread = "" if std is None else f", standard deviation {points(std)}"
         note = f"{line.name} on {problem.problem.title}: {short}, mean of {len(done)} seeds{spread}"
-        # A JSON string is a YAML string.
+        # Every JSON string is a YAML string too.
         entries += [
             "- dataset:",
             f"    id: {HUB_DATASET}",
@@ -198,9 +198,9 @@ def _hub_entries(problem: ProblemBoard, line: Line) -> str:
 
 
 def inspect_records(board: Board) -> list[Record]:
-    """Return the records that logs are of, in the order of their samples: a cell once for each manifest that has it."""
+    """Return the records for logs, in the order of their samples, with a cell once for each manifest that has it."""
     found = {}
-    # Of one that is there twice the later one stands, as in tables.
+    # If a record is there twice, the later one counts, as in tables.
     for record in sorted(board.records, key=lambda record: (record.measured.finished_at, record.hash)):
         found[record.manifest_name, record.problem.id, record.method.id, record.seed] = record
     return sorted(found.values(), key=lambda record: (record.problem.slug, record.seed))

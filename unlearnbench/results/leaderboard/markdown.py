@@ -1,4 +1,4 @@
-"""The leaderboard's markdown pages, as GitHub shows them."""
+"""The leaderboard's markdown pages, in the form that GitHub shows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _caption(order: str) -> str:
 
 
 def problem_table(board: ProblemBoard) -> str:
-    """Return a problem's table; a paper's figures stand in columns of their own."""
+    """Return the table of a problem, with a paper's numbers in columns of their own."""
     header, rules = ["rank", "method"], ["---:", "---"]
     for short in SHORT:
         header += [f"{short} *measured*", f"{short} *reported*"] if board.published else [short]
@@ -173,16 +173,16 @@ def _options(line: Line) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text in one line that markdown takes for text."""
+    """Return text as one line that markdown does not interpret."""
     return one_line(text).replace("<", "&lt;")
 
 
 def overview_page(board: Board, others: Mapping[str, str]) -> str:
-    """Return the page that ranks methods over all problems and lists these.
+    """Return the page that ranks unlearners over all problems and lists these problems.
 
     Args:
-        board: What is shown.
-        others: Titles of pages beside it that a person wrote, by file name.
+        board: Leaderboard to show.
+        others: Titles of hand-written pages beside it, by file name.
     """
     links = ", ".join(f"[{one_line(title)}]({name})" for name, title in others.items())
     parts = [
@@ -226,12 +226,12 @@ def _overall_cells(method: Overall, board: Board) -> Sequence[str]:
 
 
 def interval_text(interval: tuple[float, float] | None) -> str:
-    """Return an interval of ranks, "-" if there is none."""
+    """Return an interval of ranks, or "-" if there is none."""
     return "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def place_text(method: Overall, problem: ProblemBoard) -> str:
-    """Return a method's place on a problem: its rank, "below" without one, "-" where it was not run."""
+    """Return an unlearner's place on a problem: its rank, "below" without a rank, "-" if it was not run there."""
     place = method.places.get(problem.problem.slug)
     return "-" if place is None else str(place.rank) if place.ranked else "below"
 

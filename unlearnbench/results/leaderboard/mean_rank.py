@@ -1,4 +1,4 @@
-"""Methods over all problems: mean ranks."""
+"""Unlearners over all problems: their mean ranks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from unlearnbench.results.statistics import t_interval
 
 @dataclass(frozen=True)
 class Place:
-    """A method on one problem.
+    """An unlearner on one problem.
 
     Attributes:
-        rank: What counts for the mean: its rank, or the place behind all ranked methods.
+        rank: Rank that counts for the mean: its own, or the place behind all ranked unlearners.
         ranked: Whether it has a rank there.
-        last: The place behind all ranked methods.
+        last: The place behind all ranked unlearners.
     """
 
     rank: int
@@ -27,12 +27,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Overall:
-    """A method over all problems.
+    """An unlearner over all problems.
 
     Attributes:
-        label: Its name in the tables.
-        places: By the problem's slug, where it took part.
-        mean_rank: Over those problems.
+        label: Name in the tables.
+        places: Places by the slug of each problem on which it was run.
+        mean_rank: Mean of its ranks over those problems.
         interval: The 95 % t interval of the mean over problems, cut at the first and the last place; None for a single
             problem.
     """
@@ -44,16 +44,16 @@ class Overall:
 
     @property
     def ranked_on(self) -> int:
-        """On how many problems it has a rank."""
+        """Number of problems on which it has a rank."""
         return sum(place.ranked for place in self.places.values())
 
 
 def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
-    """Rank methods over all problems by their mean rank: first those that were run on every problem, then the others.
+    """Rank unlearners over all problems by mean rank: first those that were run on every problem, then the others.
 
-    A method without a rank on a problem, because it fails the gate or has no result, counts there as the one behind
-    all that have one. Problems that it was not run on do not count, so its mean rank cannot be held against that of a
-    method that was run on all: a first place on the one easy problem must not lead the table.
+    An unlearner without a rank on a problem, because it fails the gate or has no result, counts there as the one behind
+    all that have one. Problems on which it was not run do not count, so that its mean rank cannot be compared with that
+    of an unlearner that was run on all: a first place on the one easy problem must not lead the table.
     """
     places: dict[str, dict[str, Place]] = {}
     for rows in problems:
@@ -79,6 +79,6 @@ def _overall(label: str, places: dict[str, Place]) -> Overall:
     ranks = [float(place.rank) for place in places.values()]
     interval = t_interval(ranks)
     if interval is not None:
-        # No mean rank lies beyond; with few problems the t interval does.
+        # No mean rank lies outside these limits, but with few problems the t interval may.
         interval = max(1.0, interval[0]), min(statistics.fmean(place.last for place in places.values()), interval[1])
     return Overall(label, places, statistics.fmean(ranks), interval)

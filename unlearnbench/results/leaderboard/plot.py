@@ -1,4 +1,4 @@
-"""Where things lie in a trade-off plot: numbers for a template that draws SVG."""
+"""The geometry of a trade-off plot: numbers for a template that draws SVG."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from unlearnbench.terms import SHORT
 
 WIDTH, HEIGHT = 520, 360
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
-# A label's size in the same units; the font has about this width.
+# The size of a label is in the same units, and these are approximately the font's.
 LETTER, LINE_HEIGHT = 6.4, 13.0
 MARK = 7.0
-# The share of an axis that what lies far below the gate gets.
+# This share of an axis is left to values far below the gate.
 COMPRESSED = 0.28
 
 
@@ -30,16 +30,16 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A method's mean, its seeds and its label.
+    """An unlearner's mean, its seeds and its label.
 
     Attributes:
-        line: The method.
-        number: Its position among the problem's lines.
-        x: Of the mean.
-        y: Of the mean.
+        line: Line of the unlearner.
+        number: Position among the problem's lines.
+        x: Position of the mean along the x axis.
+        y: Position of the mean along the y axis.
         seeds: (x, y) of each seed.
-        label: (x, y) of the label's left end on its base line; None where there is no room.
-        title: The figures in words.
+        label: (x, y) of the left end of the label's base line; None if there is no room.
+        title: The numbers in words.
     """
 
     line: Line
@@ -53,16 +53,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class Plot:
-    """CAne against one of the two others.
+    """A plot of CAne against one of the two other metrics.
 
     Attributes:
-        name: Of the metric on the x axis: `FAe` or `FPAe`.
-        x_ticks: Along the bottom.
-        y_ticks: Along the left side.
-        marks: References first.
-        gate: y of the CAne that a method must keep; None if unknown.
+        name: Name of the metric on the x axis: `FAe` or `FPAe`.
+        x_ticks: Ticks along the bottom.
+        y_ticks: Ticks along the left side.
+        marks: Marks, references first.
+        gate: y of the CAne that an unlearner must keep; None if unknown.
         yardstick: x of FDR; None if unknown.
-        bend: y below which CAne is drawn on a compressed scale; None if all of it is linear.
+        bend: y below which CAne is drawn on a compressed scale; None if the whole scale is linear.
     """
 
     name: str
@@ -79,16 +79,16 @@ class Axis:
 
     Args:
         values: Fractions; at least one.
-        start: Where the low end is drawn.
-        end: Where the high end is drawn.
-        bend: Below this fraction the scale is compressed if most of the axis would go there; None for a linear axis.
+        start: Position of the low end.
+        end: Position of the high end.
+        bend: Fraction below which the scale is compressed if most of the axis would go there; None for a linear axis.
     """
 
     def __init__(self, values: Iterable[float], start: float, end: float, bend: float | None = None) -> None:
         percents = [100 * value for value in values]
         low, high = min(percents), max(percents)
         margin = max(0.04 * (high - low), 0.5)
-        # A point at 0 % stands clear of the frame.
+        # A point at 0 % is kept clear of the frame.
         self._low, self._high = (low - margin if low > margin else -margin), high + margin
         self._start, self._end = start, end
         self.bend: float | None = None
@@ -96,7 +96,7 @@ class Axis:
             self.bend, self._low = bend, low - 0.06 * (high - low)
 
     def at(self, value: float) -> float:
-        """Return where a fraction is drawn."""
+        """Return the position of a fraction."""
         percent = 100 * value
         bottom, below = self._low, 0.0
         if self.bend is not None:
@@ -122,13 +122,13 @@ class Axis:
 
 
 def _round_step(step: float) -> float:
-    """Return the smallest of 1, 2, 5, 10, 20, ... that is at least `step`, 0.5 or less below 1."""
+    """Return the smallest number that is 1, 2 or 5 times a power of ten and at least `step`."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step - 1e-9)
 
 
 def plots(board: ProblemBoard) -> list[Plot]:
-    """Return the plots of a problem: CAne against FAe, and against FPAe; none without a result."""
+    """Return the plots of a problem, CAne against FAe and against FPAe, without those that have no result."""
     return [plot for plot in (_plot(board, "FAe"), _plot(board, "FPAe")) if plot.marks]
 
 
@@ -142,7 +142,7 @@ def _plot(board: ProblemBoard, name: str) -> Plot:
     gate = None if kept is None else kept - CANE_GATE
     x = Axis((point[0] for point in every), LEFT, WIDTH - RIGHT)
     heights = [point[1] for point in every] + ([gate] if gate is not None else [])
-    # Just below the gate, so that what fails it narrowly is still on the scale of those that pass.
+    # The bend lies just below the gate, so that unlearners that fail it narrowly share the scale of those that pass.
     bend = None if gate is None else gate - 0.4 * (max(heights) - gate)
     y = Axis(heights, HEIGHT - BOTTOM, TOP, bend)
     yardstick = fdr.row.mean(SHORT[name]) if fdr else None
@@ -209,7 +209,7 @@ def _labels(names: Sequence[str], centres: Sequence[tuple[float, float]]) -> lis
 
 
 def _candidates(x: float, y: float, width: float) -> Iterable[tuple[float, float]]:
-    """Yield left end and base line of a label, the nearest places first."""
+    """Yield the left end and base line of possible labels, nearest first."""
     for distance in (0.0, 13.0, 26.0, 39.0):
         for shift in (distance, -distance) if distance else (0.0,):
             yield x + MARK + 3, y + 4 + shift

@@ -1,4 +1,4 @@
-"""A row of a leaderboard, run again from its records."""
+"""A new run of a leaderboard's row from its records."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from unlearnbench.results.record import Record, read_record
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """The records of one method on one problem.
+    """The records of one unlearner on one problem.
 
     Attributes:
-        records: By seed.
+        records: Records, ordered by seed.
     """
 
     records: tuple[Record, ...]
 
     @property
     def first(self) -> Record:
-        """Any of them: what is not of the seed is the same in all."""
+        """One of the records, which all agree on everything that does not depend on the seed."""
         return self.records[0]
 
     @property
     def label(self) -> str:
-        """The method's label."""
+        """Label of the unlearner."""
         return self.first.method.label
 
     def manifest(self) -> str:
-        """Return the text of a manifest for these seeds, as the run had it otherwise."""
+        """Return the text of a manifest for these seeds, otherwise the same as that of the run."""
         values = {**self.first.manifest, "seeds": [record.seed for record in self.records]}
         return manifest_toml(values, f"{self.label} of {self.first.manifest_name}, to be run again")
 
 
 def read_row(path: Path, label: str = "") -> RecordedRow:
-    """Read a row's records.
+    """Read the records of a row.
 
     Args:
-        path: A record file, a file or a folder of many.
-        label: The method's label, where the file or folder holds others too. Of a row that several manifests have the
-            ranked records are taken.
+        path: Record file, or a file or folder of many records.
+        label: Label of the unlearner, needed if the file or folder holds others too. If several manifests have the
+            row, the ranked records are taken.
 
     Raises:
-        InvalidFileError: If the records are of several rows or none, or cannot be used.
+        InvalidFileError: If the records are of several rows or of none, or cannot be used.
     """
     if path.suffix == ".jsonl":
         entries = read_collection(path)
@@ -63,7 +63,7 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
     ranked = [entry for entry in chosen if entry.ranked] or chosen
     records = [entry.record for entry in ranked]
     if label:
-        # Manifests may share seeds of a row; each is run again once.
+        # Manifests may share seeds of a row, and each seed is run again only once.
         records = list({record.seed: record for record in records}.values())
     rows = {(record.problem.id, record.method.id, record.manifest_name) for record in records}
     if len({row[:2] for row in rows}) > 1 or (len(rows) > 1 and not label):
@@ -75,10 +75,10 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
 
 
 def plan_of_row(row: RecordedRow, plan: Plan, file: Path) -> Plan:
-    """Return the part of a plan that runs a row's problem.
+    """Return the part of a plan that runs the problem of a row.
 
     Raises:
-        InvalidFileError: If the problem is another one here: other data, another network.
+        InvalidFileError: If the problem differs here, because of other data or another network.
     """
     problem = row.first.problem
     cells = tuple(cell for cell in plan.cells if cell.problem.id == problem.id)
@@ -93,5 +93,5 @@ def plan_of_row(row: RecordedRow, plan: Plan, file: Path) -> Plan:
 
 
 def of_row(row: RecordedRow, records: Sequence[Record]) -> list[Record]:
-    """Return the records of a rerun that are of the row's method."""
+    """Return the records of a rerun that belong to the row's unlearner."""
     return [record for record in records if record.method.label == row.label]

@@ -1,4 +1,4 @@
-"""A submission: a folder with all that others need to judge a run and to run it again."""
+"""A submission: a folder with everything that others need to judge a run and to run it again."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SUBMISSION_FILE = "submission.json"
 
 
 class Submission(BaseModel):
-    """What `submission.json` says.
+    """The content of `submission.json`.
 
     Attributes:
-        schema_version: Of this file.
+        schema_version: Version of the file's schema.
         methods: Labels of the unlearners, each with distribution and version.
         problems: Titles by id.
-        records: SHA-256 of each record file, by path below the submission.
-        manifests: The same of the manifests.
-        features: SHA-256 of the feature file that each record was made from, by the record's path. The files
+        records: SHA-256 of each record file, by its path below the submission.
+        manifests: SHA-256 of each manifest, by its path below the submission.
+        features: SHA-256 of the feature file that each record was made from, by the record's path. The feature files
             themselves are not part of a submission.
         environments: The different environments that the records name.
-        rerun: The commands that run it again.
+        rerun: Commands that run it again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,13 +50,13 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
     """Make the folder of a submission from a run.
 
     Args:
-        source: The run's output folder.
-        folder: Where the submission goes; new, or empty.
-        only: Labels of the unlearners to submit, all if empty. References always go with them.
-        say: As in `load_entries`.
+        source: Output folder of the run.
+        folder: Folder for the submission, which must be new or empty.
+        only: Labels of the unlearners to submit; empty means all. References are always included.
+        say: Callback as in `load_entries`.
 
     Raises:
-        InvalidFileError: If the records cannot be used, or do not make a table together.
+        InvalidFileError: If the records cannot be used, or do not make up a table together.
         StoreError: If the folder is in use or cannot be written.
     """
     entries = _chosen(load_entries([source], say), only)
@@ -78,7 +78,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
 
 
 def missing_features(source: Path) -> int:
-    """Return how many records of an output folder name a feature file that is not in it any more."""
+    """Return how many records of an output folder name a feature file that is no longer there."""
     files = [entry.record.files.get("features") for entry in load_entries([source])]
     return sum(file is not None and not (source / file.path).is_file() for file in files)
 
@@ -147,10 +147,10 @@ def _readme(submission: Submission) -> str:
 
 
 def read_submission(path: Path) -> Submission:
-    """Return what a `submission.json` says.
+    """Return the content of a `submission.json`.
 
     Raises:
-        InvalidFileError: If it is not one.
+        InvalidFileError: If the file is not one.
     """
     try:
         return Submission.model_validate_json(path.read_text())
@@ -163,7 +163,7 @@ def read_submission(path: Path) -> Submission:
 
 
 def submission_faults(folder: Path) -> list[str]:
-    """Return where a submission's files are not those that its `submission.json` names."""
+    """Return how the files of a submission differ from those that its `submission.json` names."""
     path = folder / SUBMISSION_FILE
     try:
         told = read_submission(path)

@@ -1,4 +1,4 @@
-"""Whether a leaderboard or a submission can be believed."""
+"""Verification: whether a leaderboard or a submission can be trusted."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of checking a folder.
+    """The outcome of checking a folder.
 
     Attributes:
-        records: How many records it holds.
-        recomputed: How many metric values were computed again from features.
-        faults: What is wrong, empty if nothing is.
+        records: Number of records that it holds.
+        recomputed: Number of metric values that were recomputed from features.
+        faults: What is wrong; empty if nothing is.
     """
 
     records: int
@@ -61,14 +61,14 @@ def verify(
     """Check a leaderboard, a submission or a folder of records.
 
     Args:
-        folder: What to check.
-        features: Output folders of runs that hold the feature files; metrics are computed again from those found.
-        known: The leaderboard that the problems must be on; None for the one that `folder` lies in, if any.
-        order: How the leaderboard's pages rank.
-        say: As in `without_foreign_references`; what is left out of the tables is checked by itself all the same.
+        folder: Folder to check.
+        features: Output folders of runs with feature files; metrics are recomputed from those that are found.
+        known: Leaderboard that the problems must be on; None means the one that `folder` lies in, if any.
+        order: Order in which the leaderboard's pages rank.
+        say: Callback as in `without_foreign_references`; what is left out of the tables is still checked by itself.
 
     Raises:
-        InvalidFileError: If the folder holds no records, or one with features is not there.
+        InvalidFileError: If the folder holds no records, or a folder of features does not exist.
     """
     for place in features:
         if not place.is_dir():
@@ -77,13 +77,13 @@ def verify(
     try:
         every = read_entries([folder])
     except InvalidFileError as error:
-        # The lines that tell how to mend a fault are set in.
+        # Lines that say how to correct a fault are indented and belong to the line before.
         faults += re.split(r"\n(?! )", str(error))
     if (folder / SUBMISSION_FILE).is_file():
         faults += submission_faults(folder)
     faults += [fault for path in sorted(folder.glob(f"{SUBMISSIONS}/*")) for fault in submission_faults(path)]
     if faults:
-        # Without whole records nothing else can be looked at.
+        # Without complete records nothing else can be checked.
         return Verdict(0, 0, tuple(faults))
     entries = [entry for entry in without_foreign_references(every, say) if entry.ranked]
     for entry in every:
@@ -103,7 +103,7 @@ def _enclosing_leaderboard(folder: Path) -> Path | None:
 
 
 def _unknown_problems(entries: Sequence[Entry], board: Path, folder: Path) -> Iterator[str]:
-    """Yield which records are of problems that are not on a leaderboard, and which lack seeds that it has."""
+    """Yield the records of problems that are not on a leaderboard, and those that lack seeds which it has."""
     own = {path.resolve() for root in record_roots(folder) for path in record_paths(root)}
     others = [entry.record for entry in read_entries([board]) if entry.path.resolve() not in own]
     problems = {record.problem.id: record.problem for record in others}
@@ -123,7 +123,7 @@ def _unknown_problems(entries: Sequence[Entry], board: Path, folder: Path) -> It
 
 
 def _nearest(problem: ProblemRecord, known: Sequence[ProblemRecord]) -> str:
-    """Return a line on how a problem differs from the one on the leaderboard that is most like it."""
+    """Return a line on how a problem differs from the most similar one on the leaderboard."""
     if not known:
         return ""
     compared = [(other.slug, differences(problem, other)) for other in known]
@@ -133,12 +133,12 @@ def _nearest(problem: ProblemRecord, known: Sequence[ProblemRecord]) -> str:
 
 
 def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, list[str]]:
-    """Compute metrics again from the features in output folders; return how many, and which are others."""
+    """Recompute metrics from the features in output folders, and return their number and those that differ."""
     count, faults = 0, []
     groups: dict[str, list[Record]] = {}
     for entry in entries:
         groups.setdefault(entry.submission, []).append(entry.record)
-    # A submission's metrics rest on the references that it was run with.
+    # The metrics of a submission were computed with the references that it was run with.
     references = {name: reference_records(records) for name, records in groups.items()}
     for entry in entries if folders else ():
         file = entry.record.files.get("features")
@@ -171,9 +171,9 @@ def _same(told: float | None, found: float | None) -> bool:
 
 
 def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
-    """Yield which pages and manifests of a leaderboard are not those that its records give."""
+    """Yield the pages and manifests of a leaderboard that differ from those that its records give."""
     if not (folder / "manifests").is_dir() and not (folder / "index.html").is_file():
-        # Records or a submission, without pages.
+        # A folder of records or a submission has no pages.
         return
     mend = f"unlearnbench leaderboard build {folder} -o {folder}"
     texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(entries)
@@ -197,7 +197,7 @@ def wrong_shares(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
 
 
 def inconsistencies(record: Record) -> Iterator[str]:
-    """Yield what a record says in two ways that do not agree, each beginning with its key."""
+    """Yield the contradictions in a record, each beginning with its key."""
     for key, told, share in wrong_shares(record.model_dump(mode="json")):
         yield f"{key}: {told!r}, but its test images give {share!r}"
     choice = record.manifest
@@ -215,7 +215,7 @@ def inconsistencies(record: Record) -> Iterator[str]:
             yield f"{key}: {told!r}, but the manifest in the record has {wanted!r}"
     training = choice.get("training", {})
     for key, value in problem.training.items():
-        # What the manifest leaves open, the weights may fill in.
+        # Weights may fill in what the manifest leaves open.
         if key in training and training[key] is not None and training[key] != value:
             yield f"problem.training.{key}: {value!r}, but the manifest in the record has {training[key]!r}"
     if record.seed not in choice.get("seeds", ()):
@@ -228,7 +228,7 @@ def inconsistencies(record: Record) -> Iterator[str]:
 
 
 def _other_problem(problem: ProblemRecord, choice: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where the forget classes or the limited data are not those that the manifest asks for."""
+    """Yield how the forget classes or the limited data differ from those that the manifest asks for."""
     forget = problem.forget_classes
     last, named = choice.get("forget_last"), choice.get("forget_classes")
     if last is not None and forget != tuple(range(problem.num_classes - last, problem.num_classes)):

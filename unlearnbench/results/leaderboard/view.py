@@ -1,4 +1,4 @@
-"""What a leaderboard shows of ranked rows: one set of figures for markdown, the web page and exports."""
+"""What a leaderboard shows of ranked rows: one set of numbers for markdown, the web page and exports."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 @dataclass(frozen=True)
 class Link:
-    """A record of a row.
+    """A link to a record of a row.
 
     Attributes:
-        seed: Its seed.
+        seed: Seed of the record.
         status: How the cell ended.
-        target: Its file below the leaderboard folder, "" if it is not there.
+        target: Path of its file below the leaderboard's folder; "" if it is not there.
     """
 
     seed: int
@@ -36,19 +36,19 @@ class Link:
 
 @dataclass(frozen=True)
 class Line:
-    """A row with what pages show beside its metrics.
+    """A row with what pages show besides its metrics.
 
     Attributes:
         row: The row.
-        name: The method's name.
-        place: Its rank as text, "=" behind it if others share it; "" without a rank.
+        name: Name of the unlearner.
+        place: Its rank as text, followed by "=" if others share it; "" without a rank.
         gap: Mean difference of FPAe to FDR's over common seeds.
-        speed_up: Mean of FDR's image passes / the method's; infinite where it reads none.
-        speed_up_seconds: The same in seconds as measured.
-        image_passes: Mean over seeds.
+        speed_up: Mean of FDR's image passes / the unlearner's; infinite if it reads no image.
+        speed_up_seconds: The same ratio in measured seconds.
+        image_passes: Mean image passes over the seeds.
         reported: A paper's fractions by metric.
-        links: Its records.
-        manifests: Names of its manifests, each with the file below the leaderboard folder.
+        links: Links to its records.
+        manifests: Names of its manifests, each with its file below the leaderboard's folder.
     """
 
     row: Row
@@ -64,7 +64,7 @@ class Line:
 
     @property
     def data_card(self) -> dict[str, float | None]:
-        """What the method read and ran, as means over the seeds; a task holds no test image to read."""
+        """What the unlearner read and ran, as means over the seeds; a task holds no test image to read."""
         done = self.row.done
         kinds = {kind: _mean(record.image_passes.get(kind) for record in done) for kind in ("forget", "retain")}
         reads = {f"{kind} image passes": count for kind, count in kinds.items()}
@@ -72,14 +72,14 @@ class Line:
 
     @property
     def search(self) -> str:
-        """Under which budget its options were searched, as its records say; "-" where a person chose them."""
+        """Budget under which its options were searched, according to its records; "-" if a person chose them."""
         if self.row.is_reference:
             return "-"
         return ", ".join(sorted({_search(record) for record in self.row.records}))
 
     @property
     def kind(self) -> str:
-        """`reference`, `ranked` or `below`."""
+        """Kind of the line: `reference`, `ranked` or `below`."""
         return "reference" if self.row.is_reference else "below" if self.row.rank is None else "ranked"
 
 
@@ -92,7 +92,7 @@ def _search(record: Record) -> str:
 
 @dataclass(frozen=True)
 class ProblemBoard:
-    """One problem: its lines, references first, then the ranked ones, then those below the line."""
+    """One problem with its lines: first the references, then the ranked ones, then those below the gate."""
 
     problem: ProblemRecord
     lines: tuple[Line, ...]
@@ -100,7 +100,7 @@ class ProblemBoard:
 
     @property
     def rows(self) -> list[Row]:
-        """The ranked rows."""
+        """The rows, in the order of the lines."""
         return [line.row for line in self.lines]
 
     def of_kind(self, kind: str) -> list[Line]:
@@ -114,11 +114,12 @@ class ProblemBoard:
 
 @dataclass(frozen=True)
 class Board:
-    """All problems, and methods over all of them.
+    """All problems, and unlearners over all of them.
 
     Attributes:
-        order: How methods are ranked, a key of `ranking.ORDERS`.
-        records: What it was made from, with every manifest's record of a cell that several share; a row has one.
+        order: How unlearners are ranked, a key of `ranking.ORDERS`.
+        records: All records of the leaderboard. If several manifests share a cell, each has its record here, whereas a
+            row has only one.
     """
 
     problems: tuple[ProblemBoard, ...]
@@ -136,10 +137,10 @@ def make_board(
     """Return what a leaderboard shows of records.
 
     Args:
-        records: All of them.
-        order: How to rank, a key of `ranking.ORDERS`.
-        record_files: The record files below the leaderboard folder, by the records' hashes.
-        manifest_files: The manifest files below it, by `manifest_id`.
+        records: All records.
+        order: Order of the ranking, a key of `ranking.ORDERS`.
+        record_files: Record files below the leaderboard's folder, by the hashes of the records.
+        manifest_files: Manifest files below the leaderboard's folder, by `manifest_id`.
     """
     records = tuple(records)
     problems = rows_by_problem(records, order)
@@ -148,7 +149,7 @@ def make_board(
 
 
 def manifest_id(record: Record) -> str:
-    """Return what names the manifest of a record."""
+    """Return the hash that identifies the manifest of a record."""
     return content_id(record.manifest_name, record.manifest)
 
 
@@ -207,17 +208,17 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def options_text(options: Mapping[str, Any]) -> str:
-    """Return options as "key = value" with commas, "none" if there are none."""
+    """Return options as "key = value" separated by commas, or "none" if there are none."""
     return ", ".join(f"{key} = {value}" for key, value in sorted(options.items())) or "none"
 
 
 def count(value: float | None) -> str:
-    """Return a mean number of things with commas, "-" if there is none."""
+    """Return a mean number of things with thousands separators, or "-" if there is none."""
     return "-" if value is None else f"{value:,.0f}"
 
 
 def factor(value: float | None) -> str:
-    """Return a speed-up such as 6.8 with a multiplication sign, "-" if there is none."""
+    """Return a speed-up such as 6.8 with a multiplication sign, or "-" if there is none."""
     if value is None:
         return "-"
     if math.isinf(value):

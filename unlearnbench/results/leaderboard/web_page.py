@@ -1,4 +1,4 @@
-"""The leaderboard as one web page that needs nothing but itself. Template: `leaderboard.html.j2`."""
+"""The leaderboard as a single web page that loads no other files. Its template is `leaderboard.html.j2`."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def web_page(board: Board) -> str:
 
 
 def _sortable(value: float | None) -> str:
-    """Return a number as a sort key; what is missing has none and stays last."""
+    """Return a number as a sort key; a missing number has none and stays last."""
     if value is None:
         return ""
     return "1e308" if math.isinf(value) else repr(float(value))
 
 
 def _provenance(line: Line) -> list[tuple[str, str]]:
-    """Return where a row comes from, as names and values."""
+    """Return the origin of a row, as names and values."""
     records = line.row.records
     commits = sorted({str(record.environment.get("commit") or "unknown") for record in records})
     libraries = {json.dumps(record.environment.get("libraries") or {}, sort_keys=True) for record in records}
