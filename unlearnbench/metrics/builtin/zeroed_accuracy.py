@@ -64,8 +64,8 @@ def zeroed_accuracy(
         images: Images that the accuracy is computed on: `test` or `limited`.
 
     Returns:
-        A fraction in [0, 1]. Relevance is found the better, the faster it falls with the share for `high` and the
-        slower for `low`; `random` shows what knowing nothing would give. The details hold the value for each class.
+        A fraction in [0, 1]. The faster it falls with the share for `high`, and the slower for `low`, the better
+        relevance is found; `random` shows what knowing nothing would give. The details hold the value for each class.
 
     Raises:
         MetricError: If a class has no output or no image, or a gradient is not finite.

@@ -24,7 +24,7 @@ class RemovalOptions:
     Attributes:
         epochs: Passes over the limited data.
         batch_size: Images in a step; None means those of the recipe.
-        optimizer: `adam`, or `sgd`.
+        optimizer: Optimizer of the removal: `adam` or `sgd`.
         learning_rate: Learning rate of the first epoch.
         learning_rate_steps: Pairs of an epoch, counted from 1, and the learning rate from that epoch on.
         momentum: Momentum of SGD.
