@@ -136,7 +136,7 @@ def test_a_reference_model_that_cannot_be_trained_fails_as_in_one_process(tmp_pa
         assert done.code == 1
     found = comparable_records(tmp_path / "2")
     assert {values["status"] for values in found.values()} == {"failed"}
-    assert "original model of seed 0 failed" in found["wd/seed-0.json"]["reason"]
+    assert "Original of seed 0 failed" in found["wd/seed-0.json"]["reason"]
     assert without_jobs(found) == without_jobs(comparable_records(tmp_path / "1"))
 
 

@@ -17,14 +17,12 @@ def test_a_plain_line_names_what_every_worker_does(monkeypatch: pytest.MonkeyPat
     text = io.StringIO()
     with Display(Console(file=text), cells=4, passes=1000, lanes=3) as display:
         first, second, _ = display.lanes
-        with first.stage("training original model, seed 0", 400), second.stage("wd, seed 1", None):
+        with first.stage("training Original, seed 0", 400), second.stage("wd, seed 1", None):
             second.advance(7)
             first.advance(100)
     lines = text.getvalue().splitlines()
-    assert lines[0] == "training original model, seed 0: 0 %; wd, seed 1: 7 images, too early to say how long in all"
-    assert re.fullmatch(
-        r"training original model, seed 0: 25 %; wd, seed 1: 7 images, about \d+:\d\d left in all", lines[1]
-    )
+    assert lines[0] == "training Original, seed 0: 0 %; wd, seed 1: 7 images, too early to say how long in all"
+    assert re.fullmatch(r"training Original, seed 0: 25 %; wd, seed 1: 7 images, about \d+:\d\d left in all", lines[1])
 
 
 def test_nothing_is_said_soon_after_something_was_said() -> None:
@@ -41,16 +39,16 @@ def test_the_bar_of_a_worker_keeps_its_place() -> None:
     console = Console(file=shown, force_terminal=True, width=120, color_system=None)
     display = Display(console, cells=4, passes=1000, lanes=2)
     first, second = display.lanes
-    first.begin("training original model", 400)
-    second.begin("training retrained model", 400)
+    first.begin("training Original", 400)
+    second.begin("training FDR", 400)
     first.advance(400)
     first.end()
     first.begin("features of original", 100)
     console.print(display.bars.get_renderable())
-    assert re.findall(r"^(all cells|\w+ \w+ \w+)", shown.getvalue(), re.M) == [
+    assert re.findall(r"^(all cells|\w+ \w+(?: original)?)", shown.getvalue(), re.M) == [
         "all cells",
         "features of original",
-        "training retrained model",
+        "training FDR",
     ]
 
 

@@ -130,11 +130,11 @@ def test_a_manifest_is_valid_and_its_dry_run_shows_the_cost(
     }
     recipe = problem.recipe
     kept = sum(problem.info.train_counts[: -last or None])
-    assert work["train retrained model"]["image_passes"] == seeds * recipe["epochs"] * kept
+    assert work["train FDR"]["image_passes"] == seeds * recipe["epochs"] * kept
     assert work["unlearn with tslnrc"]["image_passes"] == seeds * recipe["epochs"] * sum(problem.limited_counts)
     assert work["unlearn with erwp"]["image_passes"] == seeds * 10 * sum(problem.limited_counts)
     given = problem.weights is not None
-    assert ("load original model" in work, "train original model" in work) == (given, not given)
+    assert ("load Original" in work, "train Original" in work) == (given, not given)
 
 
 @pytest.mark.parametrize("name", ["cifar100-resnet20-fast-choices", "cifar100-resnet20-fast-zoo"])

@@ -173,7 +173,7 @@ def test_a_plan_can_be_seen_before_its_data_are_fetched_but_not_run(tmp_path: Pa
     done = cli("run", path, "-o", tmp_path / "runs", "--dry-run", "--json")
     work = {row["what"]: row["image_passes"] for row in done.json[0]["work"]}
     # The work is 50 epochs and 5 seeds of all 5,994 training images, and 10 epochs of 3 images of each of 200 classes.
-    assert (work["train original model"], work["unlearn with erwp"]) == (5 * 50 * 5994, 5 * 10 * 600)
+    assert (work["train Original"], work["unlearn with erwp"]) == (5 * 50 * 5994, 5 * 10 * 600)
     assert done.err.splitlines()[0].startswith(f"{path}:")
     assert " dataset.name: cub200 is not on this machine: " in done.err.splitlines()[0]
     refused = cli("run", path, "-o", tmp_path / "runs")
@@ -248,8 +248,8 @@ def test_another_manifest_shares_what_is_in_the_store(copied: FinishedRun, tmp_p
     path = write_manifest(tmp_path, text.replace('name = "wd"', 'name = "wd"\nlabel = "other"'), "second.toml")
     works = cli("run", path, "-o", copied.output, "--dry-run", "--json").json[0]["work"]
     assert {work["what"]: (work["cached"], work["total"]) for work in works} == {
-        "train original model": (1, 1),
-        "train retrained model": (1, 1),
+        "train Original": (1, 1),
+        "train FDR": (1, 1),
         "unlearn with other": (1, 1),
         "unlearn with folnrc": (1, 1),
         "unlearn with erwp": (1, 1),
@@ -286,8 +286,8 @@ def test_a_dry_run_tells_the_work_and_does_none(tmp_path: Path) -> None:
         {
             "manifest": str(path),
             "work": [
-                {"what": "train original model", "total": 1, "cached": 0, "image_passes": 2 * 1352},
-                {"what": "train retrained model", "total": 1, "cached": 0, "image_passes": 2 * (1352 - 266)},
+                {"what": "train Original", "total": 1, "cached": 0, "image_passes": 2 * 1352},
+                {"what": "train FDR", "total": 1, "cached": 0, "image_passes": 2 * (1352 - 266)},
                 {"what": "unlearn with wd", "total": 1, "cached": 0, "image_passes": None},
                 {"what": "extract features", "total": 3, "cached": 0, "image_passes": 3 * 1797},
                 {"what": "metrics and record", "total": 3, "cached": 0, "image_passes": 0},
@@ -446,7 +446,7 @@ def test_a_record_changed_by_hand_is_named_and_made_again(finished: FinishedRun,
     values["metrics"]["retain_accuracy"]["value"] = 1.0
     path.write_text(json.dumps(values))
     message = f"{path}: the content was changed after the run: its hash is not {values['hash'][:16]}..."
-    mend = f"  unlearnbench leaderboard check {copied.output} names the field"
+    mend = "  A run of its manifest writes it anew; in a repository git diff shows what was changed"
     assert cli("table", copied.output) == Done(1, "", f"{message}\n{mend}\n")
     done = cli("run", copied.manifest, "-o", copied.output, "--device", "cpu")
     assert done.err.splitlines()[0] == f"{message}; it is made again"
@@ -575,11 +575,11 @@ def test_a_training_that_diverges_fails_its_methods_with_the_reason(tmp_path: Pa
     done = cli("run", write_manifest(tmp_path, text), "-o", tmp_path / "runs", "--device", "cpu")
     assert done.code == 1
     reasons = {name: read_record(file).reason for name, file in record_files(tmp_path / "runs").items()}
-    blown = "the loss is not finite (nan) in epoch 1 of the {} model"
+    blown = "the loss is not finite (nan) in epoch 1 of {}"
     assert reasons == {
-        "original/seed-0.json": blown.format("original"),
-        "fdr/seed-0.json": blown.format("fdr"),
-        "wd/seed-0.json": f"the original model of seed 0 failed: {blown.format('original')}",
+        "original/seed-0.json": blown.format("Original"),
+        "fdr/seed-0.json": blown.format("FDR"),
+        "wd/seed-0.json": f"Original of seed 0 failed: {blown.format('Original')}",
     }
 
 

@@ -159,7 +159,7 @@ def test_a_truncated_checkpoint_is_named_and_not_used(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingFailedError) as caught:
         train(tmp_path / "checkpoint.pt", recipe(learning_rate=1e30))
-    assert str(caught.value) == "the loss is not finite (nan) in epoch 1 of the original model"
+    assert str(caught.value) == "the loss is not finite (nan) in epoch 1 of Original"
 
 
 @pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])

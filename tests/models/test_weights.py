@@ -63,9 +63,9 @@ def test_the_dry_run_loads_a_given_original(tmp_path: Path) -> None:
     checkpoint(tmp_path / "mine.pth")
     done = run(manifest(tmp_path, 'weights = "mine.pth"'), tmp_path, "--dry-run", "--json")
     work = {row["what"]: row for row in done.json[0]["work"]}
-    assert work["load original model"]["total"] == 1
-    assert work["load original model"]["image_passes"] == 0
-    assert work["train retrained model"]["total"] == 2
+    assert work["load Original"]["total"] == 1
+    assert work["load Original"]["image_passes"] == 0
+    assert work["train FDR"]["total"] == 2
 
 
 def test_another_checkpoint_is_another_problem_and_a_moved_one_is_not(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from unlearnbench.registry.options import call_arguments
 from unlearnbench.results.record import EpochRecord
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash
+from unlearnbench.terms import REFERENCES
 from unlearnbench.unlearners.network_count import networks_that_run
 from unlearnbench.unlearners.task import UnlearningTask
 
@@ -169,7 +170,7 @@ class Maker:
             return self._store.get("models", reference.id, lambda folder: self._train(cell, reference, folder))
         except TrainingFailedError as error:
             # The other unlearners of the problem need not train it again only to fail in the same way.
-            self.broken[reference.id] = f"the {reference.role} model of seed {reference.seed} failed: {error}"
+            self.broken[reference.id] = f"{REFERENCES[reference.role]} of seed {reference.seed} failed: {error}"
             raise
 
     def _train(self, cell: Cell, reference: ReferenceModel, folder: Path) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class Maker:
         wanted = torch.isin(labels, torch.tensor(reference.classes, device=self._device))
         positions = torch.nonzero(wanted).flatten()
         self._start_measuring()
-        name = f"training {reference.role} model, seed {reference.seed}"
+        name = f"training {REFERENCES[reference.role]}, seed {reference.seed}"
         with self._told.stage(name, reference.image_passes), own_random_state(0):
             training = ReferenceTraining(
                 model,

@@ -11,6 +11,7 @@ from rich.table import Table
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.results.record import Record
 from unlearnbench.store import Store
+from unlearnbench.terms import REFERENCES
 
 
 @dataclass
@@ -57,7 +58,7 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
             if reference.id not in seen:
                 seen.add(reference.id)
                 does = "train" if reference.weights is None else "load"
-                work = works.setdefault(reference.role, Work(f"{does} {reference.role} model"))
+                work = works.setdefault(reference.role, Work(f"{does} {REFERENCES[reference.role]}"))
                 work.add(store.has("models", reference.id), reference.image_passes)
         if not cell.is_reference:
             work = works.setdefault(f"unlearner {cell.method.label}", Work(f"unlearn with {cell.method.label}"))

@@ -21,6 +21,7 @@ from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.build import STREAMS
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.seeds import derived_seed
+from unlearnbench.terms import REFERENCES
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -146,8 +147,9 @@ class ReferenceTraining:
         return self.seconds
 
     def _train_epoch(self) -> None:
-        torch.manual_seed(derived_seed(self.seed, STREAMS.get(self.role, self.role), "network", self.epoch))
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, STREAMS.get(self.role, self.role), "batches", self.epoch))
+        stream = STREAMS.get(self.role, self.role)
+        torch.manual_seed(derived_seed(self.seed, stream, "network", self.epoch))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, stream, "batches", self.epoch))
         self.model.train()
         total = torch.zeros((), device=self.device)
         step = self.epoch * self.steps_per_epoch
@@ -162,7 +164,7 @@ class ReferenceTraining:
             total += loss.detach()
             step += 1
             self.advance(len(labels))
-        check_finite(float(total), f"epoch {self.epoch + 1} of the {self.role} model")
+        check_finite(float(total), f"epoch {self.epoch + 1} of {REFERENCES.get(self.role, self.role)}")
 
     def save(self, checkpoint: Path) -> None:
         """Write the state that the rest of the training needs; a reader finds either a whole file or none."""

@@ -91,7 +91,9 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
                 place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
                 found.append(Entry(path, place.as_posix(), read_record(path), submission))
             except ChangedRecordError as error:
-                faults.append(f"{error}\n  git diff shows what was changed; the run's own record can be put back")
+                faults.append(
+                    f"{error}\n  A run of its manifest writes it anew; in a repository git diff shows what was changed"
+                )
             except InvalidFileError as error:
                 faults.append(str(error))
     if faults:

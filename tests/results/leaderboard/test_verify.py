@@ -113,7 +113,7 @@ def test_an_edited_record_is_refused(board: Path, edit: Callable[[Values], None]
     assert done.code == 1
     assert done.err == (
         f"{path}: the content was changed after the run: its hash is not {told}...\n"
-        "  git diff shows what was changed; the run's own record can be put back\n"
+        "  A run of its manifest writes it anew; in a repository git diff shows what was changed\n"
     )
     assert done.out == f"{board}: 0 records, features not given, 1 faults\n"
 
@@ -285,8 +285,11 @@ def test_a_manifest_that_no_record_has_is_found_and_one_of_a_person_left_alone(b
     shutil.copy(manifests / "short.toml", manifests / "long.toml")
     (manifests / "mine.toml").write_text("# mine\n")
     (board / "notes.md").write_bytes(b"\xff")
+    # The overview names the pages that a person wrote.
+    mend = f"unlearnbench leaderboard build {board} -o {board}"
     assert verify(board).faults == (
-        f"{manifests}/long.toml: the records give no such file\n  unlearnbench leaderboard build {board} -o {board}",
+        f"{board}/README.md: not what the records give\n  {mend}",
+        f"{manifests}/long.toml: the records give no such file\n  {mend}",
     )
     assert cli("leaderboard", "build", board, "-o", board).code == 0
     assert verify(board).faults == ()
