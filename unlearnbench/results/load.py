@@ -219,8 +219,8 @@ def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> 
     foreign = [entry for entry in entries if entry.submission and _reference_key(entry.record) in own]
     for folder in dict.fromkeys(entry.folder for entry in foreign):
         say(_left_out(folder, [entry.record for entry in foreign if entry.folder == folder]))
-    paths = {entry.path for entry in foreign}
-    return [entry for entry in entries if entry.path not in paths]
+    places = {entry.where for entry in foreign}
+    return [entry for entry in entries if entry.where not in places]
 
 
 def _left_out(folder: Path, records: Sequence[Record]) -> str:

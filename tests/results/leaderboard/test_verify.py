@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import FinishedRun
 from support.commands import cli
-from support.records import record_files, small_board, write_records
+from support.records import make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.metrics.metric_record import packed
+from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.rerun import read_row
 from unlearnbench.results.leaderboard.submission import read_submission, write_submission
 from unlearnbench.results.leaderboard.verify import verify
@@ -285,8 +286,11 @@ def test_a_manifest_that_no_record_has_is_found_and_one_of_a_person_left_alone(b
     shutil.copy(manifests / "short.toml", manifests / "long.toml")
     (manifests / "mine.toml").write_text("# mine\n")
     (board / "notes.md").write_bytes(b"\xff")
+    mend = f"  unlearnbench leaderboard build {board} -o {board}"
+    # The overview links what a person wrote.
     assert verify(board).faults == (
-        f"{manifests}/long.toml: the records give no such file\n  unlearnbench leaderboard build {board} -o {board}",
+        f"{board}/README.md: not what the records give\n{mend}",
+        f"{manifests}/long.toml: the records give no such file\n{mend}",
     )
     assert cli("leaderboard", "build", board, "-o", board).code == 0
     assert verify(board).faults == ()
@@ -464,6 +468,28 @@ def test_several_rows_are_not_run_again_at_once(board: Path) -> None:
         f"{folder}: holds 5 rows, erwp, fdr, folnrc, original, wd; one can be run again at a time\n"
         "  Say which: --only LABEL"
     )
+
+
+def test_a_row_of_several_manifests_is_run_again_from_one(tmp_path: Path) -> None:
+    good = [make_record("good", seed) for seed in (0, 1)]
+    of = {
+        "a-narrow": [with_changes(good[0], manifest={"unlearners": [{}]})],
+        "broad": [with_changes(record, manifest={"unlearners": [{}, {}]}) for record in good],
+        "small": good,
+    }
+    named = [with_changes(record, manifest_name=name) for name, records in of.items() for record in records]
+    references = [make_record(name, seed) for name in ("original", "fdr") for seed in (0, 1)]
+    runs = write_records(tmp_path / "runs", [*references, *named])
+    extra = [with_changes(record, manifest_name="beside", manifest={}) for record in (*references, *good)]
+    build_leaderboard([runs], tmp_path / "board", beside=[write_records(tmp_path / "beside", extra)])
+    row = read_row(tmp_path / "board" / "records" / "problem.jsonl", "good")
+    assert [(record.manifest_name, record.seed) for record in row.records] == [("small", 0), ("small", 1)]
+
+
+def test_a_row_of_a_name_that_is_not_there_gets_the_nearest_one(board: Path) -> None:
+    folder = record_of(board, "erwp/seed-0.json").parent.parent
+    with pytest.raises(InvalidFileError, match=r"holds no row of 'erpw'\n  Did you mean 'erwp'\?"):
+        read_row(folder, "erpw")
 
 
 def test_a_row_of_other_data_is_not_run(board: Path, tmp_path: Path) -> None:
