@@ -91,7 +91,9 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
                 place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
                 found.append(Entry(path, place.as_posix(), read_record(path), submission))
             except ChangedRecordError as error:
-                faults.append(f"{error}\n  git diff shows what was changed; the run's own record can be put back")
+                faults.append(
+                    f"{error}\n  Put the run's own record back, or run the manifest again, which writes it anew"
+                )
             except InvalidFileError as error:
                 faults.append(str(error))
     if faults:
@@ -159,6 +161,9 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
             continue
         try:
             record = checked_record(values, f"{path}:{number}")
+        except ChangedRecordError as error:
+            faults.append(f"{error}\n  git diff shows what was changed; the line as it was can be put back")
+            continue
         except InvalidFileError as error:
             faults.append(str(error))
             continue

@@ -114,7 +114,7 @@ def test_an_edited_record_is_refused(board: Path, edit: Callable[[Values], None]
     assert done.code == 1
     assert done.err == (
         f"{path}: the content was changed after the run: its hash is not {told}...\n"
-        "  git diff shows what was changed; the run's own record can be put back\n"
+        "  Put the run's own record back, or run the manifest again, which writes it anew\n"
     )
     assert done.out == f"{board}: 0 records, features not given, 1 faults\n"
 
@@ -127,8 +127,10 @@ def test_an_edited_line_is_refused_with_its_number(finished: FinishedRun, tmp_pa
     values = json.loads(lines[4])
     values["measured"]["seconds"]["unlearn"] = 0.001
     path.write_text("\n".join([*lines[:4], json.dumps(values), *lines[5:]]) + "\n")
-    (fault,) = verify(board).faults
-    assert fault.startswith(f"{path}:5: the content was changed after the run")
+    assert verify(board).faults == (
+        f"{path}:5: the content was changed after the run: its hash is not {values['hash'][:16]}...\n"
+        "  git diff shows what was changed; the line as it was can be put back",
+    )
 
 
 @pytest.mark.parametrize(
