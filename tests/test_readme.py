@@ -324,9 +324,9 @@ def test_the_readme_is_one_page() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, or of a file's lines, in GitHub's form."""
+    """Return the anchors of a page's headings, or of the lines of a file of records, in GitHub's form."""
     if page.suffix == ".jsonl":
-        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), start=1)}
+        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), 1)}
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -346,8 +346,9 @@ def test_the_tables_are_those_of_the_committed_records() -> None:
     findings = (REPOSITORY / FINDINGS).read_text()
     every_record = load_records(REPOSITORY / "leaderboard")
     every = set()
+    records = load_records(REPOSITORY / "leaderboard")
     for name in ("digits", "cifar100-resnet20-fast", "cifar100-resnet20-fast-zoo"):
-        (rows,) = rows_by_problem([record for record in every_record if record.manifest_name == name])
+        (rows,) = rows_by_problem(record for record in records if record.manifest_name == name)
         every |= {f"| {' | '.join(cells(row, rows))} |" for row in rows}
     for line in every:
         assert line in findings

@@ -446,7 +446,7 @@ def test_a_record_changed_by_hand_is_named_and_made_again(finished: FinishedRun,
     values["metrics"]["retain_accuracy"]["value"] = 1.0
     path.write_text(json.dumps(values))
     message = f"{path}: the content was changed after the run: its hash is not {values['hash'][:16]}..."
-    mend = "  A run of its manifest writes it anew; in a repository git diff shows what was changed"
+    mend = "  Put the run's own record back, or run the manifest again, which writes it anew"
     assert cli("table", copied.output) == Done(1, "", f"{message}\n{mend}\n")
     done = cli("run", copied.manifest, "-o", copied.output, "--device", "cpu")
     assert done.err.splitlines()[0] == f"{message}; it is made again"

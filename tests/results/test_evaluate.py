@@ -17,14 +17,17 @@ from unittest import mock
 import pytest
 import torch
 from support.paths import REPOSITORY
+from support.records import small_board, write_records
 from torch import nn
 
+from unlearnbench.errors import InvalidFileError
 from unlearnbench.frontends.cli import main
 from unlearnbench.metrics.features import open_features
 from unlearnbench.metrics.measurement import Measurement
 from unlearnbench.metrics.standard import standard_metrics
 from unlearnbench.registry.entry_points import Plugin
 from unlearnbench.results.evaluate import evaluate
+from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.load import load_records
 from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import Record, read_record, with_hash, write_record
@@ -450,3 +453,13 @@ def test_a_truncated_feature_file_is_named_and_made_again(own_run: Path, stored_
     assert "features.h5 is damaged" in err
     assert path.read_bytes() == (stored_run / path.relative_to(own_run)).read_bytes()
     assert records(own_run)["wd/0"].metrics == records(stored_run)["wd/0"].metrics
+
+
+def test_the_records_of_a_leaderboard_are_not_evaluated(tmp_path: Path) -> None:
+    build_leaderboard([write_records(tmp_path / "runs", small_board())], tmp_path / "board")
+    with pytest.raises(InvalidFileError) as caught:
+        evaluate(tmp_path / "board")
+    assert str(caught.value) == (
+        f"{tmp_path}/board/records/problem.jsonl: records of a leaderboard, which keep the values that were published\n"
+        "  Give the output folder of a run"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def test_references_of_a_submission_give_way_to_those_of_the_leaderboard(board: 
     assert entry_faults(kept) == []
     assert said == [left_out(board)]
     assert load_records(board) == [entry.record for entry in kept]
+
+
+def test_of_a_submission_in_one_file_only_the_references_give_way(board: Path, tmp_path: Path) -> None:
+    records = board / "submissions" / "me" / "records"
+    build_leaderboard([tmp_path / "mine"], tmp_path / "lines")
+    shutil.rmtree(records)
+    shutil.copytree(tmp_path / "lines" / "records", records)
+    kept = load_entries([board])
+    assert [entry.record.method.label for entry in kept if entry.submission] == ["mine", "mine"]
 
 
 def test_a_submission_by_itself_keeps_its_references(board: Path) -> None:

@@ -192,7 +192,7 @@ def test_all_records_that_cannot_be_used_are_told_at_once(path: Path, tmp_path: 
         f"{tmp_path}/a.json: not a run record",
         f"  Move it out of {tmp_path}",
         f"{tmp_path}/b.json: the content was changed after the run: its hash is not {values['hash'][:16]}...",
-        "  A run of its manifest writes it anew; in a repository git diff shows what was changed",
+        "  Put the run's own record back, or run the manifest again, which writes it anew",
     ]
 
 

@@ -53,7 +53,14 @@ def evaluate(folder: Path | str, wanted: Sequence[str] = (), say: Say = unheard)
         PluginError: If a wanted metric is not installed.
     """
     folder, wanted = Path(folder), tuple(wanted)
-    records = {path: read_record(path) for path in record_paths(folder)}
+    paths = record_paths(folder)
+    published = next((path for path in paths if path.suffix == ".jsonl"), None)
+    if published is not None:
+        raise InvalidFileError(
+            f"{published}: records of a leaderboard, which keep the values that were published\n"
+            "  Give the output folder of a run"
+        )
+    records = {path: read_record(path) for path in paths}
     _check_wanted(wanted, records.values())
     references = reference_records(records.values())
     labels: dict[str, None] = {}

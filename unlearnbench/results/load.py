@@ -92,7 +92,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
                 found.append(Entry(path, place.as_posix(), read_record(path), submission))
             except ChangedRecordError as error:
                 faults.append(
-                    f"{error}\n  A run of its manifest writes it anew; in a repository git diff shows what was changed"
+                    f"{error}\n  Put the run's own record back, or run the manifest again, which writes it anew"
                 )
             except InvalidFileError as error:
                 faults.append(str(error))
@@ -161,6 +161,9 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
             continue
         try:
             record = checked_record(values, f"{path}:{number}")
+        except ChangedRecordError as error:
+            faults.append(f"{error}\n  git diff shows what was changed; the line as it was can be put back")
+            continue
         except InvalidFileError as error:
             faults.append(str(error))
             continue
@@ -221,8 +224,8 @@ def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> 
     foreign = [entry for entry in entries if entry.submission and _reference_key(entry.record) in own]
     for folder in dict.fromkeys(entry.folder for entry in foreign):
         say(_left_out(folder, [entry.record for entry in foreign if entry.folder == folder]))
-    paths = {entry.path for entry in foreign}
-    return [entry for entry in entries if entry.path not in paths]
+    places = {entry.where for entry in foreign}
+    return [entry for entry in entries if entry.where not in places]
 
 
 def _left_out(folder: Path, records: Sequence[Record]) -> str:

@@ -51,6 +51,10 @@ def test_there_is_an_overview_a_web_page_and_a_page_for_each_problem(tmp_path: P
     assert overview.startswith("# Leaderboard\n\nGenerated from run records by `unlearnbench leaderboard build`")
 
 
+def test_a_leaderboard_of_ranked_records_alone_speaks_of_no_others(tmp_path: Path) -> None:
+    assert "Not ranked" not in (built(tmp_path) / "README.md").read_text()
+
+
 def test_the_overview_links_the_pages_that_a_person_wrote(tmp_path: Path) -> None:
     runs, board = write_records(tmp_path / "runs", small_board("a")), tmp_path / "board"
     board.mkdir()
@@ -300,6 +304,8 @@ def test_records_beside_the_board_are_published_and_not_ranked(tmp_path: Path) -
     build_leaderboard([runs], board, beside=[beside])
     assert "varied" not in (board / "problem.md").read_text()
     assert {entry.record.method.label: entry.ranked for entry in read_entries([board])}["varied"] is False
+    assert "## Not ranked\n\nThe tables rank" in (board / "README.md").read_text()
+    assert "which are not ranked: `experiment`. `" in (board / "README.md").read_text()
     build_leaderboard([board], board)
     assert "varied" not in (board / "problem.md").read_text()
     assert [row["method"] for row in cli("table", board, "--json").json if row["method"] == "varied"] == []

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import FinishedRun
 from support.commands import cli
-from support.records import record_files, small_board, write_records
+from support.records import make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.metrics.metric_record import packed
+from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.rerun import read_row
 from unlearnbench.results.leaderboard.submission import read_submission, write_submission
 from unlearnbench.results.leaderboard.verify import verify
@@ -113,7 +114,7 @@ def test_an_edited_record_is_refused(board: Path, edit: Callable[[Values], None]
     assert done.code == 1
     assert done.err == (
         f"{path}: the content was changed after the run: its hash is not {told}...\n"
-        "  A run of its manifest writes it anew; in a repository git diff shows what was changed\n"
+        "  Put the run's own record back, or run the manifest again, which writes it anew\n"
     )
     assert done.out == f"{board}: 0 records, features not given, 1 faults\n"
 
@@ -126,8 +127,10 @@ def test_an_edited_line_is_refused_with_its_number(finished: FinishedRun, tmp_pa
     values = json.loads(lines[4])
     values["measured"]["seconds"]["unlearn"] = 0.001
     path.write_text("\n".join([*lines[:4], json.dumps(values), *lines[5:]]) + "\n")
-    (fault,) = verify(board).faults
-    assert fault.startswith(f"{path}:5: the content was changed after the run")
+    assert verify(board).faults == (
+        f"{path}:5: the content was changed after the run: its hash is not {values['hash'][:16]}...\n"
+        "  git diff shows what was changed; the line as it was can be put back",
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,11 +288,11 @@ def test_a_manifest_that_no_record_has_is_found_and_one_of_a_person_left_alone(b
     shutil.copy(manifests / "short.toml", manifests / "long.toml")
     (manifests / "mine.toml").write_text("# mine\n")
     (board / "notes.md").write_bytes(b"\xff")
-    # The overview names the pages that a person wrote.
-    mend = f"unlearnbench leaderboard build {board} -o {board}"
+    mend = f"  unlearnbench leaderboard build {board} -o {board}"
+    # The overview links what a person wrote.
     assert verify(board).faults == (
-        f"{board}/README.md: not what the records give\n  {mend}",
-        f"{manifests}/long.toml: the records give no such file\n  {mend}",
+        f"{board}/README.md: not what the records give\n{mend}",
+        f"{manifests}/long.toml: the records give no such file\n{mend}",
     )
     assert cli("leaderboard", "build", board, "-o", board).code == 0
     assert verify(board).faults == ()
@@ -467,6 +470,28 @@ def test_several_rows_are_not_run_again_at_once(board: Path) -> None:
         f"{folder}: holds 5 rows, erwp, fdr, folnrc, original, wd; one can be run again at a time\n"
         "  Say which: --only LABEL"
     )
+
+
+def test_a_row_of_several_manifests_is_run_again_from_one(tmp_path: Path) -> None:
+    good = [make_record("good", seed) for seed in (0, 1)]
+    of = {
+        "a-narrow": [with_changes(good[0], manifest={"unlearners": [{}]})],
+        "broad": [with_changes(record, manifest={"unlearners": [{}, {}]}) for record in good],
+        "small": good,
+    }
+    named = [with_changes(record, manifest_name=name) for name, records in of.items() for record in records]
+    references = [make_record(name, seed) for name in ("original", "fdr") for seed in (0, 1)]
+    runs = write_records(tmp_path / "runs", [*references, *named])
+    extra = [with_changes(record, manifest_name="beside", manifest={}) for record in (*references, *good)]
+    build_leaderboard([runs], tmp_path / "board", beside=[write_records(tmp_path / "beside", extra)])
+    row = read_row(tmp_path / "board" / "records" / "problem.jsonl", "good")
+    assert [(record.manifest_name, record.seed) for record in row.records] == [("small", 0), ("small", 1)]
+
+
+def test_a_row_of_a_name_that_is_not_there_gets_the_nearest_one(board: Path) -> None:
+    folder = record_of(board, "erwp/seed-0.json").parent.parent
+    with pytest.raises(InvalidFileError, match=r"holds no row of 'erpw'\n  Did you mean 'erwp'\?"):
+        read_row(folder, "erpw")
 
 
 def test_a_row_of_other_data_is_not_run(board: Path, tmp_path: Path) -> None:

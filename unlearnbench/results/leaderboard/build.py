@@ -51,7 +51,7 @@ def build_leaderboard(
     check_entries(entries)
     files = _collections(every, folder)
     _check_leftovers(every, sources, folder)
-    pages = rebuilt_pages(entries, folder, order)
+    pages = rebuilt_pages(every, folder, order)
     own = (folder / "records").resolve()
     merged = [entry.path for entry in every if entry.line is None and entry.path.resolve().is_relative_to(own)]
     try:
@@ -92,12 +92,14 @@ def _collections(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
 
 
 def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[str, str]:
-    """Return the text of every page that records give in a leaderboard's folder, by file name."""
+    """Return the text of every page that records, ranked and not, give in a leaderboard's folder, by file name."""
+    ranked = [entry for entry in entries if entry.ranked]
     board = make_board(
-        [entry.record for entry in entries],
+        [entry.record for entry in ranked],
         order,
         _links(entries, folder),
-        {identity: place for identity, (place, _) in _manifests(entries).items()},
+        {identity: place for identity, (place, _) in _manifests(ranked).items()},
+        {entry.record.manifest_name for entry in entries if not entry.ranked},
     )
     return board_pages(board, hand_written(folder))
 

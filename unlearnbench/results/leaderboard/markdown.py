@@ -198,7 +198,19 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
     ]
     for problem in board.problems:
         parts += [f"### [{problem.problem.title}]({page_name(problem)})", _summary(problem)]
-    return "\n\n".join([*parts, _caption(board.order), "## Columns", LEGEND.strip()]) + "\n"
+    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), "## Columns", LEGEND.strip()]) + "\n"
+
+
+def _unranked(board: Board) -> list[str]:
+    """Return what says which records lie beside those of the tables."""
+    if not board.unranked:
+        return []
+    names = ", ".join(f"`{_plain(name)}`" for name in board.unranked)
+    return [
+        "## Not ranked",
+        "The tables rank the runs whose manifests lie in `manifests/`. The files of records also hold the runs of "
+        f"experiments, which are not ranked: {names}. `unlearnbench report` shows all of them.",
+    ]
 
 
 def page_name(board: ProblemBoard) -> str:

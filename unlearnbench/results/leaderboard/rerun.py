@@ -45,7 +45,8 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
     Args:
         path: Record file, or a file or folder of many records.
         label: Label of the unlearner, needed if the file or folder holds others too. If several manifests have the
-            row, the ranked records are taken.
+            row, it is run again from one of them: ranked manifests go first, then the one with the most seeds, then
+            the one with the fewest methods, whose plugins a reader is most likely to have.
 
     Raises:
         InvalidFileError: If the records are of several rows or of none, or cannot be used.
@@ -59,19 +60,26 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
     labels = sorted({entry.record.method.label for entry in entries})
     if label and label not in labels:
         raise InvalidFileError(f"{path}: holds no row of {label!r}{did_you_mean(label, labels)}")
-    chosen = [entry for entry in entries if not label or entry.record.method.label == label]
-    ranked = [entry for entry in chosen if entry.ranked] or chosen
-    records = [entry.record for entry in ranked]
-    if label:
-        # Manifests may share seeds of a row, and each seed is run again only once.
-        records = list({record.seed: record for record in records}.values())
-    rows = {(record.problem.id, record.method.id, record.manifest_name) for record in records}
-    if len({row[:2] for row in rows}) > 1 or (len(rows) > 1 and not label):
+    by_manifest: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        record = entry.record
+        if not label or record.method.label == label:
+            row = record.problem.id, record.method.id, record.manifest_name
+            by_manifest.setdefault(row, []).append(entry)
+    if len({row[:2] for row in by_manifest}) > 1 or (len(by_manifest) > 1 and not label):
         raise InvalidFileError(
-            f"{path}: holds {len(rows)} rows, {', '.join(labels)}; one can be run again at a time\n"
+            f"{path}: holds {len(by_manifest)} rows, {', '.join(labels)}; one can be run again at a time\n"
             "  Say which: --only LABEL"
         )
-    return RecordedRow(tuple(sorted(records, key=lambda record: record.seed)))
+    best = min(by_manifest.values(), key=_preference)
+    return RecordedRow(tuple(sorted((entry.record for entry in best), key=lambda record: record.seed)))
+
+
+def _preference(entries: Sequence[Entry]) -> tuple[bool, int, int, str]:
+    """Return a sort key for a row's entries of one manifest: the row is run again from the first."""
+    first = entries[0]
+    methods = len(first.record.manifest.get("unlearners", ()))
+    return not first.ranked, -len(entries), methods, first.record.manifest_name
 
 
 def plan_of_row(row: RecordedRow, plan: Plan, file: Path) -> Plan:

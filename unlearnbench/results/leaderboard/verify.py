@@ -85,7 +85,8 @@ def verify(
     if faults:
         # Without complete records nothing else can be checked.
         return Verdict(0, 0, tuple(faults))
-    entries = [entry for entry in without_foreign_references(every, say) if entry.ranked]
+    shown = without_foreign_references(every, say)
+    entries = [entry for entry in shown if entry.ranked]
     for entry in every:
         faults += [f"{entry.where}: {fault}" for fault in inconsistencies(entry.record)]
     faults += entry_faults(entries)
@@ -93,7 +94,7 @@ def verify(
     if board is not None and board.resolve() != folder.resolve():
         faults += _unknown_problems(entries, board, folder)
     recomputed, wrong = _recompute(every, features)
-    faults += [*wrong, *_page_faults(folder, entries, order)]
+    faults += [*wrong, *_page_faults(folder, shown, order)]
     return Verdict(len(every), recomputed, tuple(dict.fromkeys(faults)))
 
 
@@ -176,7 +177,8 @@ def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator
         # A folder of records or a submission has no pages.
         return
     mend = f"unlearnbench leaderboard build {folder} -o {folder}"
-    texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(entries)
+    ranked = [entry for entry in entries if entry.ranked]
+    texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(ranked)
     for name, text in texts.items():
         path = folder / name
         if not path.is_file() or path.read_text(errors="replace") != text:

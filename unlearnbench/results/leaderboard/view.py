@@ -120,12 +120,14 @@ class Board:
         order: How unlearners are ranked, a key of `ranking.ORDERS`.
         records: All records of the leaderboard. If several manifests share a cell, each has its record here, whereas a
             row has only one.
+        unranked: Names of the manifests whose records lie beside these and are not ranked.
     """
 
     problems: tuple[ProblemBoard, ...]
     overall: tuple[Overall, ...]
     order: str
     records: tuple[Record, ...]
+    unranked: tuple[str, ...] = ()
 
 
 def make_board(
@@ -133,6 +135,7 @@ def make_board(
     order: str = PAPER,
     record_files: Mapping[str, str] | None = None,
     manifest_files: Mapping[str, str] | None = None,
+    unranked: Iterable[str] = (),
 ) -> Board:
     """Return what a leaderboard shows of records.
 
@@ -141,11 +144,12 @@ def make_board(
         order: Order of the ranking, a key of `ranking.ORDERS`.
         record_files: Record files below the leaderboard's folder, by the hashes of the records.
         manifest_files: Manifest files below the leaderboard's folder, by `manifest_id`.
+        unranked: Names of the manifests whose records lie beside these and are not ranked.
     """
     records = tuple(records)
     problems = rows_by_problem(records, order)
     boards = [_problem_board(rows, record_files or {}, manifest_files or {}) for rows in problems]
-    return Board(tuple(boards), tuple(overall(problems)), order, records)
+    return Board(tuple(boards), tuple(overall(problems)), order, records, tuple(sorted(unranked)))
 
 
 def manifest_id(record: Record) -> str:
