@@ -344,7 +344,6 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 def test_the_tables_are_those_of_the_committed_records() -> None:
     findings = (REPOSITORY / FINDINGS).read_text()
-    every_record = load_records(REPOSITORY / "leaderboard")
     every = set()
     records = load_records(REPOSITORY / "leaderboard")
     for name in ("digits", "cifar100-resnet20-fast", "cifar100-resnet20-fast-zoo"):
