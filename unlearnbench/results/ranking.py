@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unlearnbench.metrics.metric_record import unpacked
 from unlearnbench.results.record import MethodRecord, ProblemRecord, Record, distinct_titles
 from unlearnbench.results.statistics import bootstrap_means, differ, mean, standard_deviation, t_interval
+from unlearnbench.terms import SHORT
 
 # An unlearner has to keep CAne within this distance of Original's.
 CANE_GATE = 0.02
@@ -57,6 +58,11 @@ class Row:
         """Return a metric's values by seed."""
         found = {record.seed: record.value(metric) for record in self.done}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def gaps(self, fdr: Row | None) -> dict[int, float]:
+        """Return FPAe less FDR's, a signed fraction, by seed; seeds that FDR lacks are left out."""
+        base = fdr.values(SHORT["FPAe"]) if fdr else {}
+        return {seed: value - base[seed] for seed, value in self.values(SHORT["FPAe"]).items() if seed in base}
 
     def mean(self, metric: str) -> float | None:
         """Return a metric's mean over the seeds, or None if it has no value."""
@@ -195,8 +201,7 @@ class Standing:
         self.row = row
         self._fdr = fdr
         self.forget = round(_mean(row, "forget_accuracy"), 12)
-        metric = "forget_prototype_accuracy"
-        self.gap = round(abs(_mean(row, metric) - _paired_mean(fdr, row, metric)), 12)
+        self.gap = round(abs(statistics.fmean(row.gaps(fdr).values())), 12)
         self.loss = round(1 - _mean(row, "retain_accuracy"), 12)
         self.reads = statistics.fmean(sum(record.image_passes.values()) for record in row.done)
 
@@ -327,7 +332,7 @@ def _why_unranked(row: Row, original: Row | None, fdr: Row | None) -> str:
         other = [record for record in row.records if record.status != "done"]
         word = "failed" if "failed" in states else "not applicable"
         return f"{word} with seed {', '.join(str(record.seed) for record in other)}: {other[0].reason}"
-    for metric in ("retain_accuracy", "forget_accuracy", "forget_prototype_accuracy"):
+    for metric in (SHORT["CAne"], SHORT["FAe"], SHORT["FPAe"]):
         missing = _missing(row, metric)
         if missing:
             return missing

@@ -11,7 +11,7 @@ from rich.table import Table
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
 from unlearnbench.results.record import Record
-from unlearnbench.terms import REFERENCES, SHARES
+from unlearnbench.terms import REFERENCES, SHARES, SHORT
 
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "image passes", "seconds", "seeds")
 
@@ -59,21 +59,16 @@ def method_name(row: Row) -> str:
 
 def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
     """Return the mean difference of FPAe to FDR's over common seeds, in points with a sign."""
-    metric = "forget_prototype_accuracy"
     fdr = next((other for other in rows if other.is_reference and other.method.name == "fdr"), None)
     if fdr is None or row is fdr:
         return "-"
-    base = fdr.values(metric)
-    gaps = [value - base[seed] for seed, value in row.values(metric).items() if seed in base]
+    gaps = row.gaps(fdr).values()
     return f"{100 * statistics.fmean(gaps):+.2f}" if gaps else "-"
 
 
 def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a row's cells in the order of `HEADER`."""
-    metrics = [
-        percent(row.mean(name), row.std(name))
-        for name in ("forget_accuracy", "forget_prototype_accuracy", "retain_accuracy")
-    ]
+    metrics = [percent(row.mean(name), row.std(name)) for name in SHORT.values()]
     reads = [sum(record.image_passes.values()) for record in row.done]
     seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
     done, total = len(row.done), len(row.records)

@@ -14,7 +14,6 @@ from unlearnbench.results.record import ProblemRecord, Record
 from unlearnbench.results.report.published import PublishedTable, published_table
 from unlearnbench.results.tables import method_name
 from unlearnbench.store import content_id
-from unlearnbench.terms import SHORT
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -168,7 +167,7 @@ def _problem_board(
             row=row,
             name=method_name(row),
             place=_place(row, rows),
-            gap=None if row is fdr else _gap(row, fdr),
+            gap=None if row is fdr else _mean(row.gaps(fdr).values()),
             speed_up=_speed_up(row, fdr),
             speed_up_seconds=_mean(record.measured.speed_up_seconds for record in row.done),
             image_passes=_mean(_reads(record) for record in row.done),
@@ -186,12 +185,6 @@ def _place(row: Row, rows: Sequence[Row]) -> str:
         return ""
     shared = sum(other.rank == row.rank for other in rows) > 1
     return f"{row.rank}{'=' if shared else ''}"
-
-
-def _gap(row: Row, fdr: Row | None) -> float | None:
-    metric = SHORT["FPAe"]
-    base = fdr.values(metric) if fdr else {}
-    return _mean(value - base[seed] for seed, value in row.values(metric).items() if seed in base)
 
 
 def _reads(record: Record) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from unlearnbench.results.ranking import Row, grouped_rows
 from unlearnbench.results.record import Record
@@ -60,7 +60,7 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
     fdr = next((row for row in rows if row.method.name == "fdr"), None)
     for row in sorted(distinct_rows(rows), key=rows.index):
         for metric, reported in published.figures(row.method).items():
-            values = list((_gaps(row, fdr) if metric == GAP else row.values(metric)).values())
+            values = list((row.gaps(fdr) if metric == GAP else row.values(metric)).values())
             if not values:
                 continue
             # The paper's gap has no sign.
@@ -77,11 +77,6 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
                 str(len(values)),
                 "given weights" if row.problem.weights else f"{row.problem.training['epochs']} epochs",
             )
-
-
-def _gaps(row: Row, fdr: Row | None) -> Mapping[int, float]:
-    base = fdr.values(SHORT["FPAe"]) if fdr else {}
-    return {seed: value - base[seed] for seed, value in row.values(SHORT["FPAe"]).items() if seed in base}
 
 
 def _summary(found: Sequence[Outcome]) -> str:
