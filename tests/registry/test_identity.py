@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import python
@@ -138,9 +139,10 @@ def test_declare_keeps_the_version_on_the_function_and_refuses_what_is_none() ->
     def method() -> None: ...
 
     assert getattr(method, VERSION) == 2
-    for wrong in (0, True, "1"):
+    wrongs: list[Any] = [0, True, "1"]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"version: .* is not a whole number from 1 on"):
-            declare(version=wrong)  # type: ignore[arg-type]
+            declare(version=wrong)
 
 
 @pytest.fixture
