@@ -13,8 +13,8 @@ from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.reader import read_manifest
 
 TRAINING_KEYS = (
-    "batch_size, crop, epochs, factor, horizontal_flip, learning_rate, mean, milestones, momentum, padding, precision, "
-    "schedule, std, weight_decay"
+    "batch_size, crop, epochs, factor, horizontal_flip, learning_rate, mean, milestones, momentum, nesterov, padding, "
+    "precision, resolutions, schedule, std, weight_decay"
 )
 NO_MILESTONES = 'missing; schedule = "steps" lowers the rate after these epochs (schedule = "constant" keeps it)'
 NAME_RULE = "is not a name: a letter or digit, then letters, digits and"
@@ -209,6 +209,32 @@ def test_a_fault_at_the_top_is_named(tmp_path: Path, head: str, message: str) ->
             'schedule = "one_cycle"',
             'schedule = "constant"\nfactor = 0.5',
             'm.toml:15: training.factor: schedule = "constant" has none; remove it',
+        ),
+        (
+            "padding = 1",
+            "nesterov = true\nmomentum = 0.0",
+            "m.toml:15: training.nesterov: there is no momentum; give a momentum above 0 or remove nesterov",
+        ),
+        (
+            "padding = 1",
+            "resolutions = [[1, 4], [1, 6]]",
+            "m.toml:15: training.resolutions: [1, 6] after [1, 4]: epochs and sides have to grow",
+        ),
+        (
+            "padding = 1",
+            "resolutions = [[2, 6]]",
+            "m.toml:15: training.resolutions: [2, 6] is no less than 2 epochs; the last epochs have the full size",
+        ),
+        (
+            "padding = 1",
+            "resolutions = [[1, 0]]",
+            "m.toml:15: training.resolutions.0.1: 0 should be greater than 0",
+        ),
+        (
+            "padding = 1",
+            "resolutions = [1, 4]",
+            "m.toml:15: training.resolutions.0: 1 is not an array\n"
+            "m.toml:15: training.resolutions.1: 4 is not an array",
         ),
         (
             WD,

@@ -113,6 +113,16 @@ def faults(folder: Path, text: str) -> str:
             "crop = 9",
             "m.toml:15: training.crop: 9 is more than the 8x8 images of digits have",
         ),
+        (
+            "padding = 1",
+            "resolutions = [[1, 8]]",
+            "m.toml:15: training.resolutions: 8 is no less than the 8 pixels at full size; give smaller sides",
+        ),
+        (
+            "padding = 1",
+            "resolutions = [[1, 7]]\ncrop = 6",
+            "m.toml:15: training.resolutions: 7 is no less than the 6 pixels at full size; give smaller sides",
+        ),
     ],
 )
 def test_a_name_or_option_that_is_not_there_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

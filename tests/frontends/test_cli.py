@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import FinishedRun
 from support.commands import Done, cli, python
-from support.manifests import DATASET, WD, manifest_text, missing_plugins, write_manifest
+from support.manifests import DATASET, TRAINING, WD, manifest_text, missing_plugins, write_manifest
 from support.paths import REPOSITORY
 from support.plugins import built_in, fake_distribution
 from support.records import comparable_records, record_files
@@ -286,17 +286,34 @@ def test_a_dry_run_tells_the_work_and_does_none(tmp_path: Path) -> None:
         {
             "manifest": str(path),
             "work": [
-                {"what": "train Original", "total": 1, "cached": 0, "image_passes": 2 * 1352},
-                {"what": "train FDR", "total": 1, "cached": 0, "image_passes": 2 * (1352 - 266)},
-                {"what": "unlearn with wd", "total": 1, "cached": 0, "image_passes": None},
-                {"what": "extract features", "total": 3, "cached": 0, "image_passes": 3 * 1797},
-                {"what": "metrics and record", "total": 3, "cached": 0, "image_passes": 0},
+                {"what": what, "total": total, "cached": 0, "image_passes": passes, "full_size_passes": passes}
+                for what, total, passes in (
+                    ("train Original", 1, 2 * 1352),
+                    ("train FDR", 1, 2 * (1352 - 266)),
+                    ("unlearn with wd", 1, None),
+                    ("extract features", 3, 3 * 1797),
+                    ("metrics and record", 3, 0),
+                )
             ],
         }
     ]
     text = cli("run", path, "-o", tmp_path / "runs", "--dry-run").out
     assert text.startswith(f"{path}: 3 cells\n")
     assert not (tmp_path / "runs").exists()
+
+
+def test_both_counts_are_told_where_the_resolution_grows(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, manifest_text(training=f"{TRAINING}\nresolutions = [[1, 4]]"))
+    done = cli("run", path, "-o", tmp_path / "runs", "--dry-run", "--json")
+    # One epoch has a quarter of the pixels, the other all.
+    work = done.json[0]["work"][0]
+    assert (work["image_passes"], work["full_size_passes"]) == (2 * 1352, 1352 * 5 // 4)
+    assert "2,704 (1,690 at full size)" in cli("run", path, "-o", tmp_path / "runs", "--dry-run").out
+    assert cli("run", path, "-o", tmp_path / "runs").code == 0
+    records = {record.method.name: record for record in load_records(tmp_path / "runs")}
+    assert sum(records["original"].image_reads.values()) == 2 * 1352
+    assert records["original"].details["full_size_passes"] == 1352 * 5 // 4
+    assert "full_size_passes" not in records["wd"].details
 
 
 def test_a_run_prints_json_for_programs(copied: FinishedRun) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearnbench.datasets.dataset import ArrayImages
-from unlearnbench.models.batches import Augmentation, Batches, image_tensor, in_batches, inference_batch
+from unlearnbench.models.batches import Augmentation, Batches, image_tensor, in_batches, inference_batch, resized
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
 PLAIN = Augmentation()
@@ -39,6 +39,15 @@ def test_normalisation_is_that_of_numpy() -> None:
     assert data.normalise(images).dtype == torch.float32
     np.testing.assert_allclose(data.normalise(images).numpy(), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(data.denormalise(data.normalise(images)).numpy(), images.numpy() / 255, atol=1e-6)
+
+
+def test_resizing_keeps_means_and_smooths_before_it_thins_out() -> None:
+    stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(2, 3, 32, 32)
+    small = resized(stripes, 16)
+    assert small.shape == (2, 3, 16, 16)
+    # Every second column alone would be all 0 or all 1.
+    assert torch.allclose(small, torch.full_like(small, 0.5), atol=0.2)
+    assert torch.allclose(resized(torch.full((1, 3, 32, 48), 0.7), 20), torch.full((1, 3, 20, 30), 0.7))
 
 
 def test_an_epoch_visits_each_image_once() -> None:

@@ -14,10 +14,20 @@ from unlearnbench.models import training
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.recipe import TrainingRecipe
-from unlearnbench.models.training import ReferenceTraining, check_finite, learning_rate, resolve_precision
+from unlearnbench.models.training import (
+    ReferenceTraining,
+    check_finite,
+    learning_rate,
+    recipe_optimizer,
+    resolve_precision,
+)
 
 NETWORK = Network("digits_net", {"width": 4}, 10, (1, 8, 8))
 RECIPE = TrainingRecipe(epochs=4, batch_size=16, learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4)
+FIELDS: dict[str, dict[str, object]] = {
+    "nesterov": {"nesterov": True},
+    "resolutions": {"resolutions": ((1, 4), (2, 6))},
+}
 
 
 def recipe(**settings: object) -> TrainingRecipe:
@@ -95,11 +105,13 @@ def test_a_training_repeats_bit_for_bit(tmp_path: Path) -> None:
     assert not same(weights(first), weights(other))
 
 
+@pytest.mark.parametrize("settings", [{}, *FIELDS.values()], ids=["plain", *FIELDS])
 @pytest.mark.parametrize("epochs_before", [1, 3])
 def test_a_training_taken_up_again_ends_in_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs_before: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs_before: int, settings: dict[str, object]
 ) -> None:
-    whole, _ = train(tmp_path / "never")
+    chosen = RECIPE.model_copy(update=settings)
+    whole, _ = train(tmp_path / "never", chosen)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     checkpoint = tmp_path / "checkpoint.pt"
     original = ReferenceTraining._train_epoch
@@ -112,15 +124,48 @@ def test_a_training_taken_up_again_ends_in_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(ReferenceTraining, "_train_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(checkpoint)
+            train(checkpoint, chosen)
     read: list[int] = []
     job = ReferenceTraining(
-        NETWORK.build(5, "original"), data(), torch.arange(40), RECIPE, 0, "original", advance=read.append
+        NETWORK.build(5, "original"), data(), torch.arange(40), chosen, 0, "original", advance=read.append
     )
     job.train(checkpoint)
     assert same(weights(whole), weights(job.model))
     assert read[0] == epochs_before * 40
     assert sum(read) == 4 * 40
+
+
+@pytest.mark.parametrize("settings", FIELDS.values(), ids=FIELDS)
+def test_a_field_of_the_recipe_changes_the_weights(tmp_path: Path, settings: dict[str, object]) -> None:
+    plain, _ = train(tmp_path / "a")
+    other, _ = train(tmp_path / "b", RECIPE.model_copy(update=settings))
+    assert not same(weights(plain), weights(other))
+
+
+def test_nesterov_momentum_is_that_of_its_paper() -> None:
+    # One weight, loss w^2 / 2, in float64: v <- m v + g, w <- w - r (g + m v).
+    settings = recipe(momentum=0.5, nesterov=True)
+    model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.ones_(model.weight)
+    optimizer, expected, velocity = recipe_optimizer(model, settings), 1.0, 0.0
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model.weight**2 / 2).sum().backward()
+        optimizer.step()
+        gradient = expected
+        velocity = 0.5 * velocity + gradient
+        expected -= 0.1 * (gradient + 0.5 * velocity)
+        assert model.weight.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_images_grow_to_their_full_size(tmp_path: Path) -> None:
+    settings = RECIPE.model_copy(update=FIELDS["resolutions"])
+    job = ReferenceTraining(NETWORK.build(0, "original"), data(), torch.arange(40), settings, 0, "original")
+    seen: list[tuple[int, ...]] = []
+    job.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    job.train()
+    # 40 images are 3 steps of 16.
+    assert seen == [(4, 4)] * 3 + [(6, 6)] * 3 + [(8, 8)] * 6
 
 
 def test_a_checkpoint_is_written_only_now_and_then(tmp_path: Path) -> None:

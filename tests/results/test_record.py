@@ -301,3 +301,10 @@ def test_tables_of_two_problems_with_one_title_can_be_told_apart(tmp_path: Path)
     ]
     lines = [line.rstrip() for line in cli("table", write_records(tmp_path, [*first, *second])).out.splitlines()]
     assert {f"{known.title}; training.epochs = 2", f"{known.title}; training.epochs = 7"} <= set(lines)
+
+
+def test_a_setting_that_an_older_record_does_not_know_is_one_that_is_off() -> None:
+    older = problem("1", training={"epochs": 2})
+    assert differences(older, problem("2", training={"epochs": 2, "nesterov": False, "resolutions": []})) == []
+    newer = problem("3", training={"epochs": 2, "nesterov": True})
+    assert differences(older, newer) == [("training.nesterov", None, True)]

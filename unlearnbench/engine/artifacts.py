@@ -25,7 +25,7 @@ from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.classifier import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.random_state import own_random_state
-from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.training import ReferenceTraining, resolve_precision
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.entry_points import find
@@ -63,7 +63,7 @@ class Maker:
         self._device = device
         self._told = told
         recipe = plan.cells[0].problem.recipe
-        self.recipe = TrainingRecipe(**{**recipe, **_tuples(recipe), "precision": plan.precision})
+        self.recipe = read_recipe({**recipe, "precision": plan.precision})
         self.broken: dict[str, str] = {}
         self.epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
@@ -201,7 +201,8 @@ class Maker:
         )
         epochs = self.recipe.epochs
         reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
-        return self._model_facts({"train": seconds}, reads, {})
+        details = {"full_size_passes": reference.full_size_passes} if self.recipe.resolutions else {}
+        return self._model_facts({"train": seconds}, reads, details)
 
     def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
         """Save a model that someone else has trained."""
@@ -352,10 +353,6 @@ def check_unlearned(model: Any, name: str, num_classes: int) -> None:
     for key, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")
-
-
-def _tuples(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) for key, value in recipe.items() if isinstance(value, list)}
 
 
 def _name(cell: Cell) -> str:

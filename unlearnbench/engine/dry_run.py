@@ -23,22 +23,25 @@ class Work:
         total: Number of times that it occurs.
         cached: Number of those that are done already.
         image_passes: Number of images that the others will read; None if only a run tells.
+        full_size_passes: Number of images of full size that have as many pixels; fewer where a recipe's resolution grows.
     """
 
     what: str
     total: int = 0
     cached: int = 0
     image_passes: int | None = 0
+    full_size_passes: int | None = 0
 
-    def add(self, there: bool, passes: int | None) -> None:
-        """Count one occurrence."""
+    def add(self, there: bool, passes: int | None, full_size: int | None = None) -> None:
+        """Count one occurrence; None for `full_size` if all images have their full size."""
         self.total += 1
         if there:
             self.cached += 1
-        elif passes is None or self.image_passes is None:
-            self.image_passes = None
+        elif passes is None or self.image_passes is None or self.full_size_passes is None:
+            self.image_passes = self.full_size_passes = None
         else:
             self.image_passes += passes
+            self.full_size_passes += passes if full_size is None else full_size
 
 
 def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> list[Work]:
@@ -59,7 +62,8 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
                 seen.add(reference.id)
                 does = "train" if reference.weights is None else "load"
                 work = works.setdefault(reference.role, Work(f"{does} {REFERENCES[reference.role]}"))
-                work.add(store.has("models", reference.id), reference.image_passes)
+                there = store.has("models", reference.id)
+                work.add(there, reference.image_passes, reference.full_size_passes)
         if not cell.is_reference:
             work = works.setdefault(f"unlearner {cell.method.label}", Work(f"unlearn with {cell.method.label}"))
             work.add(skipped or store.has("models", cell.model_id), cell.image_passes)
@@ -104,6 +108,8 @@ def work_table(works: list[Work]) -> Table:
         table.add_column(name, justify="left" if name == "work" else "right")
     for work in works:
         passes = "as the method needs" if work.image_passes is None else f"{work.image_passes:,}"
+        if work.full_size_passes != work.image_passes:
+            passes += f" ({work.full_size_passes:,} at full size)"
         table.add_row(work.what, str(work.total), str(work.cached), str(work.total - work.cached), passes)
     table.add_section()
     table.add_row("known in all", "", "", "", f"{known_passes(works):,}")

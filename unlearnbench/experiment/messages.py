@@ -78,7 +78,7 @@ def _array_hint(path: KeyPath, value: Any) -> str:
     """Return how the single value at `path` is written as an array."""
     if isinstance(value, dict):
         return f"\n  Each entry begins with [[{path[0]}]]" if path[0] in LISTS and len(path) == 1 else ""
-    return f"\n  Write {path[-1]} = [{_shown(value)}]"
+    return "" if isinstance(path[-1], int) else f"\n  Write {path[-1]} = [{_shown(value)}]"
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.machine import Precision, cpu_precision
-from unlearnbench.models.recipe import recipe_identity
+from unlearnbench.models.recipe import full_size_epochs, read_recipe, recipe_identity
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.component import Method, Metric, label_slug
 from unlearnbench.registry.identity import (
@@ -35,6 +35,7 @@ class ReferenceModel:
         seed: Seed of its weights and batches.
         classes: Classes that it is trained on.
         image_passes: Number of training images that it reads, over all epochs.
+        full_size_passes: Number of training images of full size that have as many pixels as those that it reads.
         weights: Weights that the model is given by; None if it is trained.
     """
 
@@ -43,6 +44,7 @@ class ReferenceModel:
     seed: int
     classes: tuple[int, ...]
     image_passes: int
+    full_size_passes: int
     weights: Weights | None = None
 
 
@@ -144,8 +146,10 @@ def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, pr
         TRAINING_PROTOCOL,
         WORLD_SIZE,
     )
-    passes = int(problem.recipe["epochs"]) * sum(problem.info.train_counts[label] for label in classes)
-    return ReferenceModel(identity, role, seed, classes, passes)
+    recipe, images = read_recipe(problem.recipe), sum(problem.info.train_counts[label] for label in classes)
+    height, width = (recipe.crop, recipe.crop) if recipe.crop else problem.info.shape[1:]
+    full_size = round(full_size_epochs(recipe, height, width) * images)
+    return ReferenceModel(identity, role, seed, classes, recipe.epochs * images, full_size)
 
 
 def _given_original(problem: Problem, weights: Weights, seed: int, classes: tuple[int, ...]) -> ReferenceModel:
@@ -158,7 +162,7 @@ def _given_original(problem: Problem, weights: Weights, seed: int, classes: tupl
         [len(classes), problem.info.shape, problem.recipe["crop"]],
         TRAINING_PROTOCOL,
     )
-    return ReferenceModel(identity, "original", seed, classes, 0, weights)
+    return ReferenceModel(identity, "original", seed, classes, 0, 0, weights)
 
 
 def _cell(

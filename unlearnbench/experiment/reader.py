@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -99,6 +100,8 @@ def read_manifest(path: Path) -> ManifestFile:
         elif field.is_required():
             file.fault((key,), "missing")
     _check_schedule(file)
+    _check_momentum(file)
+    _check_resolutions(file)
     seeds = file.sections.get("seeds", ())
     for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         file.fault(("seeds",), f"{seed} stands there {seeds.count(seed)} times; every seed is run once")
@@ -130,6 +133,28 @@ def _check_schedule(file: ManifestFile) -> None:
         # A manifest taken from a record states everything, including defaults.
         if getattr(recipe, key) != TrainingRecipe.model_fields[key].default:
             file.fault(("training", key), f'schedule = "{recipe.schedule}" has none; remove it')
+
+
+def _check_momentum(file: ManifestFile) -> None:
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is not None and recipe.nesterov and not recipe.momentum:
+        file.fault(("training", "nesterov"), "there is no momentum; give a momentum above 0 or remove nesterov")
+
+
+def _check_resolutions(file: ManifestFile) -> None:
+    """Note resolutions that do not grow from epoch to epoch, or leave no epoch to the full size."""
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    if recipe is None:
+        return
+    pairs = [list(pair) for pair in recipe.resolutions]
+    for before, after in itertools.pairwise(pairs):
+        if before[0] >= after[0] or before[1] >= after[1]:
+            file.fault(("training", "resolutions"), f"{after} after {before}: epochs and sides have to grow")
+    if pairs and pairs[-1][0] >= recipe.epochs:
+        file.fault(
+            ("training", "resolutions"),
+            f"{pairs[-1]} is no less than {recipe.epochs} epochs; the last epochs have the full size",
+        )
 
 
 def _check_section(file: ManifestFile, key: str, annotation: Any, metadata: list[Any]) -> None:

@@ -153,6 +153,12 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
     channels, height, width = info.shape
     if recipe.crop is not None and recipe.crop > min(height, width):
         file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
+    side = recipe.crop or min(height, width)
+    if recipe.resolutions and recipe.resolutions[-1][1] >= side:
+        file.fault(
+            ("training", "resolutions"),
+            f"{recipe.resolutions[-1][1]} is no less than the {side} pixels at full size; give smaller sides",
+        )
     for key in ("mean", "std"):
         values = getattr(recipe, key)
         if values is not None and len(values) != channels:

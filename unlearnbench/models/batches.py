@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlearnbench.datasets.dataset import Images
+from unlearnbench.models.recipe import resized_shape
 
 BATCHES_AHEAD = 3
 
@@ -153,6 +154,12 @@ class Batches:
         padded = F.pad(images, (padding,) * 4) if padding else images
         side = self.augmentation.crop
         return padded.unfold(2, side or height, 1).unfold(3, side or width, 1)
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Return images (B, C, H, W) float32 whose shorter side has `side` pixels, smoothed before they are thinned out."""
+    height, width = images.shape[-2:]
+    return F.interpolate(images, resized_shape(height, width, side), mode="bilinear", antialias=True)
 
 
 def read_ahead(images: Images, parts: Sequence[Tensor]) -> Iterator[Tensor]:

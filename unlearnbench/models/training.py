@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.machine import Precision, cpu_precision
-from unlearnbench.models.batches import Augmentation, Batches
+from unlearnbench.models.batches import Augmentation, Batches, resized
 from unlearnbench.models.build import STREAMS
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.seeds import derived_seed
@@ -52,6 +52,7 @@ def recipe_optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.SG
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
 
@@ -153,8 +154,11 @@ class ReferenceTraining:
         self.model.train()
         total = torch.zeros((), device=self.device)
         step = self.epoch * self.steps_per_epoch
+        side = self.recipe.side(self.epoch)
         for images, labels in self.batches.shuffled(self.recipe.batch_size, generator, self.positions):
             set_learning_rate(self.optimizer, learning_rate(self.recipe, step, self.steps_per_epoch))
+            if side is not None:
+                images = resized(images, side)
             with autocast(self.precision, self.device):
                 logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels)

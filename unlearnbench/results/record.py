@@ -248,9 +248,13 @@ def settings(problem: ProblemRecord) -> dict[str, Any]:
 
 
 def differences(one: ProblemRecord, other: ProblemRecord) -> list[tuple[str, Any, Any]]:
-    """Return the key and both values of each setting in which two problems differ."""
+    """Return the key and both values of each setting in which two problems differ.
+
+    A setting that an older record does not know is one that is off.
+    """
     own, theirs = settings(one), settings(other)
-    return [(key, own.get(key), theirs.get(key)) for key in sorted(own | theirs) if own.get(key) != theirs.get(key)]
+    pairs = ((key, own.get(key), theirs.get(key)) for key in sorted(own | theirs))
+    return [(key, mine, yours) for key, mine, yours in pairs if (mine or None) != (yours or None)]
 
 
 def distinct_titles(problems: Iterable[ProblemRecord]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from unlearnbench.models.batches import Batches
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.classifier import load_network
 from unlearnbench.models.device_data import LoadedData
-from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.recipe import read_recipe
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures.drawing import Drawing, NotDrawnError, Source, each_drawn, of_seed
 from unlearnbench.results.figures.style import BLUE, COLUMN, PAGE, VERMILION, new_figure, percent_axis
@@ -211,10 +211,7 @@ def _data(problem: ProblemRecord) -> LoadedData:
         raise NotDrawnError(
             f"{problem.dataset} has revision {dataset.info.revision} here, the run's was {problem.dataset_revision}"
         )
-    recipe: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in problem.training.items()
-    }
-    return LoadedData(dataset, TrainingRecipe(**recipe), torch.device("cpu"))
+    return LoadedData(dataset, read_recipe(problem.training), torch.device("cpu"))
 
 
 def _model(source: Source, record: Record, data: LoadedData) -> nn.Module:
