@@ -311,7 +311,7 @@ def test_both_counts_are_told_where_the_resolution_grows(tmp_path: Path) -> None
     assert "2,704 (1,690 at full size)" in cli("run", path, "-o", tmp_path / "runs", "--dry-run").out
     assert cli("run", path, "-o", tmp_path / "runs").code == 0
     records = {record.method.name: record for record in load_records(tmp_path / "runs")}
-    assert sum(records["original"].image_reads.values()) == 2 * 1352
+    assert sum(records["original"].image_passes.values()) == 2 * 1352
     assert records["original"].details["full_size_passes"] == 1352 * 5 // 4
     assert "full_size_passes" not in records["wd"].details
 

@@ -23,7 +23,7 @@ class Work:
         total: Number of times that it occurs.
         cached: Number of those that are done already.
         image_passes: Number of images that the others will read; None if only a run tells.
-        full_size_passes: Number of images of full size that have as many pixels; fewer where a recipe's resolution grows.
+        full_size_passes: Number of images of full size that have as many pixels; fewer where the resolution grows.
     """
 
     what: str
