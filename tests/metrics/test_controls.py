@@ -30,6 +30,8 @@ from unlearnbench.unlearners.toy_problem import (
     small_problem,
 )
 
+pytestmark = pytest.mark.slow
+
 RANDOM = ("random 0", "random 1", "random 2")
 APPEARANCE = ("wd", "head only")
 SEES_FEATURES = (

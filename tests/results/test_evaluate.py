@@ -32,6 +32,8 @@ from unlearnbench.results.load import load_records
 from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import Record, read_record, with_hash, write_record
 
+pytestmark = pytest.mark.slow
+
 MANIFEST = """
 seeds = [0, 1]
 evaluate_every = 1

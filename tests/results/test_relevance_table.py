@@ -19,6 +19,8 @@ from unlearnbench.models.build import Network
 from unlearnbench.results.load import load_records
 from unlearnbench.unlearners.task import UnlearningTask
 
+pytestmark = pytest.mark.slow
+
 
 def erwp(*options: str) -> str:
     return f'[[unlearners]]\nname = "erwp"\noptions = {{ {", ".join(("epochs = 1", *options))} }}'
