@@ -2,16 +2,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from support.feature_files import feature_file
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.membership import (
     attack_inputs,
     cross_validated_accuracy,
+    logistic_fit,
     membership_inference,
 )
 from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.measurement import References
+
+
+def test_the_fit_is_scikit_learns_logistic_regression() -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(200, 4))
+    targets = inputs @ [1.0, -2.0, 0.5, 0.0] + generator.normal(size=200) > 0.3
+    reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(inputs, targets)
+
+    assert logistic_fit(inputs, targets) == pytest.approx([*reference.coef_[0], reference.intercept_[0]], abs=1e-4)
 
 
 def test_what_the_attacker_reads_by_hand() -> None:

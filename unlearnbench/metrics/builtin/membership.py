@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.predictions import class_probabilities, entropy
@@ -39,6 +37,30 @@ def attack_inputs(
     )
 
 
+def logistic_fit(inputs: NDArray[np.float64], targets: NDArray[np.bool_], penalty: float = 1.0) -> NDArray[np.float64]:
+    """Return (D + 1,) weights of a logistic regression, the intercept last, by Newton's method.
+
+    Minimises sum_i log(1 + exp(-s_i (w.x_i + b))) + penalty / 2 |w|^2 with s_i = 1 for targets, else -1.
+
+    By hand: scikit-learn's LogisticRegression finds the same weights, as a test shows, and with its import it made the
+    benchmark on the digits a tenth slower.
+    """
+    design = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+    ridge = penalty * np.eye(design.shape[1])
+    # The intercept is free; a trace keeps the system solvable where all inputs are constant.
+    ridge[-1, -1] = 1e-9
+    weights = np.zeros(design.shape[1])
+    for _ in range(50):
+        likely = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        gradient = design.T @ (likely - targets) + ridge @ weights
+        curvature = (design * (likely * (1 - likely))[:, None]).T @ design + ridge
+        step = np.linalg.solve(curvature, gradient)
+        weights -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    return weights
+
+
 def cross_validated_accuracy(
     inputs: NDArray[np.float64], members: NDArray[np.bool_], fold: NDArray[np.int64], classes: NDArray[np.int64]
 ) -> float:
@@ -55,10 +77,8 @@ def cross_validated_accuracy(
         test = fold == held
         mean, std = inputs[~test].mean(axis=0), inputs[~test].std(axis=0)
         scaled = (inputs - mean) / np.where(std > 1e-12, std, 1.0)
-        # The inputs and parameters are checked already, so that checks in each of the many small fits only cost time.
-        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-            attack = LogisticRegression(tol=1e-8, max_iter=1000).fit(scaled[~test], members[~test])
-            score = attack.decision_function(scaled[test])
+        weights = logistic_fit(scaled[~test], members[~test])
+        score = scaled[test] @ weights[:-1] + weights[-1]
         # A score of 0 decides for neither side and counts as half right.
         right[test] = np.where(score == 0, 0.5, (score > 0) == members[test])
     return float(np.mean([right[classes == label].mean() for label in np.unique(classes)]))
