@@ -35,14 +35,15 @@ def test_what_moved_is_named_with_the_way_out(now: versions.Versions, line: str 
 def test_the_golden_run_gives_the_golden_numbers(tmp_path: Path) -> None:
     golden = json.loads(versions.NUMBERS.read_text())
     found = versions.golden_run(tmp_path)
-    assert found.keys() == golden["numbers"].keys()
+    assert all(found.keys() == numbers.keys() for numbers in golden.values())
     assert versions.differences(found, golden) == []
 
 
 def test_one_other_number_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     golden = json.loads(versions.NUMBERS.read_text())
-    monkeypatch.setattr(versions, "rounding", lambda: golden["rounding"])
-    found = json.loads(json.dumps(golden["numbers"]))
+    machine = next(iter(golden))
+    monkeypatch.setattr(versions, "rounding", lambda: machine)
+    found = json.loads(json.dumps(golden[machine]))
     assert versions.differences(found, golden) == []
     found["erwp"]["retain_accuracy"] += 1e-6
     assert len(versions.differences(found, golden)) == 1

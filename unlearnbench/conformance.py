@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_it_keeps_to_the_contract(unlearner: str) -> None:
     """Run all checks of an unlearner; one that is not applicable to the small problem is skipped."""
-    findings = check_unlearner(find("unlearners", unlearner).load())
-    for finding in findings:
-        if finding.status == "not applicable":
-            pytest.skip(f"not applicable: {finding.message}")
+    results = check_unlearner(find("unlearners", unlearner).load())
+    for result in results:
+        if result.status == "not applicable":
+            pytest.skip(f"not applicable: {result.message}")

@@ -14,7 +14,7 @@ from support.commands import python
 from support.plugins import fake_distribution
 
 from unlearnbench.errors import PluginError
-from unlearnbench.registry.entry_points import KINDS, Kind, find, installed
+from unlearnbench.registry.entry_points import KINDS, PluginKind, find, installed
 from unlearnbench.registry.options import EMPTY, Option, call_arguments, check_options, plugin_schema, schema
 from unlearnbench.registry.signature import read_signature
 
@@ -238,7 +238,7 @@ def test_a_plugin_without_options_has_an_empty_schema() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_source_text_of_every_built_in_plugin_says_what_its_import_does(kind: Kind) -> None:
+def test_the_source_text_of_every_built_in_plugin_says_what_its_import_does(kind: PluginKind) -> None:
     for plugin in installed(kind):
         assert read_signature(plugin.module, plugin.attribute, EMPTY) is not None, plugin
         # Two pydantic fields with the same meaning are not equal, but their representations are.

@@ -126,6 +126,7 @@ def test_json_holds_fractions_by_seed() -> None:
             "values": {0: 0.5, 1: 0.62},
         },
         "retain_accuracy": {"mean": 0.9, "std": 0.0, "interval": (0.9, 0.9), "values": {0: 0.9, 1: 0.9}},
+        "speed_up": {"mean": 1.0, "std": 0.0, "interval": (1.0, 1.0), "values": {0: 1.0, 1: 1.0}},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from unlearnbench.registry.entry_points import Kind, names
+from unlearnbench.registry.entry_points import PluginKind, names
 
 SEEDS = "seeds = [0]"
 DATASET = '[dataset]\nname = "digits"'
@@ -42,6 +42,6 @@ def write_manifest(folder: Path, text: str, name: str = "small.toml") -> Path:
 def missing_plugins(manifest: Path) -> str:
     """Return which plugins that a manifest names are not installed; "" if all are."""
     raw = tomllib.loads(manifest.read_text())
-    wanted: list[tuple[Kind, str]] = [("unlearners", entry["name"]) for entry in raw.get("unlearners", ())]
+    wanted: list[tuple[PluginKind, str]] = [("unlearners", entry["name"]) for entry in raw.get("unlearners", ())]
     wanted += [("datasets", raw["dataset"]["name"]), ("architectures", raw["architecture"]["name"])]
     return ", ".join(name for kind, name in wanted if name not in names(kind))

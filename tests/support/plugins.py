@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearnbench.registry import entry_points, identity, options, signature, syntax
-from unlearnbench.registry.entry_points import Kind, installed
+from unlearnbench.registry.entry_points import PluginKind, installed
 
 
 def fake_distribution(
@@ -31,7 +31,7 @@ def fake_distribution(
     return folder
 
 
-def built_in(kind: Kind) -> list[str]:
+def built_in(kind: PluginKind) -> list[str]:
     """Return the names of the plugins in our own distribution, since others have tests of their own."""
     return [plugin.name for plugin in installed(kind) if plugin.distribution == "unlearnbench"]
 

@@ -87,7 +87,9 @@ def make_record(
                 "options": {},
                 **source,
             }
-            for name, value in zip(HEADLINE, metrics or (), strict=metrics is not None)
+            for name, value in zip(
+                (*HEADLINE, "speed_up"), (*metrics, 1.0) if metrics else (), strict=metrics is not None
+            )
         },
         "details": {},
         "image_passes": {"forget": 100, "retain": 1000},

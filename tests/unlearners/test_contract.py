@@ -22,9 +22,9 @@ from unlearnbench.unlearners.toy_problem import small_problem
 
 @pytest.mark.parametrize("name", built_in("unlearners"))
 def test_every_built_in_unlearner_keeps_to_the_contract(name: str) -> None:
-    findings = check_unlearner(find("unlearners", name).load())
-    assert len(findings) == 10
-    assert {finding.status for finding in findings} <= {"passed", "exempt"}
+    results = check_unlearner(find("unlearners", name).load())
+    assert len(results) == 10
+    assert {result.status for result in results} <= {"passed", "exempt"}
 
 
 def good(model: nn.Module, task: UnlearningTask) -> nn.Module:
@@ -160,7 +160,7 @@ def raises(model: nn.Module, task: UnlearningTask) -> nn.Module:
     ],
 )
 def test_a_broken_unlearner_fails_its_check(unlearner: Any, check: str, message: str) -> None:
-    failed = {finding.check: finding.message for finding in examine(unlearner) if finding.status == "failed"}
+    failed = {result.check: result.message for result in examine(unlearner) if result.status == "failed"}
     assert failed[check] == message.format(here=__name__)
 
 
@@ -168,7 +168,7 @@ def test_a_broken_unlearner_fails_its_check(unlearner: Any, check: str, message:
     ("unlearner", "check"), [(does_nothing, "forget accuracy falls"), (destroys_everything, "retain accuracy holds")]
 )
 def test_behaviour_that_is_promised_and_not_shown_fails(unlearner: Any, check: str) -> None:
-    failed = [finding.check for finding in examine(unlearner) if finding.status == "failed"]
+    failed = [result.check for result in examine(unlearner) if result.status == "failed"]
     assert failed == [check]
 
 
@@ -183,9 +183,9 @@ def test_all_failed_checks_stand_in_the_message() -> None:
 
 def test_a_declared_exemption_is_reported_with_its_reason() -> None:
     exempt = declare(exempt={"forgets": "it is a control"})(lambda model, task: does_nothing(model, task))
-    findings = {finding.check: finding for finding in check_unlearner(exempt)}
-    assert findings["forget accuracy falls"].status == "exempt"
-    assert findings["forget accuracy falls"].message.startswith("it is a control (")
+    results = {result.check: result for result in check_unlearner(exempt)}
+    assert results["forget accuracy falls"].status == "exempt"
+    assert results["forget accuracy falls"].message.startswith("it is a control (")
 
 
 def test_not_applicable_is_no_failure() -> None:

@@ -18,7 +18,7 @@ from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.registry.component import Method
-from unlearnbench.registry.declare import RANGES, Range, Search
+from unlearnbench.registry.declare import RANGES, Range, SearchSpace
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.results.ranking import CANE_GATE, Row, rows_by_problem
@@ -114,7 +114,7 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
     not_searched = []
     for index, method in enumerate(methods):
         entry = manifest.unlearners[index]
-        declared: Mapping[str, Search] = getattr(find("unlearners", method.name).load(), RANGES, {})
+        declared: Mapping[str, SearchSpace] = getattr(find("unlearners", method.name).load(), RANGES, {})
         ranges = {name: search for name, search in declared.items() if name not in entry.keep}
         if not ranges:
             not_searched.append(method.label)
@@ -172,7 +172,7 @@ def _search(
     problem: Resolved,
     method: Method,
     given: dict[str, Any],
-    ranges: Mapping[str, Search],
+    ranges: Mapping[str, SearchSpace],
     budget: Budget,
     say: Callable[[str], None],
 ) -> Trial:
@@ -194,7 +194,7 @@ def _search(
     return best
 
 
-def suggested(trial: optuna.Trial, ranges: Mapping[str, Search]) -> dict[str, Any]:
+def suggested(trial: optuna.Trial, ranges: Mapping[str, SearchSpace]) -> dict[str, Any]:
     """Return the values that a trial tries."""
     chosen: dict[str, Any] = {}
     for name, search in ranges.items():

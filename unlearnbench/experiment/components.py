@@ -13,7 +13,7 @@ from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.metrics.standard import STANDARD, variant_label
 from unlearnbench.registry.component import Component, Method, Metric, label_slug, used
-from unlearnbench.registry.entry_points import Kind, find
+from unlearnbench.registry.entry_points import PluginKind, find
 from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.terms import HEADLINE
@@ -24,7 +24,7 @@ TRAINING_SOURCE = (
 )
 
 
-def find_component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component | None:
+def find_component(file: ManifestFile, kind: PluginKind, path: KeyPath) -> Component | None:
     """Look up a plugin and fill in its options; note faults in `file`."""
     section: Any = file.raw
     for part in path:
@@ -38,7 +38,7 @@ def find_component(file: ManifestFile, kind: Kind, path: KeyPath) -> Component |
 
 
 def _lookup(
-    file: ManifestFile, kind: Kind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
+    file: ManifestFile, kind: PluginKind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
 ) -> Component | None:
     try:
         plugin = find(kind, name)

@@ -104,9 +104,9 @@ def check(
     from unlearnbench.unlearners.contract import examine
 
     failed = 0
-    for finding in examine(plugin.load()):
-        failed += finding.status == "failed"
-        typer.echo(f"{finding.status:<15} {finding.check}{': ' if finding.message else ''}{finding.message}")
+    for result in examine(plugin.load()):
+        failed += result.status == "failed"
+        typer.echo(f"{result.status:<15} {result.check}{': ' if result.message else ''}{result.message}")
     if failed:
         raise typer.Exit(1)
 
@@ -114,11 +114,11 @@ def check(
 @plugin_app.command()
 def doctor() -> None:
     """Check this installation: libraries, device, folders, plugins."""
-    from unlearnbench.frontends.doctor import findings
+    from unlearnbench.frontends.doctor import diagnoses
 
     healthy = True
-    for finding in findings():
-        healthy &= finding.good
-        typer.echo(f"{'ok     ' if finding.good else 'PROBLEM'}  {finding.what}: {finding.text}")
+    for diagnosis in diagnoses():
+        healthy &= diagnosis.good
+        typer.echo(f"{'ok     ' if diagnosis.good else 'PROBLEM'}  {diagnosis.what}: {diagnosis.text}")
     if not healthy:
         raise typer.Exit(1)

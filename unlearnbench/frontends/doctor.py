@@ -18,7 +18,7 @@ from unlearnbench.registry.entry_points import KINDS, find, names
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """The outcome of one check.
 
     Attributes:
@@ -32,42 +32,42 @@ class Finding:
     good: bool
 
 
-def findings() -> Iterator[Finding]:
-    """Yield the findings of all checks, one after another."""
+def diagnoses() -> Iterator[Diagnosis]:
+    """Yield the diagnoses of all checks, one after another."""
     for name, version in library_versions().items():
         mend = f"missing\n           pip install {name}"
-        yield Finding(name, version or mend, version is not None)
+        yield Diagnosis(name, version or mend, version is not None)
     yield _torch_pair()
     yield _device()
-    yield Finding("data folder", *_folder(data_folder()))
+    yield Diagnosis("data folder", *_folder(data_folder()))
     yield from _stale_installation(Path(__file__).parents[2] / "pyproject.toml")
     yield from _plugins()
 
 
-def _torch_pair() -> Finding:
+def _torch_pair() -> Diagnosis:
     """Import torchvision, which fails if it was built for another version of torch."""
     try:
         torch = import_module("torch")
         import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        return Finding(
+        return Diagnosis(
             "torch and torchvision",
             f"do not work together: {reason}\n"
             "           install both together: pip install --force-reinstall torch torchvision",
             False,
         )
-    return Finding("torch and torchvision", f"work together (torch {torch.__version__})", True)
+    return Diagnosis("torch and torchvision", f"work together (torch {torch.__version__})", True)
 
 
-def _device() -> Finding:
+def _device() -> Diagnosis:
     try:
         torch = import_module("torch")
     except (ImportError, OSError):
-        return Finding("device", "not known without torch", False)
+        return Diagnosis("device", "not known without torch", False)
     if torch.cuda.is_available():
-        return Finding("device", f"{torch.cuda.get_device_name()} (cuda)", True)
-    return Finding("device", f"{processor_name()}, {cores()} cores (cpu); no GPU that torch can use", True)
+        return Diagnosis("device", f"{torch.cuda.get_device_name()} (cuda)", True)
+    return Diagnosis("device", f"{processor_name()}, {cores()} cores (cpu); no GPU that torch can use", True)
 
 
 def _folder(folder: Path) -> tuple[str, bool]:
@@ -82,7 +82,7 @@ def _folder(folder: Path) -> tuple[str, bool]:
     return f"{folder}{'' if place == folder else ' (made when a data set is added)'}", True
 
 
-def _stale_installation(project: Path) -> Iterator[Finding]:
+def _stale_installation(project: Path) -> Iterator[Diagnosis]:
     """Yield what an editable installation lacks of its source tree, since new plugins count only once installed."""
     if not project.is_file():
         return
@@ -96,10 +96,10 @@ def _stale_installation(project: Path) -> Iterator[Finding]:
     changed = sorted({name for _, name, _ in declared ^ known})
     if changed:
         text = f"older than {project}: {', '.join(changed)}\n           in {project.parent}: pip install -e ."
-        yield Finding("installation", text, False)
+        yield Diagnosis("installation", text, False)
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins() -> Iterator[Diagnosis]:
     for kind in KINDS:
         broken = []
         for name in names(kind):
@@ -110,4 +110,4 @@ def _plugins() -> Iterator[Finding]:
         count = f"{len(names(kind))} installed"
         if not names(kind):
             broken.append("none; install the package itself: pip install -e .")
-        yield Finding(kind, "; ".join(broken) if broken else count, not broken)
+        yield Diagnosis(kind, "; ".join(broken) if broken else count, not broken)

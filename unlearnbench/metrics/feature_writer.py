@@ -92,7 +92,7 @@ def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: 
 
 
 def _write_test(file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64]) -> None:
-    part = Part(file, "test", ids, batches.labels)
+    part = StoredImages(file, "test", ids, batches.labels)
     for images, _ in in_batches(batches):
         part.add(*forward(images))
     part.write()
@@ -104,7 +104,7 @@ def _write_train(
     """Write the limited images' features, and the prototypes over all training images and over the limited ones."""
     num_classes = int(file.attrs["num_classes"])
     positions = torch.from_numpy(limited).to(batches.labels.device)
-    part = Part(file, "limited", ids[limited], batches.labels[positions])
+    part = StoredImages(file, "limited", ids[limited], batches.labels[positions])
     width = part.width
     chosen = torch.zeros(len(ids), dtype=torch.bool, device=batches.labels.device)
     chosen[positions] = True
@@ -124,7 +124,7 @@ def _write_train(
         group["counts"] = torch.bincount(labels.cpu(), minlength=num_classes).numpy()
 
 
-class Part:
+class StoredImages:
     """A group of a feature file, which holds features and logits of some images in chunks of rows.
 
     Args:

@@ -42,7 +42,7 @@ CHUNK_ROWS = 512
 # Arrays up to this size stay in memory while the file is open.
 KEPT_BYTES = 2**24
 
-Source = Literal["full", "limited"]
+PrototypeSource = Literal["full", "limited"]
 Part = Literal["test", "limited"]
 
 _AGAIN = "run the manifest again, which makes it anew"
@@ -136,7 +136,7 @@ class FeatureFile:
             raise MetricError(f"no {part} image of classes {missing}")
         return labels[np.isin(labels, classes)]
 
-    def prototypes(self, source: Source) -> NDArray[np.float64]:
+    def prototypes(self, source: PrototypeSource) -> NDArray[np.float64]:
         """Return the (K, D) mean feature of each class over the `full` or `limited` training images.
 
         Raises:

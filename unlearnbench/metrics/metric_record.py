@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A table of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Hits(Part):
+class Hits(RecordPart):
     """Which test images count for a metric that is a share of them, one bit for each, in the feature file's order.
 
     `bits` is base64 of bytes of eight images each, with the first image in the highest bit and the last byte padded
@@ -43,7 +43,7 @@ class Hits(Part):
         return bits
 
 
-class MetricRecord(Part):
+class MetricRecord(RecordPart):
     """One metric: its value with the settings of its protocol, or the reason why there is none."""
 
     name: str

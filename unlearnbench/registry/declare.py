@@ -31,7 +31,7 @@ class Range:
 
 
 # The search of an option is a range, or the values themselves.
-Search = Range | tuple[Any, ...]
+SearchSpace = Range | tuple[Any, ...]
 
 
 def declare(
@@ -39,7 +39,7 @@ def declare(
     version: int = 1,
     exempt: Mapping[Behaviour, str] | None = None,
     check_options: Mapping[str, Any] | None = None,
-    ranges: Mapping[str, Search] | None = None,
+    ranges: Mapping[str, SearchSpace] | None = None,
 ) -> Callable[[Function], Function]:
     """Return a decorator for a plugin that declares something about itself.
 

@@ -12,9 +12,9 @@ from unlearnbench.errors import PluginError, did_you_mean
 from unlearnbench.registry.declare import VERSION
 from unlearnbench.registry.identity import declared_version, source_digest
 
-Kind = Literal["unlearners", "datasets", "architectures", "metrics"]
-KINDS: tuple[Kind, ...] = ("unlearners", "datasets", "architectures", "metrics")
-SINGULAR: dict[Kind, str] = {
+PluginKind = Literal["unlearners", "datasets", "architectures", "metrics"]
+KINDS: tuple[PluginKind, ...] = ("unlearners", "datasets", "architectures", "metrics")
+SINGULAR: dict[PluginKind, str] = {
     "unlearners": "unlearner",
     "datasets": "dataset",
     "architectures": "architecture",
@@ -34,7 +34,7 @@ class Plugin:
         distribution_version: Version of that distribution.
     """
 
-    kind: Kind
+    kind: PluginKind
     name: str
     target: str
     distribution: str
@@ -85,7 +85,7 @@ class Plugin:
 
 
 @functools.cache
-def _found(kind: Kind) -> dict[str, tuple[Plugin, ...]]:
+def _found(kind: PluginKind) -> dict[str, tuple[Plugin, ...]]:
     """Return all entry points of a kind, grouped by name."""
     groups: dict[str, dict[Plugin, None]] = {}
     for entry in entry_points(group=f"unlearnbench.{kind}"):
@@ -96,17 +96,17 @@ def _found(kind: Kind) -> dict[str, tuple[Plugin, ...]]:
     return {name: tuple(sorted(plugins, key=str)) for name, plugins in sorted(groups.items())}
 
 
-def names(kind: Kind) -> tuple[str, ...]:
+def names(kind: PluginKind) -> tuple[str, ...]:
     """Return the names of all installed plugins of a kind, sorted, without importing any."""
     return tuple(_found(kind))
 
 
-def installed(kind: Kind) -> tuple[Plugin, ...]:
+def installed(kind: PluginKind) -> tuple[Plugin, ...]:
     """Return all installed plugins of a kind, by name, without importing any; a name may occur twice."""
     return tuple(plugin for plugins in _found(kind).values() for plugin in plugins)
 
 
-def find(kind: Kind, name: str) -> Plugin:
+def find(kind: PluginKind, name: str) -> Plugin:
     """Return the plugin with this name.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
-from unlearnbench.metrics.metric_record import MetricRecord, Part
+from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
 from unlearnbench.store import content_id, write_json
 
 SCHEMA = 2
@@ -27,7 +27,7 @@ class ChangedRecordError(InvalidFileError):
     """The content of a record is not what the run wrote."""
 
 
-class ProblemRecord(Part):
+class ProblemRecord(RecordPart):
     """The problem: what was to be forgotten, by which network."""
 
     id: str
@@ -52,7 +52,7 @@ class ProblemRecord(Part):
     test_images: int
 
 
-class MethodRecord(Part):
+class MethodRecord(RecordPart):
     """The unlearner or reference: what its result depends on, and as provenance its distribution and digest."""
 
     label: str
@@ -70,7 +70,7 @@ class MethodRecord(Part):
         return content_id(self.label, self.name, self.role, self.options, self.version, self.distribution)
 
 
-class EpochRecord(Part):
+class EpochRecord(RecordPart):
     """The headline metrics after an epoch, counted from 1; `image_passes` counts by kind up to the end of the epoch."""
 
     epoch: int
@@ -78,14 +78,14 @@ class EpochRecord(Part):
     metrics: dict[str, float | None]
 
 
-class FileRecord(Part):
+class FileRecord(RecordPart):
     """A file of the store that the record was made from, by its path below the output folder."""
 
     path: str
     sha256: str
 
 
-class Measured(Part):
+class Measured(RecordPart):
     """What differs from run to run on the same machine: times and memory.
 
     `seconds` holds the seconds of each stage; `peak_memory_bytes` is the peak of the process while the unlearner ran;
@@ -98,7 +98,7 @@ class Measured(Part):
     speed_up_seconds: float | None = None
 
 
-class Record(Part):
+class Record(RecordPart):
     """One cell: an unlearner or reference on a problem with a seed.
 
     Fractions are in [0, 1]. `image_passes` counts the images that the unlearner read, by kind; `networks` counts the

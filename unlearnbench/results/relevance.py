@@ -20,7 +20,7 @@ COLUMNS = ("seed", "class", "class_name", "layer", "share", "accuracy_before", "
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchRecord:
     """One search: a seed of a problem with one set of options.
 
     Attributes:
@@ -38,7 +38,7 @@ class Search:
         return f"{problem.slug}-{content_id(self.facts['settings'])[:6]}"
 
 
-def searches(records: Iterable[Record], folder: Path) -> list[Search]:
+def searches(records: Iterable[Record], folder: Path) -> list[SearchRecord]:
     """Return the relevance searches that records used, each once.
 
     Args:
@@ -48,14 +48,14 @@ def searches(records: Iterable[Record], folder: Path) -> list[Search]:
     Raises:
         InvalidFileError: If no record used a search, or the store lacks one.
     """
-    found: dict[str, Search] = {}
+    found: dict[str, SearchRecord] = {}
     for record in records:
         identity = record.details.get("kept", {}).get("relevance")
         if identity is None or identity in found:
             continue
         path = folder / "store" / "relevance" / identity / ENTRY
         try:
-            found[identity] = Search(record, json.loads(path.read_text())["facts"])
+            found[identity] = SearchRecord(record, json.loads(path.read_text())["facts"])
         except OSError as error:
             raise InvalidFileError(
                 f"{path}: the relevance search is not in the store; run the manifest again, or, for a leaderboard, "
@@ -70,15 +70,15 @@ def searches(records: Iterable[Record], folder: Path) -> list[Search]:
     return sorted(found.values(), key=lambda search: (search.group, search.record.seed))
 
 
-def grouped_searches(found: list[Search]) -> dict[str, list[Search]]:
+def grouped_searches(found: list[SearchRecord]) -> dict[str, list[SearchRecord]]:
     """Group searches that differ only in the seed."""
-    groups: dict[str, list[Search]] = {}
+    groups: dict[str, list[SearchRecord]] = {}
     for search in found:
         groups.setdefault(search.group, []).append(search)
     return groups
 
 
-def _rows(search: Search) -> list[dict[str, Any]]:
+def _rows(search: SearchRecord) -> list[dict[str, Any]]:
     problem = search.record.problem
     names = dict(zip(problem.forget_classes, problem.forget_class_names, strict=True))
     return [
@@ -92,7 +92,7 @@ def _rows(search: Search) -> list[dict[str, Any]]:
     ]
 
 
-def relevance_tables(found: list[Search]) -> list[Table]:
+def relevance_tables(found: list[SearchRecord]) -> list[Table]:
     """Return a table for each group of searches, with a row per layer and means over classes and seeds."""
     tables = []
     for members in grouped_searches(found).values():
@@ -127,7 +127,7 @@ def _layer_cells(layer: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def relevance_json(found: list[Search]) -> list[dict[str, Any]]:
+def relevance_json(found: list[SearchRecord]) -> list[dict[str, Any]]:
     """Return the searches as JSON values."""
     return [
         {
@@ -141,7 +141,7 @@ def relevance_json(found: list[Search]) -> list[dict[str, Any]]:
     ]
 
 
-def write_relevance(found: list[Search], folder: Path) -> list[Path]:
+def write_relevance(found: list[SearchRecord], folder: Path) -> list[Path]:
     """Write a CSV file for each group of searches, with a row for every seed, class and layer.
 
     Raises:
@@ -158,7 +158,7 @@ def write_relevance(found: list[Search], folder: Path) -> list[Path]:
     return paths
 
 
-def _write_table(members: list[Search], path: Path) -> None:
+def _write_table(members: list[SearchRecord], path: Path) -> None:
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -24,7 +24,7 @@ from unlearnbench.unlearners.task import UnlearningTask
 from unlearnbench.unlearners.toy_problem import FORGET_CLASSES, NUM_CLASSES, _hash, _logits, small_problem
 
 Unlearner = Callable[..., nn.Module]
-Status = Literal["passed", "failed", "exempt", "not applicable"]
+CheckStatus = Literal["passed", "failed", "exempt", "not applicable"]
 # The check has few limited images, and an unlearner that preserves the retain classes loses no more than this on them.
 RETAIN_LOSS = 0.1
 UNKNOWN_OPTION = "no_method_has_this_option"
@@ -37,7 +37,7 @@ class ConformanceError(UnlearnBenchError):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The outcome of one check.
 
     Attributes:
@@ -47,12 +47,12 @@ class Finding:
     """
 
     check: str
-    status: Status
+    status: CheckStatus
     message: str = ""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UnlearnerRun:
     """One run of an unlearner.
 
     Attributes:
@@ -69,7 +69,7 @@ class Outcome:
     networks: int
 
 
-def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = None) -> list[Finding]:
+def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = None) -> list[CheckResult]:
     """Check that an unlearner keeps to the contract, which takes seconds on a CPU.
 
     It runs on a small real problem (handwritten digits, with 8 and 9 to be forgotten and 10 % of the training images
@@ -80,54 +80,54 @@ def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = Non
         options: Options for the checks of forgetting and retaining; None takes those that the unlearner declares.
 
     Returns:
-        The findings, none of them failed. An unlearner that raises `NotApplicable` has a single one.
+        The results, none of them failed. An unlearner that raises `NotApplicable` has a single one.
 
     Raises:
         ConformanceError: If any check failed; the message lists every one that did.
     """
-    findings = list(examine(function, options))
-    failed = [finding for finding in findings if finding.status == "failed"]
+    results = list(examine(function, options))
+    failed = [result for result in results if result.status == "failed"]
     if failed:
         name = getattr(function, "__name__", repr(function))
-        lines = [f"  {finding.check}: {finding.message}" for finding in failed]
-        raise ConformanceError("\n".join([f"{name} fails {len(failed)} of {len(findings)} checks", *lines]))
-    return findings
+        lines = [f"  {result.check}: {result.message}" for result in failed]
+        raise ConformanceError("\n".join([f"{name} fails {len(failed)} of {len(results)} checks", *lines]))
+    return results
 
 
-def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> Iterator[Finding]:
-    """Yield the findings of all checks, failed ones included; see `check_unlearner`."""
+def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> Iterator[CheckResult]:
+    """Yield the results of all checks, failed ones included; see `check_unlearner`."""
     if not small_problem().is_whole:
-        # An unlearner that was checked earlier broke the problem, which its own findings report.
+        # An unlearner that was checked earlier broke the problem, which its own results report.
         small_problem.cache_clear()
     signature = _signature_fault(function)
-    yield _finding("options have types and defaults", signature)
+    yield _result("options have types and defaults", signature)
     if signature:
         return
-    yield _finding("unknown options are refused", _unknown_option_fault(function))
+    yield _result("unknown options are refused", _unknown_option_fault(function))
     try:
         first = _run(function, {}, global_seed=1)
     except NotApplicable as reason:
-        yield Finding("runs with its defaults", "not applicable", str(reason))
+        yield CheckResult("runs with its defaults", "not applicable", str(reason))
         return
-    # Foreign code may raise anything, and the finding says what it was.
+    # Foreign code may raise anything, and the result says what it was.
     except Exception as error:
-        yield Finding("runs with its defaults", "failed", f"{type(error).__name__}: {error}")
+        yield CheckResult("runs with its defaults", "failed", f"{type(error).__name__}: {error}")
         return
-    yield Finding("runs with its defaults", "passed", _counts(first))
+    yield CheckResult("runs with its defaults", "passed", _counts(first))
     fault = _model_fault(first)
-    yield _finding("returns a model with finite outputs", fault)
+    yield _result("returns a model with finite outputs", fault)
     if fault:
         return
-    yield _finding("is repeatable", _repeatable_fault(function, first))
+    yield _result("is repeatable", _repeatable_fault(function, first))
     yield from _untouched(function)
     yield from _behaviour(function, options)
 
 
-def _finding(check: str, fault: str) -> Finding:
-    return Finding(check, "failed" if fault else "passed", fault)
+def _result(check: str, fault: str) -> CheckResult:
+    return CheckResult(check, "failed" if fault else "passed", fault)
 
 
-def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) -> Outcome:
+def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) -> UnlearnerRun:
     """Run an unlearner on a copy of the original, within a global random state of its own."""
     problem = small_problem()
     task = problem.task()
@@ -139,15 +139,15 @@ def _run(function: Unlearner, values: Mapping[str, Any], *, global_seed: int) ->
         model = function(given, task, **call_arguments(function, checked))
         number = networks.number
     logits = _logits(model, problem.task()._data)[0] if isinstance(model, nn.Module) else torch.empty(0)
-    return Outcome(model, task, logits, number)
+    return UnlearnerRun(model, task, logits, number)
 
 
-def _counts(outcome: Outcome) -> str:
+def _counts(run: UnlearnerRun) -> str:
     """Return what a run read and how many networks it ran: the data card of the unlearner."""
-    task, reads = outcome.task, outcome.task.image_passes
+    task, reads = run.task, run.task.image_passes
     return (
         f"{reads['forget']:,} passes of {task.size('forget')} forget images and {reads['retain']:,} of "
-        f"{task.size('retain')} retain images, {outcome.networks} network{'s' if outcome.networks != 1 else ''}"
+        f"{task.size('retain')} retain images, {run.networks} network{'s' if run.networks != 1 else ''}"
     )
 
 
@@ -167,30 +167,30 @@ def _unknown_option_fault(function: Unlearner) -> str:
     return "" if UNKNOWN_OPTION in faults else f"accepts the option {UNKNOWN_OPTION!r}"
 
 
-def _model_fault(outcome: Outcome) -> str:
-    model = outcome.model
+def _model_fault(run: UnlearnerRun) -> str:
+    model = run.model
     if not isinstance(model, nn.Module):
         return f"returned {type(model).__name__}, not a torch.nn.Module"
-    expected = (len(outcome.task._data), len(output_classes(model)))
-    if outcome.logits.shape != expected:
-        return f"logits have shape {tuple(outcome.logits.shape)}, not (images, outputs) = {expected}"
+    expected = (len(run.task._data), len(output_classes(model)))
+    if run.logits.shape != expected:
+        return f"logits have shape {tuple(run.logits.shape)}, not (images, outputs) = {expected}"
     known = torch.isin(torch.arange(NUM_CLASSES), output_classes(model)).tolist()
     kept = [label for label in range(NUM_CLASSES) if label not in FORGET_CLASSES]
     if classifier(model).out_features != expected[1] or not all(known[label] for label in kept):
         return f"its {classifier(model).out_features} outputs do not stand for the retain classes"
-    if not torch.isfinite(outcome.logits).all():
+    if not torch.isfinite(run.logits).all():
         return "logits are not finite"
     return ""
 
 
-def _repeatable_fault(function: Unlearner, first: Outcome) -> str:
+def _repeatable_fault(function: Unlearner, first: UnlearnerRun) -> str:
     again = _run(function, {}, global_seed=1)
     if again.logits.shape == first.logits.shape and torch.equal(again.logits, first.logits):
         return ""
     return "two runs with the same seed gave different models; draw random numbers from task.generator or torch"
 
 
-def _untouched(function: Unlearner) -> Iterator[Finding]:
+def _untouched(function: Unlearner) -> Iterator[CheckResult]:
     """Yield whether the original, the data and the random state are left as they were, under two global seeds."""
     problem = small_problem()
     random_states = []
@@ -207,9 +207,9 @@ def _untouched(function: Unlearner) -> Iterator[Finding]:
     original_fault = "" if problem.is_whole else "the original model was changed; only the copy that is given may be"
     seeded = [name for name, state in random_states[0].items() if random_states[1][name] == state]
     random_fault = f"seeds the global random state of {' and '.join(seeded)}; use task.generator" if seeded else ""
-    yield _finding("leaves the original model as it is", original_fault)
-    yield _finding("leaves the limited data as they are", data_fault)
-    yield _finding("leaves the random state's seed to the harness", random_fault)
+    yield _result("leaves the original model as it is", original_fault)
+    yield _result("leaves the limited data as they are", data_fault)
+    yield _result("leaves the random state's seed to the harness", random_fault)
 
 
 def _random_states() -> dict[str, str]:
@@ -223,7 +223,7 @@ def _random_states() -> dict[str, str]:
     return {name: hashlib.sha256(state).hexdigest() for name, state in states.items()}
 
 
-def _behaviour(function: Unlearner, options: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _behaviour(function: Unlearner, options: Mapping[str, Any] | None) -> Iterator[CheckResult]:
     """Yield whether forget accuracy falls to half and retain accuracy holds."""
     problem = small_problem()
     exempt: dict[str, str] = getattr(function, EXEMPTIONS, {})
@@ -238,7 +238,7 @@ def _behaviour(function: Unlearner, options: Mapping[str, Any] | None) -> Iterat
         good = after <= before / 2 if forget else after >= before - RETAIN_LOSS
         seen = f"{100 * before:.1f} % before, {100 * after:.1f} % after"
         if name in exempt:
-            yield Finding(check, "exempt", f"{exempt[name]} ({seen})")
+            yield CheckResult(check, "exempt", f"{exempt[name]} ({seen})")
         else:
             bound = "at most half of it" if forget else f"at most {100 * RETAIN_LOSS:g} points less"
-            yield Finding(check, "passed" if good else "failed", seen if good else f"{seen}; {bound} is expected")
+            yield CheckResult(check, "passed" if good else "failed", seen if good else f"{seen}; {bound} is expected")

@@ -16,7 +16,7 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.training import autocast, resolve_precision
 from unlearnbench.seeds import derived_seed
 
-Kind = Literal["all", "forget", "retain"]
+LimitedPart = Literal["all", "forget", "retain"]
 
 
 class Keeper(Protocol):
@@ -108,16 +108,16 @@ class UnlearningTask:
         """Return (B,) bool: which of the (B,) labels are forget classes."""
         return self._forgotten[labels]
 
-    def size(self, kind: Kind = "all") -> int:
+    def size(self, kind: LimitedPart = "all") -> int:
         """Return the number of limited images of a kind."""
         return len(self._positions[kind])
 
-    def steps(self, kind: Kind = "all", batch_size: int | None = None) -> int:
+    def steps(self, kind: LimitedPart = "all", batch_size: int | None = None) -> int:
         """Return the number of batches in an epoch."""
         return math.ceil(self.size(kind) / (batch_size or self.recipe.batch_size))
 
     def batches(
-        self, epochs: int, kind: Kind = "all", *, batch_size: int | None = None
+        self, epochs: int, kind: LimitedPart = "all", *, batch_size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled batches with the training augmentation.
 
@@ -138,7 +138,7 @@ class UnlearningTask:
                 self.count(labels)
                 yield images, labels
 
-    def plain(self, kind: Kind = "all", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain(self, kind: LimitedPart = "all", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of the limited images in order, as evaluation shows them."""
         for images, labels in self._data.in_order(batch_size, self._positions[kind]):
             self.count(labels)

@@ -24,7 +24,16 @@ from unlearnbench.unlearners.task import UnlearningTask
 
 FORGET_CLASSES = (8, 9)
 NUM_CLASSES = 10
-RECIPE = TrainingRecipe(epochs=8, batch_size=64, learning_rate=0.1, weight_decay=1e-4, schedule="one_cycle", padding=1)
+# In float32 the original is as good on every processor; in bfloat16 eight epochs left it at 90 to 95 % of the forget images.
+RECIPE = TrainingRecipe(
+    epochs=10,
+    batch_size=64,
+    learning_rate=0.1,
+    weight_decay=1e-4,
+    schedule="one_cycle",
+    padding=1,
+    precision="float32",
+)
 NETWORK = Network("digits_net", {"width": 16}, NUM_CLASSES, (1, 8, 8))
 
 

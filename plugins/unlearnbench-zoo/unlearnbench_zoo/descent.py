@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from unlearnbench.models.training import check_finite
-from unlearnbench.registry.declare import Range, Search
-from unlearnbench.unlearners.task import Kind, UnlearningTask
+from unlearnbench.registry.declare import Range, SearchSpace
+from unlearnbench.unlearners.task import LimitedPart, UnlearningTask
 
 Epochs = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -23,7 +23,7 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 BatchNorm = Literal["training", "frozen"]
 
 # `unlearnbench tune` searches these ranges for the unlearners that are plain trainings.
-SEARCH: dict[str, Search] = {
+SEARCH: dict[str, SearchSpace] = {
     "epochs": Range(5, 60),
     "batch_size": (16, 32, 64, 256),
     "learning_rate": Range(1e-4, 1e-1, log=True),
@@ -91,6 +91,6 @@ def divergence(student: Tensor, target: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(student, dim=1), target, reduction="batchmean")
 
 
-def endless(task: UnlearningTask, kind: Kind, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def endless(task: UnlearningTask, kind: LimitedPart, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield shuffled batches of a kind for as long as they are asked for."""
     return task.batches(sys.maxsize, kind, batch_size=batch_size)

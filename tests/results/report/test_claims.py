@@ -15,7 +15,7 @@ from unlearnbench.registry.options import plugin_schema
 from unlearnbench.results.record import EpochRecord, Record
 from unlearnbench.results.report.claims import Claims, known_claims, read_claims, values_of
 from unlearnbench.results.report.published import _tables
-from unlearnbench.results.report.verdicts import Outcome, outcomes
+from unlearnbench.results.report.verdicts import JudgedClaim, judged_claims
 
 # Records hold these under another name, or only some manifests ask for them.
 NOT_METRICS = {"speed_up_seconds", "speed_up_epochs"}
@@ -62,8 +62,8 @@ RECORDS = [
 ]
 
 
-def outcome(rule: str, records: Sequence[Record] = RECORDS, **changes: str) -> Outcome:
-    (found,) = outcomes(records, claims(rule, **changes))
+def outcome(rule: str, records: Sequence[Record] = RECORDS, **changes: str) -> JudgedClaim:
+    (found,) = judged_claims(records, claims(rule, **changes))
     return found
 
 
@@ -210,15 +210,15 @@ def test_another_schedule_or_network_is_told(change: dict[str, Any], same: str) 
 
 def test_a_claim_of_one_data_set_alone_is_not_tried_on_others() -> None:
     text = HEAD.replace('["here"]', '["there"]\nonly_there = true') + f'kind = "at_most"\nvalue = {ERWP}\nbound = 5.0'
-    (found,) = outcomes(RECORDS, read_claims(text))
+    (found,) = judged_claims(RECORDS, read_claims(text))
     assert found.verdict == "not run"
 
 
 def test_a_claim_of_the_own_schedule_is_not_judged_on_another() -> None:
     text = HEAD.replace('["here"]', '["here"]\nown_schedule = true') + f'kind = "at_most"\nvalue = {ERWP}\nbound = 99.0'
-    (found,) = outcomes(RECORDS, read_claims(text))
+    (found,) = judged_claims(RECORDS, read_claims(text))
     assert found.verdict == "holds"
-    (found,) = outcomes(RECORDS, read_claims(text.replace("epochs = 2", "epochs = 3")))
+    (found,) = judged_claims(RECORDS, read_claims(text.replace("epochs = 2", "epochs = 3")))
     assert (found.verdict, found.found) == ("not run", "originals of the paper's schedule: 2 epochs here")
 
 
@@ -399,6 +399,8 @@ def published_records() -> list[Record]:
 
 
 def test_the_papers_own_figures_keep_every_rule_that_can_be_tried_on_them() -> None:
-    tried = [one for one in outcomes(published_records()) if one.same == "the paper's" and one.verdict != "not run"]
+    tried = [
+        one for one in judged_claims(published_records()) if one.same == "the paper's" and one.verdict != "not run"
+    ]
     assert [one.claim.id for one in tried if one.verdict != "holds"] == []
     assert len({one.claim.id for one in tried}) > 25

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.errors import MetricError
-from unlearnbench.metrics.features import FeatureFile, Source
+from unlearnbench.metrics.features import FeatureFile, PrototypeSource
 from unlearnbench.metrics.measurement import Measurement, References
 
 CHUNK = 4096
@@ -105,7 +105,7 @@ def forget_prototype_accuracy(
 
 
 def class_prototype_accuracy(
-    features: FeatureFile, classes: NDArray[np.int64], source: Source, distance: Distance
+    features: FeatureFile, classes: NDArray[np.int64], source: PrototypeSource, distance: Distance
 ) -> Measurement:
     """Return the prototype accuracy on the test images of `classes`; all K prototypes compete."""
     labels = features.labels("test", classes)

@@ -25,7 +25,7 @@ from unlearnbench.models.classifier import load_network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.results.experiments import Experiment
-from unlearnbench.results.figures.drawing import Drawing, NotDrawnError, Source, each_drawn, of_seed
+from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError, each_drawn, of_seed
 from unlearnbench.results.figures.style import BLUE, COLUMN, PAGE, VERMILION, new_figure, percent_axis
 from unlearnbench.results.ranking import Row
 from unlearnbench.results.record import ProblemRecord, Record
@@ -49,7 +49,7 @@ NAME_LETTERS = 10
 COLOUR_MAP = "viridis"
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a chart and a picture grid for each problem whose records hold attention metrics.
 
     Raises:
@@ -63,7 +63,7 @@ def drawings(source: Source) -> Iterator[Drawing]:
     )
 
 
-def _of_problem(source: Source, experiment: Experiment, rows: Sequence[Row]) -> Iterator[Drawing]:
+def _of_problem(source: FigureData, experiment: Experiment, rows: Sequence[Row]) -> Iterator[Drawing]:
     shown = [row for row in rows if any(_metrics(record) for record in row.done)]
     if shown:
         yield _bars(f"{experiment.stem(rows)}-attention", experiment.caption(rows), shown)
@@ -179,7 +179,7 @@ class Picture:
     identity: int
 
 
-def _grid(source: Source, name: str, caption: str, rows: Sequence[Row]) -> Iterator[Drawing]:
+def _grid(source: FigureData, name: str, caption: str, rows: Sequence[Row]) -> Iterator[Drawing]:
     """Yield the picture grid of the first seed that Original and all unlearners share, preferably one in the store."""
     original = next((row for row in rows if row.is_reference and row.method.name == "original"), None)
     seed = source.first_seed(rows, "model")
@@ -214,7 +214,7 @@ def _data(problem: ProblemRecord) -> LoadedData:
     return LoadedData(dataset, read_recipe(problem.training), torch.device("cpu"))
 
 
-def _model(source: Source, record: Record, data: LoadedData) -> nn.Module:
+def _model(source: FigureData, record: Record, data: LoadedData) -> nn.Module:
     """Return a record's model, in evaluation mode."""
     problem = record.problem
     shape = input_shape(data.dataset.info.shape, data.recipe)

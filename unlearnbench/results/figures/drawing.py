@@ -47,7 +47,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Source:
+class FigureData:
     """What figures are drawn from.
 
     Attributes:
@@ -132,7 +132,7 @@ def of_seed(rows: Sequence[Row], seed: int) -> list[Record]:
 
 
 # This is the type of a figure module's `drawings`, which yields nothing if the records do not hold what it draws.
-Draw = Callable[[Source], Iterator[Drawing]]
+Draw = Callable[[FigureData], Iterator[Drawing]]
 
 
 def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:

@@ -8,14 +8,14 @@ from typing import Any
 
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.experiments import Experiment
-from unlearnbench.results.figures.drawing import Drawing, Source
-from unlearnbench.results.figures.style import GREY, METRIC_LOOKS, legend_below, new_figure, percent_axis
+from unlearnbench.results.figures.drawing import Drawing, FigureData
+from unlearnbench.results.figures.style import GREY, METRIC_STYLES, legend_below, new_figure, percent_axis
 from unlearnbench.results.ranking import Row
 from unlearnbench.results.tables import method_name
 from unlearnbench.terms import SHORT
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a plot for each unlearner whose records hold its epochs."""
     for experiment in source.experiments:
         for rows in experiment.problems:
@@ -29,7 +29,7 @@ def _drawing(experiment: Experiment, row: Row, references: dict[str, Row]) -> Dr
     figure, (axes,) = new_figure(height=2.75)
     lines = []
     for short, metric in SHORT.items():
-        look = METRIC_LOOKS[short]
+        look = METRIC_STYLES[short]
         by_epoch = epoch_values(row, metric, references.get("original"))
         epochs = sorted(by_epoch)
         means = [100 * statistics.fmean(by_epoch[epoch].values()) for epoch in epochs]

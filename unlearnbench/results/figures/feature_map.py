@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unlearnbench.metrics.features import FeatureFile, open_features
 from unlearnbench.results.experiments import Experiment
-from unlearnbench.results.figures.drawing import Drawing, Source, each_drawn, of_seed
+from unlearnbench.results.figures.drawing import Drawing, FigureData, each_drawn, of_seed
 from unlearnbench.results.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure
 from unlearnbench.results.ranking import Row
 from unlearnbench.results.record import Record
@@ -78,7 +78,7 @@ def turned(features: Points, own: Points, target: Points) -> Points:
     return found
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a map for each problem with an unlearner, for the first seed whose features are in the store.
 
     Raises:
@@ -91,7 +91,7 @@ def drawings(source: Source) -> Iterator[Drawing]:
     )
 
 
-def _of_problem(source: Source, experiment: Experiment, rows: Sequence[Row]) -> Iterator[Drawing]:
+def _of_problem(source: FigureData, experiment: Experiment, rows: Sequence[Row]) -> Iterator[Drawing]:
     chosen = _chosen(rows)
     if len(chosen) == 1 or not any(row.method.name == "original" for row in chosen):
         return
@@ -108,7 +108,7 @@ def _chosen(rows: Sequence[Row]) -> list[Row]:
     return [row for row in done if row.is_reference] + (erwp or unlearners)[:METHODS_SHOWN]
 
 
-def _drawing(source: Source, name: str, caption: str, rows: Sequence[Row], seed: int) -> Drawing:
+def _drawing(source: FigureData, name: str, caption: str, rows: Sequence[Row], seed: int) -> Drawing:
     records = of_seed(rows, seed)
     original = next(record for record in records if record.method.name == "original")
     with open_features(source.file(original, "features")) as file:
@@ -160,7 +160,7 @@ class Shown:
     places: Points
 
 
-def _points(source: Source, record: Record, base: Points, projection: Projection) -> Shown:
+def _points(source: FigureData, record: Record, base: Points, projection: Projection) -> Shown:
     with open_features(source.file(record, "features")) as file:
         forget, retain = file.forget_classes[:FORGET_SHOWN], file.retain_classes
         own = _features(file, retain)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.results.experiments import FORGET, Experiment
-from unlearnbench.results.figures.drawing import Drawing, Source
+from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import (
     ERWP,
     LOOKS,
     ORIGINAL,
     RETRAINED,
-    Look,
+    MarkerStyle,
     legend_below,
     new_figure,
     percent_axis,
@@ -51,7 +51,7 @@ class Series:
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in self.rows)
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a plot for each unlearner that a manifest's matrix varies."""
     for experiment in source.experiments:
         for number, series in enumerate(varied(experiment)):
@@ -119,7 +119,7 @@ def _reference(experiment: Experiment, row: Row, name: str) -> Row | None:
 
 
 def _draw(
-    axes: Axes, places: Sequence[float], rows: Sequence[Row], metric: str, label: str, look: Look, style: str
+    axes: Axes, places: Sequence[float], rows: Sequence[Row], metric: str, label: str, look: MarkerStyle, style: str
 ) -> None:
     known = [(place, row) for place, row in zip(places, rows, strict=True) if row.values(metric)]
     axes.errorbar(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unlearnbench.results.figures.drawing import Drawing, Source
+from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import BLUE, looks, new_figure, percent_axis
 from unlearnbench.results.ranking import Row
 from unlearnbench.results.tables import method_name
@@ -14,7 +14,7 @@ from unlearnbench.terms import SHORT
 METRIC = SHORT["FPAe"]
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a chart for each problem for which an unlearner has a result."""
     for experiment in source.experiments:
         for rows in experiment.problems:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unlearnbench.metrics.metric_record import MetricRecord
-from unlearnbench.results.figures.drawing import Drawing, Source
-from unlearnbench.results.figures.style import BLUE, COLUMN, GREY, VERMILION, Look, legend_below, new_figure
+from unlearnbench.results.figures.drawing import Drawing, FigureData
+from unlearnbench.results.figures.style import BLUE, COLUMN, GREY, VERMILION, MarkerStyle, legend_below, new_figure
 from unlearnbench.results.ranking import Row
 
 METRIC = "zeroed_accuracy"
 ORDERS = {
-    "high": ("high relevance", Look(VERMILION, "o")),
-    "low": ("low relevance", Look(BLUE, "s")),
-    "random": ("random", Look(GREY, "X", filled=False)),
+    "high": ("high relevance", MarkerStyle(VERMILION, "o")),
+    "low": ("low relevance", MarkerStyle(BLUE, "s")),
+    "random": ("random", MarkerStyle(GREY, "X", filled=False)),
 }
 # This is the order of the paper.
 AUGMENTATIONS = ("grayscale", "vertical_flip", "rotation", "affine", "none")
@@ -28,7 +28,7 @@ Curves = Mapping[str, Mapping[float, Sequence[MetricRecord]]]
 Protocol = tuple[str, str, str]
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a plot for each problem and protocol of `zeroed_accuracy`, with a panel for each augmentation."""
     for experiment in source.experiments:
         for rows in experiment.problems:

@@ -11,17 +11,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from unlearnbench.errors import InvalidFileError
-from unlearnbench.results.figures.drawing import Drawing, NotDrawnError, Source
+from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError
 from unlearnbench.results.figures.style import ERWP, GREY, ORANGE, legend_below, new_figure, percent_axis
 from unlearnbench.results.record import Record
-from unlearnbench.results.relevance import Search, grouped_searches, searches
+from unlearnbench.results.relevance import SearchRecord, grouped_searches, searches
 
 TENSORS = "tensors.safetensors"
 # Up to this many layers are named on the axis; if there are more, they are numbered.
 NAMED_LAYERS = 8
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a plot for each group of stored searches that differ only in the seed.
 
     Raises:
@@ -54,13 +54,13 @@ def _title(record: Record) -> str:
     return f"{record.method.label}, {record.problem.slug}"
 
 
-def _folder(record: Record, source: Source) -> Path:
+def _folder(record: Record, source: FigureData) -> Path:
     """Return the folder of a record's search in the store."""
     folder: Path = source.folder / "store" / "relevance" / record.details["kept"]["relevance"]
     return folder
 
 
-def _union(search: Search, source: Source) -> dict[str, float]:
+def _union(search: SearchRecord, source: FigureData) -> dict[str, float]:
     """Return the share of each layer that is relevant to any forget class."""
     path = _folder(search.record, source) / TENSORS
     try:
@@ -70,7 +70,7 @@ def _union(search: Search, source: Source) -> dict[str, float]:
     return {layer: float(mask.mean()) for layer, mask in masks.items()}
 
 
-def _drawing(group: str, members: Sequence[Search], unions: Sequence[dict[str, float]]) -> Drawing:
+def _drawing(group: str, members: Sequence[SearchRecord], unions: Sequence[dict[str, float]]) -> Drawing:
     shares: dict[str, list[float]] = {}
     for member in members:
         for finding in member.facts["findings"]:

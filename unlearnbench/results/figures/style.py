@@ -66,7 +66,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Look:
+class MarkerStyle:
     """How an unlearner looks in every figure.
 
     Attributes:
@@ -89,33 +89,33 @@ class Look:
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": self.face} | more
 
 
-ORIGINAL, RETRAINED, ERWP = Look(BLACK, "s"), Look(BLUE, "D"), Look(VERMILION, "o")
+ORIGINAL, RETRAINED, ERWP = MarkerStyle(BLACK, "s"), MarkerStyle(BLUE, "D"), MarkerStyle(VERMILION, "o")
 # Each pair of the paper's baselines has a colour, and those with distillation have open markers.
 LOOKS = {
     "original": ORIGINAL,
     "fdr": RETRAINED,
     "erwp": ERWP,
-    "wd": Look(GREY, "X"),
-    "tslnrc": Look(ORANGE, "v"),
-    "tslnrc_kd": Look(ORANGE, "v", filled=False),
-    "tolnrc": Look(SKY, "^"),
-    "tolnrc_kd": Look(SKY, "^", filled=False),
-    "folmrcsc": Look(GREEN, "<"),
-    "folmrcsc_kd": Look(GREEN, "<", filled=False),
-    "folnrc": Look(PURPLE, ">"),
-    "folnrc_kd": Look(PURPLE, ">", filled=False),
+    "wd": MarkerStyle(GREY, "X"),
+    "tslnrc": MarkerStyle(ORANGE, "v"),
+    "tslnrc_kd": MarkerStyle(ORANGE, "v", filled=False),
+    "tolnrc": MarkerStyle(SKY, "^"),
+    "tolnrc_kd": MarkerStyle(SKY, "^", filled=False),
+    "folmrcsc": MarkerStyle(GREEN, "<"),
+    "folmrcsc_kd": MarkerStyle(GREEN, "<", filled=False),
+    "folnrc": MarkerStyle(PURPLE, ">"),
+    "folnrc_kd": MarkerStyle(PURPLE, ">", filled=False),
 }
 # These are for unlearners of other authors, and for an unlearner that a manifest lists more than once.
 OTHER_COLOURS = (ORANGE, SKY, GREEN, PURPLE, BLUE, GREY)
 OTHER_MARKERS = ("P", "*", "p", "h", "d", "8")
 
 # These are for figures in which lines stand for metrics instead of unlearners.
-METRIC_LOOKS = {"FAe": Look(ORANGE, "v"), "FPAe": Look(PURPLE, "^"), "CAne": Look(GREEN, "o")}
+METRIC_STYLES = {"FAe": MarkerStyle(ORANGE, "v"), "FPAe": MarkerStyle(PURPLE, "^"), "CAne": MarkerStyle(GREEN, "o")}
 
 
-def looks(methods: Iterable[MethodRecord]) -> dict[str, Look]:
+def looks(methods: Iterable[MethodRecord]) -> dict[str, MarkerStyle]:
     """Return the look of each unlearner by its label; the same unlearners in the same order look the same."""
-    found: dict[str, Look] = {}
+    found: dict[str, MarkerStyle] = {}
     seen: list[str] = []
     others = 0
     for method in methods:
@@ -126,11 +126,11 @@ def looks(methods: Iterable[MethodRecord]) -> dict[str, Look]:
             found[method.label] = known
         elif known is not None:
             marker = OTHER_MARKERS[(again - 1) % len(OTHER_MARKERS)]
-            found[method.label] = Look(known.colour, marker, filled=again <= len(OTHER_MARKERS))
+            found[method.label] = MarkerStyle(known.colour, marker, filled=again <= len(OTHER_MARKERS))
         else:
             colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
             marker = OTHER_MARKERS[(others // len(OTHER_COLOURS) + others) % len(OTHER_MARKERS)]
-            found[method.label] = Look(colour, marker, filled=others < len(OTHER_COLOURS))
+            found[method.label] = MarkerStyle(colour, marker, filled=others < len(OTHER_COLOURS))
             others += 1
     return found
 

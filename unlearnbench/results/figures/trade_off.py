@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearnbench.results.experiments import Experiment
-from unlearnbench.results.figures.drawing import Drawing, Source
+from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import BLUE, GREY, legend_below, looks, new_figure, percent_axis
 from unlearnbench.results.ranking import CANE_GATE, Row
 from unlearnbench.results.tables import method_name
@@ -23,7 +23,7 @@ X_METRICS = ("FAe", "FPAe")
 SQUEEZED = 0.25
 
 
-def drawings(source: Source) -> Iterator[Drawing]:
+def drawings(source: FigureData) -> Iterator[Drawing]:
     """Yield a plot for each problem for which an unlearner has a result."""
     for experiment in source.experiments:
         for rows in experiment.problems:
@@ -32,7 +32,7 @@ def drawings(source: Source) -> Iterator[Drawing]:
                 yield _drawing(f"{experiment.stem(rows)}-trade-off", experiment.caption(rows), shown)
 
 
-def one_for_each_problem(source: Source) -> Iterator[Drawing]:
+def one_for_each_problem(source: FigureData) -> Iterator[Drawing]:
     """Yield one plot for each problem, from the manifest with the most unlearners on it."""
     largest: dict[str, tuple[Experiment, tuple[Row, ...]]] = {}
     for experiment in source.experiments:

@@ -37,7 +37,7 @@ TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FolderCheck:
     """The outcome of checking a folder.
 
     Attributes:
@@ -57,7 +57,7 @@ def verify(
     known: Path | None = None,
     order: str = PAPER,
     say: Say = unheard,
-) -> Verdict:
+) -> FolderCheck:
     """Check a leaderboard, a submission or a folder of records.
 
     Args:
@@ -84,7 +84,7 @@ def verify(
     faults += [fault for path in sorted(folder.glob(f"{SUBMISSIONS}/*")) for fault in submission_faults(path)]
     if faults:
         # Without complete records nothing else can be checked.
-        return Verdict(0, 0, tuple(faults))
+        return FolderCheck(0, 0, tuple(faults))
     shown = without_foreign_references(every, say)
     entries = [entry for entry in shown if entry.ranked]
     for entry in every:
@@ -95,7 +95,7 @@ def verify(
         faults += _unknown_problems(entries, board, folder)
     recomputed, wrong = _recompute(every, features)
     faults += [*wrong, *_page_faults(folder, shown, order)]
-    return Verdict(len(every), recomputed, tuple(dict.fromkeys(faults)))
+    return FolderCheck(len(every), recomputed, tuple(dict.fromkeys(faults)))
 
 
 def _enclosing_leaderboard(folder: Path) -> Path | None:

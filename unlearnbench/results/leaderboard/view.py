@@ -168,9 +168,9 @@ def _problem_board(
             name=method_name(row),
             place=_place(row, rows),
             gap=None if row is fdr else _mean(row.gaps(fdr).values()),
-            speed_up=_speed_up(row, fdr),
+            speed_up=_mean(_speed_up(record) for record in row.done),
             speed_up_seconds=_mean(record.measured.speed_up_seconds for record in row.done),
-            image_passes=_mean(_reads(record) for record in row.done),
+            image_passes=_mean(_passes(record) for record in row.done),
             reported=published.figures(row.method) if published else {},
             links=tuple(Link(r.seed, r.status, record_files.get(r.hash, "")) for r in row.records),
             manifests={r.manifest_name: manifest_files.get(manifest_id(r), "") for r in row.records},
@@ -187,16 +187,13 @@ def _place(row: Row, rows: Sequence[Row]) -> str:
     return f"{row.rank}{'=' if shared else ''}"
 
 
-def _reads(record: Record) -> int:
+def _passes(record: Record) -> int:
     return sum(record.image_passes.values())
 
 
-def _speed_up(row: Row, fdr: Row | None) -> float | None:
-    base = {record.seed: _reads(record) for record in fdr.done} if fdr else {}
-    pairs = [(base[record.seed], _reads(record)) for record in row.done if record.seed in base]
-    if not pairs:
-        return None
-    return _mean(math.inf if own == 0 else theirs / own for theirs, own in pairs)
+def _speed_up(record: Record) -> float | None:
+    # A method that reads no image has no ratio of its own: it is infinitely fast.
+    return math.inf if record.image_passes and _passes(record) == 0 else record.value("speed_up")
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

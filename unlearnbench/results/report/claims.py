@@ -15,13 +15,13 @@ FILE = "claims.toml"
 Epoch = Annotated[int, Field(ge=1)] | Literal["last", "every"]
 
 
-class Part(BaseModel):
+class ClaimPart(BaseModel):
     """A table of the file: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Value(Part):
+class Value(ClaimPart):
     """A measured value: a metric of an unlearner, or the difference between two.
 
     Attributes:
@@ -50,7 +50,7 @@ class Value(Part):
         return self.model_copy(update={"options": {**self.options, **options}})
 
 
-class Each(Part):
+class Each(ClaimPart):
     """Several values that differ in an option of the unlearner; the rule must hold for each of them.
 
     Attributes:
@@ -62,7 +62,7 @@ class Each(Part):
     values: tuple[Any, ...]
 
 
-class Bounded(Part):
+class Bounded(ClaimPart):
     """The value is at most, or at least, a number; in percent for shares."""
 
     kind: Literal["at_most", "at_least"]
@@ -71,7 +71,7 @@ class Bounded(Part):
     each: Each | None = None
 
 
-class Within(Part):
+class Within(ClaimPart):
     """The mean value lies within a number of points of another one's, seed by seed."""
 
     kind: Literal["within"]
@@ -81,7 +81,7 @@ class Within(Part):
     each: Each | None = None
 
 
-class Less(Part):
+class Less(ClaimPart):
     """The mean value is less than another one's."""
 
     kind: Literal["less"]
@@ -89,7 +89,7 @@ class Less(Part):
     than: Value
 
 
-class Best(Part):
+class Best(ClaimPart):
     """One value of an option gives the highest, or the lowest, value among several."""
 
     kind: Literal["best"]
@@ -100,7 +100,7 @@ class Best(Part):
     by: Literal["highest", "lowest"] = "highest"
 
 
-class Ordered(Part):
+class Ordered(ClaimPart):
     """Values fall, or rise, one after the other; a step of up to `slack` points the other way is forgiven.
 
     A single entry in `values` with `every` epoch stands for its values by epoch.
@@ -112,7 +112,7 @@ class Ordered(Part):
     slack: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Lowest(Part):
+class Lowest(ClaimPart):
     """An unlearner has the lowest value among those that keep another value within some points of Original's.
 
     Attributes:
@@ -139,7 +139,7 @@ AnyRule = Bounded | Within | Less | Best | Ordered | Lowest
 Rule = Annotated[AnyRule, Field(discriminator="kind")]
 
 
-class Setting(Part):
+class Setting(ClaimPart):
     """The data set and network of the paper's own experiment, and the epochs that it trained originals for."""
 
     dataset: str
@@ -147,7 +147,7 @@ class Setting(Part):
     epochs: int
 
 
-class Claim(Part):
+class Claim(ClaimPart):
     """One claim of the paper.
 
     Attributes:
@@ -175,7 +175,7 @@ class Claim(Part):
         return any(manifest == name or manifest.startswith(f"{name}-") for name in self.manifests)
 
 
-class Claims(Part):
+class Claims(ClaimPart):
     """The whole file: settings by name, and the claims."""
 
     settings: dict[str, Setting]

@@ -9,7 +9,7 @@ from unlearnbench.results.ranking import Row, grouped_rows
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.claim_values import distinct_rows
 from unlearnbench.results.report.published import PublishedTable, published_table
-from unlearnbench.results.report.verdicts import Outcome, outcomes
+from unlearnbench.results.report.verdicts import JudgedClaim, judged_claims
 from unlearnbench.results.tables import markdown_line, method_name
 from unlearnbench.terms import SHORT
 
@@ -22,7 +22,7 @@ CLAIM_COLUMNS = ("claim", "where", "verdict", "measured", "on", "data")
 
 def paper_page(records: Sequence[Record]) -> str:
     """Return the page: the numbers of every row that the paper also has, followed by each claim."""
-    found = outcomes(records)
+    found = judged_claims(records)
     parts = [
         "# The paper and these runs",
         GENERATED,
@@ -79,14 +79,14 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
             )
 
 
-def _summary(found: Sequence[Outcome]) -> str:
+def _summary(found: Sequence[JudgedClaim]) -> str:
     said = {"holds": "hold", "does not hold": "do not hold", "not run": "were not run"}
     words = ", ".join(f"{sum(one.verdict == verdict for one in found)} {plural}" for verdict, plural in said.items())
     own = [one for one in found if one.same == "the paper's"]
     return f"{len(found)} lines: {words}. On the paper's own data, network and schedule: {len(own)}."
 
 
-def _claim(outcome: Outcome) -> tuple[str, ...]:
+def _claim(outcome: JudgedClaim) -> tuple[str, ...]:
     claim = outcome.claim
     verdict = outcome.verdict if outcome.verdict == "not run" else f"**{outcome.verdict}**"
     missing = "missing: " if outcome.verdict == "not run" else ""

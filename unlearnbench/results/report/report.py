@@ -19,7 +19,7 @@ from unlearnbench.results.figures import (
     relevant_share,
     trade_off,
 )
-from unlearnbench.results.figures.drawing import Draw, Drawing, NotDrawnError, Source, csv_text, save
+from unlearnbench.results.figures.drawing import Draw, Drawing, FigureData, NotDrawnError, csv_text, save
 from unlearnbench.results.figures.style import styled
 from unlearnbench.results.figures.trade_off import one_for_each_problem
 from unlearnbench.results.load import Say, load_records, unheard
@@ -92,7 +92,7 @@ def write_report(
         InvalidFileError: If the records cannot be used.
         StoreError: If the folder cannot be written.
     """
-    material = Source(tuple(load_records(source, say, unranked=True)), source)
+    material = FigureData(tuple(load_records(source, say, unranked=True)), source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tables = [] if brief else _write_tables(material.experiments, folder)
@@ -109,7 +109,7 @@ def write_report(
 
 
 def _draw_all(
-    source: Source, folder: Path, figures: Sequence[Draw], brief: bool
+    source: FigureData, folder: Path, figures: Sequence[Draw], brief: bool
 ) -> tuple[list[Path], list[str], tuple[str, ...]]:
     """Write all figures and return their files, their entries on the page, and why some are missing."""
     paths, entries, missing = [], [], []
@@ -160,7 +160,7 @@ def _numbers(experiment: Experiment, row: Row) -> dict[str, Any]:
     return found
 
 
-def _page(source: Source, entries: Sequence[str], not_drawn: Sequence[str], paper: bool, brief: bool) -> str:
+def _page(source: FigureData, entries: Sequence[str], not_drawn: Sequence[str], paper: bool, brief: bool) -> str:
     parts = ["# Report", GENERATED]
     if paper:
         parts.append(f"[The paper's numbers and claims beside ours]({PAPER_PAGE})")

@@ -34,7 +34,7 @@ EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JudgedClaim:
     """The outcome of a claim in one case.
 
     Attributes:
@@ -52,8 +52,8 @@ class Outcome:
     same: str = ""
 
 
-def outcomes(records: Iterable[Record], claims: Claims | None = None) -> list[Outcome]:
-    """Return the outcomes of each claim, one for each case that its experiment was run on, but at least one."""
+def judged_claims(records: Iterable[Record], claims: Claims | None = None) -> list[JudgedClaim]:
+    """Return each claim with its verdict, one for each case that its experiment was run on, but at least one."""
     known = claims or known_claims()
     every = cases(records)
     found = []
@@ -62,7 +62,7 @@ def outcomes(records: Iterable[Record], claims: Claims | None = None) -> list[Ou
         looked_at = {case.problems: case for case in (_looked_at(claim, case) for case in every) if case is not None}
         concerned = [case for case in looked_at.values() if _concerns(claim, case, settings)]
         tried = [_outcome(claim, case, settings) for case in concerned]
-        found += tried or [Outcome(claim, "not run", f"no record of {' or '.join(claim.manifests)}")]
+        found += tried or [JudgedClaim(claim, "not run", f"no record of {' or '.join(claim.manifests)}")]
     return found
 
 
@@ -86,7 +86,7 @@ def _fits(case: Case, setting: Setting) -> bool:
     return (case.problem.dataset, case.problem.architecture) == (setting.dataset, setting.architecture)
 
 
-def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> Outcome:
+def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> JudgedClaim:
     problem = case.problem
     where = (
         f"{problem.dataset} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {problem.limited} left"
@@ -94,12 +94,12 @@ def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> Outcome:
     same = nearness(case, settings)
     if claim.own_schedule and same != "the paper's":
         epochs = "given weights" if problem.weights else f"{problem.training.get('epochs')} epochs"
-        return Outcome(claim, "not run", f"originals of the paper's schedule: {epochs} here", where, same)
+        return JudgedClaim(claim, "not run", f"originals of the paper's schedule: {epochs} here", where, same)
     try:
         holds, found = judged(claim.rule, case)
     except NotMeasuredError as error:
-        return Outcome(claim, "not run", str(error), where, same)
-    return Outcome(claim, "holds" if holds else "does not hold", found, where, same)
+        return JudgedClaim(claim, "not run", str(error), where, same)
+    return JudgedClaim(claim, "holds" if holds else "does not hold", found, where, same)
 
 
 def nearness(case: Case, settings: Sequence[Setting]) -> str:

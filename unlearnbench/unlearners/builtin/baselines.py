@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from unlearnbench.models.classifier import add_output
 from unlearnbench.models.training import check_finite, learning_rate, recipe_optimizer, set_learning_rate
-from unlearnbench.registry.declare import Range, Search, declare
+from unlearnbench.registry.declare import Range, SearchSpace, declare
 from unlearnbench.unlearners.distillation import Reduction, Teacher
-from unlearnbench.unlearners.task import Kind, UnlearningTask
+from unlearnbench.unlearners.task import LimitedPart, UnlearningTask
 
 FullEpochs = Annotated[int, Field(gt=0)] | None
 Epochs = Annotated[int, Field(ge=0)]
@@ -35,8 +35,8 @@ Weight = Annotated[float, Field(ge=0)]
 BatchSize = Annotated[int, Field(gt=0)] | None
 OptimizerName = Literal["adam", "sgd"]
 
-FINE: dict[str, Search] = {"epochs": Range(5, 40), "learning_rate": Range(1e-5, 1e-2, log=True)}
-DISTILLED: dict[str, Search] = {"beta": Range(0.1, 20.0, log=True)}
+FINE: dict[str, SearchSpace] = {"epochs": Range(5, 40), "learning_rate": Range(1e-5, 1e-2, log=True)}
+DISTILLED: dict[str, SearchSpace] = {"beta": Range(0.1, 20.0, log=True)}
 
 FROM_SCRATCH = "training from scratch on the limited data does not reach the original's accuracy (paper: CAne 27.56)"
 ONLY_RETAIN = "training on retain images alone need not forget (paper: FAe 84.86 after FOLNRC)"
@@ -322,14 +322,14 @@ def _fine_tune(
         if optimizer == "adam"
         else torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     )
-    kind: Kind = "all" if merged else "retain"
+    kind: LimitedPart = "all" if merged else "retain"
     return _train(model, task, kind, epochs, chosen, lambda step: rate, teacher, batch_size)
 
 
 def _train(
     model: nn.Module,
     task: UnlearningTask,
-    kind: Kind,
+    kind: LimitedPart,
     epochs: int,
     optimizer: torch.optim.Optimizer,
     rate_of_step: Callable[[int], float],

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnbench.models.training import check_finite, set_learning_rate
-from unlearnbench.registry.declare import Range, Search, declare
+from unlearnbench.registry.declare import Range, SearchSpace, declare
 from unlearnbench.unlearners.builtin.relevance import RelevanceOptions, relevant_parameters
 from unlearnbench.unlearners.distillation import Reduction, Teacher
 from unlearnbench.unlearners.task import UnlearningTask
@@ -70,7 +70,7 @@ class ErwpOptions(DistillationOptions, RemovalOptions, RelevanceOptions):
     """All options of ERwP."""
 
 
-RANGES: dict[str, Search] = {
+RANGES: dict[str, SearchSpace] = {
     "epochs": Range(5, 40),
     "learning_rate": Range(1e-5, 1e-2, log=True),
     "beta": Range(1.0, 30.0, log=True),

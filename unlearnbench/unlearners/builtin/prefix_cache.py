@@ -24,8 +24,8 @@ COMPARED_IMAGES, TOLERANCE = 7, 1e-3
 
 Values = dict[fx.Node, Any]
 # A part is the positions (n,) of some images, and the value that a parameter has for them.
-Part = tuple[Tensor, Tensor]
-Passes = Callable[[Sequence[Part]], Sequence[Tensor]]
+Inputs = tuple[Tensor, Tensor]
+Passes = Callable[[Sequence[Inputs]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -428,7 +428,7 @@ class ReusedPrefix:
         finally:
             parameter.data.copy_(kept)
 
-    def _alone(self, parameter: nn.Parameter, part: Part) -> Tensor:
+    def _alone(self, parameter: nn.Parameter, part: Inputs) -> Tensor:
         """Return the logits of a pass from the image on."""
         positions, value = part
         parameter.data.copy_(value)
@@ -438,7 +438,7 @@ class ReusedPrefix:
     @contextmanager
     def _in_parts(self, layer: nn.Module, parameter: nn.Parameter) -> Iterator[Passes]:
         """Let the layer compute each part of its input with that part's own value of the parameter."""
-        now: Sequence[Part] = ()
+        now: Sequence[Inputs] = ()
         room = torch.empty(0)
         forward, own = layer.forward, vars(layer).get("forward")
 
@@ -457,7 +457,7 @@ class ReusedPrefix:
                 start += len(rows)
             return room[:start]
 
-        def passes(parts: Sequence[Part]) -> Sequence[Tensor]:
+        def passes(parts: Sequence[Inputs]) -> Sequence[Tensor]:
             nonlocal now
             now = parts
             logits = self._suffixes.finish(layer, self._values, torch.cat([part for part, _ in parts]))

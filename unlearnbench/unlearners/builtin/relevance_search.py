@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnbench.models.batches import inference_batch
-from unlearnbench.unlearners.builtin.prefix_cache import Part, ReusedPrefix, Suffixes
+from unlearnbench.unlearners.builtin.prefix_cache import Inputs, ReusedPrefix, Suffixes
 from unlearnbench.unlearners.task import UnlearningTask
 
 # The first batch of a quick look has this many images, and each further one brings this many times as many in total.
@@ -180,7 +180,7 @@ class Count:
         return self._start < len(self._order) and self.accuracy < threshold
 
     @property
-    def next_part(self) -> Part:
+    def next_part(self) -> Inputs:
         """Images that go through next, with the parameter's value; batches grow as most looks need only the first."""
         return self._order[self._start : max(FIRST_BATCH, GROWTH * self._start)], self._value
 
