@@ -14,32 +14,30 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unlearnbench.engine.epochs import Snapshot, Snapshots, judge_epochs
+from unlearnbench.engine.epochs import Snapshot, judge_epochs
+from unlearnbench.engine.processes.fork_server import ForkServer
+from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
+from unlearnbench.engine.processes.unlearning import LIMITED, ORIGINAL, Assignment, peak_memory_bytes, start_measuring
 from unlearnbench.engine.progress import Told
 from unlearnbench.errors import InvalidFileError, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
-from unlearnbench.machine import peak_memory, processor_name, reset_peak_memory
+from unlearnbench.machine import processor_name
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import FEATURE_FILE
 from unlearnbench.models.build import Network, input_shape
-from unlearnbench.models.classifier import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
+from unlearnbench.models.classifier import load_network, save_network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.training import ReferenceTraining, resolve_precision
 from unlearnbench.models.weights import Weights
-from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
-from unlearnbench.registry.options import call_arguments
 from unlearnbench.results.record import EpochRecord
-from unlearnbench.seeds import derived_seed
 from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash
 from unlearnbench.terms import REFERENCES
-from unlearnbench.unlearners.network_count import networks_that_run
-from unlearnbench.unlearners.task import UnlearningTask
 
 MODEL_FILE = "model.safetensors"
-EPOCHS = "epochs"
+HANDED = "handed"
 
 
 class Maker:
@@ -50,6 +48,9 @@ class Maker:
         store: Store that keeps what is made.
         device: Device to compute on.
         told: Listener that follows the progress of the work.
+        server: Server that starts the processes of unlearners.
+        limits: What a run of an unlearner may use.
+        logs: Folder for what unlearners print.
 
     Attributes:
         recipe: Training recipe of the references.
@@ -57,11 +58,23 @@ class Maker:
         epochs_of_failed: Epochs that unlearners completed before they failed, by the ids of their cells.
     """
 
-    def __init__(self, plan: Plan, store: Store, device: torch.device, told: Told) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        device: torch.device,
+        told: Told,
+        server: ForkServer,
+        limits: Limits,
+        logs: Path,
+    ) -> None:
         self._plan = plan
         self._store = store
         self._device = device
         self._told = told
+        self._server = server
+        self._limits = limits
+        self._log_folder = logs
         recipe = plan.cells[0].problem.recipe
         self.recipe = read_recipe({**recipe, "precision": plan.precision})
         self.broken: dict[str, str] = {}
@@ -181,7 +194,7 @@ class Maker:
         labels = self.data.train.labels
         wanted = torch.isin(labels, torch.tensor(reference.classes, device=self._device))
         positions = torch.nonzero(wanted).flatten()
-        self._start_measuring()
+        start_measuring(self._device)
         name = f"training {REFERENCES[reference.role]}, seed {reference.seed}"
         with self._told.stage(name, reference.image_passes), own_random_state(0):
             training = ReferenceTraining(
@@ -202,75 +215,83 @@ class Maker:
         epochs = self.recipe.epochs
         reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
         details = {"full_size_passes": reference.full_size_passes} if self.recipe.resolutions else {}
-        return self._model_facts({"train": seconds}, reads, details)
+        return self._model_facts({"train": seconds}, reads, details, peak_memory_bytes(self._device))
 
     def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
         """Save a model that someone else has trained."""
-        self._start_measuring()
+        start_measuring(self._device)
         started = time.monotonic()
         save_network(self.network(cell).filled(weights), folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
-        return self._model_facts({"load": time.monotonic() - started}, reads, {"weights": weights.label})
+        details = {"weights": weights.label}
+        return self._model_facts({"load": time.monotonic() - started}, reads, details, peak_memory_bytes(self._device))
 
     def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:
-        """Let an unlearner work on a copy of the original, and save what it returns."""
-        method = cell.method
-        function: Callable[..., nn.Module] = find("unlearners", method.name).load()
-        arguments = call_arguments(function, method.options)
-        snapshots = self._snapshots(folder)
-        network, problem = self.network(cell), cell.problem
-        model = self.load(network, original / MODEL_FILE)
-        task = UnlearningTask(
-            self.data.limited(problem.limited_counts, cell.seed),
-            problem.forget_classes,
-            network.num_classes,
-            self.recipe,
-            cell.seed,
-            lambda: network.build(cell.seed, "original"),
-            keep=self._keeper(cell),
-            advance=self._told.advance,
-            watcher=snapshots,
-        )
-        self._start_measuring()
+        """Let an unlearner work on a copy of the original in a process of its own, and save what it gives back."""
+        handed, manifest = folder / HANDED, self._plan.resolved.manifest
+        assignment = self._assignment(cell, original, handed)
+        run = MethodRun()
         try:
-            with (
-                self._told.stage(f"{method.label}, seed {cell.seed}", cell.image_passes),
-                own_random_state(derived_seed(cell.seed, "unlearner")),
-                networks_that_run(model) as networks,
-            ):
-                started = time.monotonic()
-                unlearned = function(model, task, **arguments)
-                reads = task.image_passes
-                seconds = time.monotonic() - started + task.shared_seconds - (snapshots.seconds if snapshots else 0.0)
-            check_unlearned(unlearned, method.name, network.num_classes)
-        except (Exception, SystemExit):
-            self.epochs_of_failed[cell.id] = self._epochs(cell, snapshots)
+            with self._told.stage(_name(cell), cell.image_passes):
+                unlearned = run_method(
+                    self._server,
+                    assignment,
+                    run,
+                    limits=self._limits,
+                    log=log_file(self._log_folder, cell),
+                    keep=self._keeper(cell),
+                    told=self._told,
+                )
+        except UnlearnBenchError:
+            # What it did before counts, if that can be judged at all.
+            with contextlib.suppress(PluginError, TrainingFailedError):
+                self.epochs_of_failed[cell.id] = self._epochs(cell, run)
+            shutil.rmtree(handed, ignore_errors=True)
             raise
         save_network(unlearned, folder / MODEL_FILE)
-        facts = {**self._model_facts({"unlearn": seconds}, reads, task.details), "networks": networks.number}
-        epochs = self._epochs(cell, snapshots)
-        if snapshots is not None and reads["forget"] + reads["retain"] > 0 and not snapshots.ended:
+        report = run.report
+        facts = self._model_facts(
+            {"unlearn": float(report["seconds"])},
+            {kind: int(report["image_passes"][kind]) for kind in ("forget", "retain")},
+            dict(report["details"]),
+            report["peak_memory_bytes"],
+        )
+        facts["networks"] = int(report["networks"])
+        epochs = self._epochs(cell, run)
+        shutil.rmtree(handed, ignore_errors=True)
+        if manifest.evaluate_every and sum(facts["image_passes"].values()) > 0 and not report["epochs_ended"]:
             facts["details"]["epochs"] = "the method does not say when an epoch ends; it should call task.end_epoch"
         return {**facts, "epochs": [epoch.model_dump() for epoch in epochs]}
 
-    def _snapshots(self, folder: Path) -> Snapshots | None:
-        """Return the snapshots of an unlearner's epochs below a folder, or None if the manifest asks for none."""
-        every = self._plan.resolved.manifest.evaluate_every
-        # An interrupted run may have left some snapshots behind.
-        shutil.rmtree(folder / EPOCHS, ignore_errors=True)
-        return Snapshots(folder / EPOCHS, every) if every else None
+    def _assignment(self, cell: Cell, original: Path, handed: Path) -> Assignment:
+        """Put what an unlearner is given into a folder, and return what its process has to know."""
+        # An interrupted run may have left some of it behind.
+        shutil.rmtree(handed, ignore_errors=True)
+        handed.mkdir()
+        shutil.copyfile(original / MODEL_FILE, handed / ORIGINAL)
+        save_file(self.data.limited_tensors(cell.problem.limited_counts, cell.seed), handed / LIMITED)
+        return Assignment(
+            unlearner=cell.method.name,
+            options=cell.method.options,
+            network=self.network(cell),
+            folder=handed.resolve(),
+            forget_classes=cell.problem.forget_classes,
+            recipe=self.recipe,
+            mean=self.data.mean,
+            std=self.data.std,
+            seed=cell.seed,
+            device=self._device,
+            threads=torch.get_num_threads(),
+            evaluate_every=self._plan.resolved.manifest.evaluate_every,
+        )
 
-    def _epochs(self, cell: Cell, snapshots: Snapshots | None) -> tuple[EpochRecord, ...]:
-        """Return the headline metrics after each epoch of a finished unlearner, and remove the snapshots."""
-        if snapshots is None:
-            return ()
+    def _epochs(self, cell: Cell, run: MethodRun) -> tuple[EpochRecord, ...]:
+        """Return the headline metrics after each saved epoch of an unlearner, whose weights are then removed."""
 
         def extract(snapshot: Snapshot, path: Path) -> None:
             self._extract(cell, snapshot.path, path, f"epoch {snapshot.epoch} of {_name(cell)}")
 
-        epochs = tuple(judge_epochs(snapshots, self._plan.metrics, extract))
-        snapshots.remove()
-        return epochs
+        return tuple(judge_epochs(run.snapshots, self._plan.metrics, extract))
 
     def _keeper(self, cell: Cell) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
         """Return a function that keeps an unlearner's shareable results in the store."""
@@ -306,15 +327,9 @@ class Maker:
         model = load_network(network.unfilled(), weights)
         return model.to(self._device).eval()
 
-    def _start_measuring(self) -> None:
-        reset_peak_memory()
-        if self._device.type == "cuda":
-            # Statistics can be reset only once CUDA is initialised, and this may be the first use of the GPU.
-            torch.cuda.init()
-            torch.cuda.reset_peak_memory_stats(self._device)
-
-    def _model_facts(self, seconds: dict[str, float], reads: dict[str, int], details: dict[str, Any]) -> dict[str, Any]:
-        peak = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else peak_memory()
+    def _model_facts(
+        self, seconds: dict[str, float], reads: dict[str, int], details: dict[str, Any], peak: int | None
+    ) -> dict[str, Any]:
         made_on = {
             "device": device_name(self._device),
             "precision": resolve_precision(self.recipe.precision, self._device),
@@ -328,31 +343,14 @@ class Maker:
         }
 
 
+def log_file(folder: Path, cell: Cell) -> Path:
+    """Return the file below a folder for what the unlearner of a cell prints."""
+    return folder / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
+
+
 def device_name(device: torch.device) -> str:
     """Return the name of a device in the form that records use."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor_name()} ({device.type})"
-
-
-def check_unlearned(model: Any, name: str, num_classes: int) -> None:
-    """Check what an unlearner returned.
-
-    Raises:
-        PluginError: If it is not a model, or its outputs do not stand for classes.
-        TrainingFailedError: If a parameter is not finite.
-    """
-    if not isinstance(model, nn.Module):
-        raise PluginError(f"{name} returned {type(model).__name__}, not the unlearned torch.nn.Module")
-    outputs, classes = classifier(model).out_features, len(output_classes(model))
-    if outputs != classes:
-        raise PluginError(f"{name} returned a model with {outputs} outputs that stand for {classes} classes")
-    if outputs != num_classes and not hasattr(model, OUTPUT_CLASSES):
-        raise PluginError(
-            f"{name} returned a model with {outputs} outputs for {num_classes} classes; "
-            "keep_outputs and add_output of unlearnbench.models.classifier change them"
-        )
-    for key, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise TrainingFailedError(f"{name} returned a model whose parameter {key} is not finite")
 
 
 def _name(cell: Cell) -> str:

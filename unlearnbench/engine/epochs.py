@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
-
-from torch import nn
 
 from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import open_features
 from unlearnbench.metrics.measurement import Missing
-from unlearnbench.models.classifier import save_network
 from unlearnbench.registry.component import Metric
 from unlearnbench.results.record import EpochRecord
 from unlearnbench.terms import HEADLINE
@@ -56,46 +51,3 @@ class Snapshot:
     epoch: int
     image_passes: dict[str, int]
     path: Path
-
-
-class Snapshots:
-    """Saves the model of an unlearner at the end of its epochs.
-
-    The files are written from copies, so that the model, the random state and the counted image passes stay as they
-    are. The seconds that saving takes are counted separately.
-
-    Args:
-        folder: Folder for the files, created if missing.
-        every: Number of epochs after which the model is saved.
-
-    Attributes:
-        seconds: Seconds spent on saving so far.
-        ended: Number of epochs that have ended.
-    """
-
-    def __init__(self, folder: Path, every: int) -> None:
-        self.seconds = 0.0
-        self.ended = 0
-        self._folder = folder
-        self._every = every
-        self._taken: list[Snapshot] = []
-
-    def epoch_ended(self, model: nn.Module, image_passes: dict[str, int]) -> None:
-        """Save the model if the epoch is one that is saved."""
-        self.ended += 1
-        if self.ended % self._every:
-            return
-        started = monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        snapshot = Snapshot(self.ended, image_passes, self._folder / f"{self.ended}.safetensors")
-        save_network(model, snapshot.path)
-        self._taken.append(snapshot)
-        self.seconds += monotonic() - started
-
-    def __iter__(self) -> Iterator[Snapshot]:
-        """Yield the snapshots by epoch."""
-        yield from self._taken
-
-    def remove(self) -> None:
-        """Remove all files of the snapshots."""
-        shutil.rmtree(self._folder, ignore_errors=True)

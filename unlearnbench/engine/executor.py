@@ -13,9 +13,11 @@ from rich.console import Console
 
 from unlearnbench.engine.dry_run import known_passes, planned_work
 from unlearnbench.engine.pool import Schedule, Workers
+from unlearnbench.engine.processes.fork_server import ForkServer, fork_server
+from unlearnbench.engine.processes.method import Limits, manifest_limits
 from unlearnbench.engine.progress import Display
 from unlearnbench.engine.recording import kept_records, plan_for
-from unlearnbench.engine.runner import Runner
+from unlearnbench.engine.runner import Runner, work_shares
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.experiment.resolve import Resolved, resolve
@@ -71,7 +73,8 @@ def run(
     *,
     device: str = "auto",
     only: Sequence[str] = (),
-    jobs: int = 1,
+    jobs: int | None = None,
+    limits: Limits | None = None,
     console: Console | None = None,
 ) -> list[Record]:
     """Run a manifest and return the records of all its cells; what is done already is not done again.
@@ -81,7 +84,8 @@ def run(
         output: Output folder.
         device: Device to compute on: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         only: Labels of the unlearners to run; empty means all. References always run.
-        jobs: Number of cells that run at the same time.
+        jobs: Number of cells that run at the same time; None leaves it to the size of the images.
+        limits: What a run of an unlearner may use; None takes what the manifest says.
         console: Console that shows progress; None shows nothing.
 
     Returns:
@@ -96,7 +100,7 @@ def run(
     resolved = manifest if isinstance(manifest, Resolved) else resolve(Path(manifest))
     folder, say = Path(output), _teller(console)
     plan = plan_for(resolved, folder, device_precision(device), tuple(only), say)
-    return finish(plan, folder, device, jobs=jobs, console=console, say=say)
+    return finish(plan, folder, device, jobs=jobs, limits=limits, console=console, say=say)
 
 
 def _teller(console: Console | None) -> Callable[[str], None]:
@@ -112,7 +116,8 @@ def finish(
     output: Path,
     device: str = "auto",
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
+    limits: Limits | None = None,
     console: Console | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> list[Record]:
@@ -122,7 +127,8 @@ def finish(
         plan: Plan to run.
         output: Output folder.
         device: Device to compute on, as in `run`.
-        jobs: Number of cells that run at the same time.
+        jobs: Number of cells that run at the same time; None leaves it to the size of the images.
+        limits: What a run of an unlearner may use; None takes what the manifest says.
         console: Console that shows progress; None shows nothing.
         say: Callback that receives a line when the user should know something, such as a wait or a damaged file.
 
@@ -135,7 +141,7 @@ def finish(
     finished = kept_records(plan, output, store)
     if len(finished) == len(plan.cells):
         return [finished[cell.id] for cell in plan.cells]
-    return run_plan(plan, output, store, finished, device, jobs, console)
+    return run_plan(plan, output, store, finished, device, jobs, limits, console)
 
 
 def run_plan(
@@ -144,7 +150,8 @@ def run_plan(
     store: Store,
     finished: dict[str, Record],
     device: str,
-    jobs: int = 1,
+    jobs: int | None = None,
+    limits: Limits | None = None,
     console: Console | None = None,
 ) -> list[Record]:
     """Run the unfinished cells of a plan and return the records of all cells, in the plan's order.
@@ -155,7 +162,9 @@ def run_plan(
         store: Store of the output folder.
         finished: Records that count already, by cell.
         device: Device to compute on, as in `run`.
-        jobs: Number of cells that run at the same time; 1 runs them in this process, more in as many others.
+        jobs: Number of cells that run at the same time; 1 runs all but the unlearners in this process, more in as many
+            others; None leaves it to the size of the images.
+        limits: What a run of an unlearner may use; None takes what the manifest says.
         console: Console that shows progress; None shows nothing.
 
     Raises:
@@ -163,30 +172,48 @@ def run_plan(
         StoreError: If a record cannot be written.
         UnlearnBenchError: If torch cannot use the device.
     """
-    devices = choose_devices(device, jobs)
+    devices = choose_devices(device, jobs or 1)
+    jobs, threads = work_shares(devices[0], plan.cells[0].problem.info.shape, jobs)
+    # No more workers than there is work for.
+    jobs = min(jobs, len(plan.cells) - len(finished))
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
     _teller(console)(
         f"{plan.resolved.manifest.name}: {len(plan.cells)} cells, {len(finished)} done before, "
         f"on {devices[0].type}{at_a_time}"
     )
     passes = known_passes(planned_work(plan, finished, store))
-    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, jobs) as display:
-        return _run_cells(plan, output, store, finished, devices, display, jobs)
+    with (
+        fork_server(threads) as server,
+        Display(console or Console(file=io.StringIO()), len(plan.cells), passes, jobs) as display,
+    ):
+        runner = Runner(
+            plan,
+            output,
+            store,
+            devices[0],
+            display.lanes[0],
+            server,
+            jobs=jobs,
+            threads=threads,
+            limits=limits or manifest_limits(plan.resolved.manifest),
+        )
+        return _run_cells(runner, server, finished, devices, display)
 
 
 def _run_cells(
-    plan: Plan,
-    output: Path,
-    store: Store,
+    runner: Runner,
+    server: ForkServer,
     finished: dict[str, Record],
     devices: Sequence[torch.device],
     display: Display,
-    jobs: int,
 ) -> list[Record]:
-    runner = Runner(plan, output, store, devices[0], display.lanes[0], jobs)
+    plan, output = runner.plan, runner.output
     runner.check_networks()
     records = {}
-    walk = _one_by_one(runner, finished) if jobs == 1 else _side_by_side(runner, finished, devices, display)
+    if runner.jobs == 1:
+        walk = _one_by_one(runner, finished)
+    else:
+        walk = _side_by_side(runner, server, finished, devices, display)
     # The walk is closed at once, whatever happens here, since workers must not go on without the user's knowledge.
     with contextlib.closing(walk):
         for cell, record in walk:
@@ -216,13 +243,13 @@ def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
 
 
 def _side_by_side(
-    runner: Runner, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
+    runner: Runner, server: ForkServer, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
 ) -> Walk:
     """Yield every cell with its record as it arrives: those done before, followed by those that workers run."""
     cells = runner.plan.cells
     yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
     schedule = Schedule(cells, finished)
-    with Workers(runner, devices, display.lanes) as workers:
+    with Workers(runner, server, devices, display.lanes) as workers:
         while not schedule.over:
             while workers.free and (task := schedule.take()):
                 workers.give(task)

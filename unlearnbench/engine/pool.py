@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
+import pickle
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import connection, resource_tracker
-from pathlib import Path
+from multiprocessing import connection
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.engine.progress import Lane
-from unlearnbench.engine.runner import Runner, thread_count
+from unlearnbench.engine.runner import Runner
 from unlearnbench.engine.worker import Post, named_dataset, work
 from unlearnbench.experiment.plan import Cell
 from unlearnbench.results.record import Record
 
 # The parent checks at this interval whether its workers are alive, in addition to listening to them.
 LOOK_SECONDS = 1.0
-# A worker may take this long to end by itself.
-END_SECONDS = 10.0
 
 
 class Workers:
@@ -34,18 +30,22 @@ class Workers:
 
     Args:
         runner: Runner of this process, whose settings the workers receive.
+        server: Server that starts the workers.
         devices: Devices to compute on, in turn.
         lanes: Lanes that show the workers' progress, one for each worker.
     """
 
-    def __init__(self, runner: Runner, devices: Sequence[torch.device], lanes: Sequence[Lane]) -> None:
+    def __init__(
+        self, runner: Runner, server: ForkServer, devices: Sequence[torch.device], lanes: Sequence[Lane]
+    ) -> None:
         self._runner = runner
+        self._server = server
         self._lanes = lanes
         self._workers: list[Worker | None] = [None] * len(lanes)
         resolved = runner.plan.resolved
         plan = replace(runner.plan, resolved=replace(resolved, dataset=named_dataset(runner.plan)))
         self._posts = [
-            Post(plan, runner.output, devices[number % len(devices)], len(lanes), Path.cwd())
+            Post(plan, runner.output, devices[number % len(devices)], len(lanes), runner.threads, runner.limits)
             for number in range(len(lanes))
         ]
 
@@ -57,11 +57,9 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End all workers, at once after an error; their current work is then lost, but the store stays intact."""
-        workers = [worker for worker in self._workers if worker is not None]
-        for worker in workers:
-            worker.dismiss(at_once=kind is not None)
-        for worker in workers:
-            worker.wait_for_end()
+        for worker in self._workers:
+            if worker is not None:
+                worker.process.end()
 
     @property
     def free(self) -> bool:
@@ -73,8 +71,12 @@ class Workers:
         idle = [number for number, worker in enumerate(self._workers) if worker and worker.task is None]
         number = idle[0] if idle else self._workers.index(None)
         worker = self._workers[number]
-        if worker is None or not worker.process.is_alive():
-            worker = self._workers[number] = Worker(self._posts[number], self._lanes[number], self._runner)
+        if worker is None or worker.process.ended:
+            worker = self._workers[number] = Worker(
+                self._server.start(work, self._posts[number], setting=Setting(serves=True)),
+                self._lanes[number],
+                self._runner,
+            )
         worker.give(task)
 
     def wait(self) -> Iterator[tuple[Task, Record | None]]:
@@ -83,7 +85,7 @@ class Workers:
         Each task comes with the record of its cell, or None if the record has yet to be made.
         """
         busy = [worker for worker in self._workers if worker and worker.task]
-        heard = [source for worker in busy for source in (worker.connection, worker.process.sentinel)]
+        heard = [source for worker in busy for source in worker.process.sources]
         connection.wait(heard, LOOK_SECONDS)
         for worker in busy:
             task, record = worker.task, worker.news()
@@ -96,38 +98,27 @@ class Worker:
     """A worker as seen by the process that started it.
 
     Args:
-        post: What the worker has to know.
+        process: Its process.
         lane: Lane that shows its progress.
         runner: Runner that records cells which the worker cannot, and knows which reference models failed.
 
     Attributes:
         task: Task in progress; None if the worker is free.
-        connection: Connection on which its messages arrive.
         process: Its process.
     """
 
-    def __init__(self, post: Post, lane: Lane, runner: Runner) -> None:
+    def __init__(self, process: Process, lane: Lane, runner: Runner) -> None:
+        self.process = process
+        self.task: Task | None = None
         self._lane = lane
         self._runner = runner
-        self.task: Task | None = None
-        context = multiprocessing.get_context("spawn")
-        self.connection, other_end = context.Pipe()
-        self.process = context.Process(target=work, args=(post, other_end))
-        try:
-            with _inherited(thread_count(post.device, post.plan.cells[0].problem.info.shape, post.jobs)):
-                self.process.start()
-        except KeyboardInterrupt:
-            self.process.kill()
-            raise
-        # The connection reports its end when the worker ends only if this process closes its copy of the worker's end.
-        other_end.close()
 
     def give(self, task: Task) -> None:
         """Give the worker a task."""
         self.task = task
         # If the worker has just died, listening to it will show that.
         with contextlib.suppress(OSError):
-            self.connection.send((task.cell.id, task.makes_record, self._runner.broken))
+            self.process.connection.send((task.cell.id, task.makes_record, self._runner.broken))
 
     def news(self) -> Record | None:
         """Pass on the worker's messages; it is free once its task has ended.
@@ -135,10 +126,11 @@ class Worker:
         Returns:
             The record of the task's cell, if it has one.
         """
-        # The process is checked first, so that messages which it sent before it died are still read.
-        lives = self.process.is_alive()
-        while (message := self._message()) is not None:
-            told, *values = message
+        # How it ended is looked at first, so that messages which it sent before are still read.
+        ended = self.process.ended
+        while (message := self.process.message()) is not None:
+            # A worker runs no foreign methods, so that its words are those of the benchmark itself.
+            told, *values = pickle.loads(message)
             if told == "done":
                 record, broken = values
                 self._runner.broken.update(broken)
@@ -146,22 +138,11 @@ class Worker:
                 made: Record | None = record
                 return made
             self._pass_on(told, values)
-        if lives or self.task is None:
+        if ended is None or self.task is None:
             return None
         cell = self.task.cell
         self._free()
-        return self._runner.failed(cell, _death(self.process.exitcode or 0))
-
-    def _message(self) -> tuple[Any, ...] | None:
-        """Return the next message, or None if there is none or the connection has ended."""
-        try:
-            if self.connection.poll():
-                message: tuple[Any, ...] = self.connection.recv()
-                return message
-        except (EOFError, OSError):
-            # The connection ends a moment before the process does.
-            self.process.join(END_SECONDS)
-        return None
+        return self._runner.failed(cell, str(ended))
 
     def _pass_on(self, told: str, values: list[Any]) -> None:
         if told == "say":
@@ -177,52 +158,6 @@ class Worker:
     def _free(self) -> None:
         self._lane.end()
         self.task = None
-
-    def dismiss(self, *, at_once: bool) -> None:
-        """Let the worker end."""
-        if at_once:
-            self.process.kill()
-        self.connection.close()
-
-    def wait_for_end(self) -> None:
-        """Wait until the worker has ended."""
-        self.process.join(END_SECONDS)
-        self.process.kill()
-        self.process.join()
-
-
-def _death(code: int) -> str:
-    """Return why a process with an exit code left no record."""
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{hint}"
-
-
-@contextlib.contextmanager
-def _inherited(threads: int) -> Iterator[None]:
-    """Make a process that is started meanwhile ignore Ctrl-C, and limit its libraries to some threads.
-
-    Ctrl-C goes to all processes of a terminal at any moment of their start, and only the parent is to respond to it.
-    """
-    kept = os.environ.get("OMP_NUM_THREADS")
-    # The libraries that metrics compute with read this variable once, when they are imported.
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    blocked = None
-    if hasattr(signal, "pthread_sigmask"):
-        # The resource tracker unblocks Ctrl-C when it starts, so that it has to start before.
-        resource_tracker.ensure_running()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if kept is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = kept
-        if blocked is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import time
 import traceback
 from functools import cached_property
@@ -13,7 +12,10 @@ from typing import Any
 
 import torch
 
-from unlearnbench.engine.artifacts import MODEL_FILE, Maker, device_name
+from unlearnbench.engine.artifacts import MODEL_FILE, Maker, device_name, log_file
+from unlearnbench.engine.processes.fork_server import ForkServer
+from unlearnbench.engine.processes.method import NO_LIMITS, Limits, MethodFailedError
+from unlearnbench.engine.processes.unlearning import reason_of
 from unlearnbench.engine.progress import Told
 from unlearnbench.engine.recording import Outcome, make_record
 from unlearnbench.errors import NotApplicable, UnlearnBenchError
@@ -36,17 +38,18 @@ SMALL_IMAGE = 256
 ALLOWED_THREADS = torch.get_num_threads()
 
 
-def thread_count(device: torch.device, shape: tuple[int, ...], jobs: int) -> int:
-    """Return the number of threads that a process computes with.
+def work_shares(device: torch.device, shape: tuple[int, ...], jobs: int | None) -> tuple[int, int]:
+    """Return how many cells run at a time, and the number of threads that each of them computes with.
 
     Args:
         device: Device of the computation.
         shape: Shape of the stored images.
-        jobs: Number of such processes that share the cores.
+        jobs: Number of cells that the user wants to run at a time; None takes as many as there are cores where one cell
+            cannot use them, and one at a time elsewhere.
     """
     if device.type == "cpu" and math.prod(shape) <= SMALL_IMAGE:
-        return 1
-    return ALLOWED_THREADS if jobs == 1 else max(1, min(ALLOWED_THREADS, cores() // jobs))
+        return jobs or cores(), 1
+    return jobs or 1, ALLOWED_THREADS if jobs in (None, 1) else max(1, min(ALLOWED_THREADS, cores() // jobs))
 
 
 class Runner:
@@ -58,18 +61,35 @@ class Runner:
         store: Store of the output folder.
         device: Device to compute on.
         told: Listener that follows the progress of the work.
-        jobs: Number of processes of the run, including this one.
+        server: Server that starts the processes of unlearners.
+        jobs: Number of cells that run at the same time.
+        threads: Number of threads that this process computes with.
+        limits: What a run of an unlearner may use.
     """
 
-    def __init__(self, plan: Plan, output: Path, store: Store, device: torch.device, told: Told, jobs: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        output: Path,
+        store: Store,
+        device: torch.device,
+        told: Told,
+        server: ForkServer,
+        *,
+        jobs: int = 1,
+        threads: int = 1,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
         self.plan = plan
         self.output = output
         self.store = store
         self.device = device
         self.told = told
         self.jobs = jobs
-        self._maker = Maker(plan, store, device, told)
-        torch.set_num_threads(thread_count(device, plan.cells[0].problem.info.shape, jobs))
+        self.threads = threads
+        self.limits = limits
+        self._maker = Maker(plan, store, device, told, server, limits, output / "logs")
+        torch.set_num_threads(threads)
 
     @property
     def broken(self) -> dict[str, str]:
@@ -111,20 +131,23 @@ class Runner:
         """Return the record of a cell that raised an exception."""
         if isinstance(error, NotApplicable):
             return self._record(cell, Outcome("not_applicable", str(error)))
-        reason = str(error)
+        reason, log = str(error), log_file(self.output / "logs", cell)
         if not isinstance(error, UnlearnBenchError):
-            reason = _reason(error)
-            log = self.output / "logs" / f"{cell.path.replace('/', '-').removesuffix('.json')}.txt"
+            reason = reason_of(error)
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text("".join(traceback.format_exception(error)))
-            self.told.say(f"{cell.method.label}, seed {cell.seed}: the traceback is in {log}")
-        return self.failed(cell, reason, self._maker.epochs_of_failed.get(cell.id, ()))
+            log.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+        if log.is_file() and (isinstance(error, MethodFailedError) or not isinstance(error, UnlearnBenchError)):
+            self.told.say(f"{cell.method.label}, seed {cell.seed}: what it printed last is in {log}")
+        details = {"log": list(error.log)} if isinstance(error, MethodFailedError) and error.log else {}
+        return self.failed(cell, reason, self._maker.epochs_of_failed.get(cell.id, ()), details)
 
-    def failed(self, cell: Cell, reason: str, epochs: tuple[EpochRecord, ...] = ()) -> Record:
+    def failed(
+        self, cell: Cell, reason: str, epochs: tuple[EpochRecord, ...] = (), details: dict[str, Any] | None = None
+    ) -> Record:
         """Return the record of a cell without a result."""
         if cell.is_reference:
-            self.broken[cell.features_id] = _first_line(reason)
-        return self._record(cell, Outcome("failed", reason, epochs=epochs))
+            self.broken[cell.features_id] = reason.strip().partition("\n")[0]
+        return self._record(cell, Outcome("failed", reason, epochs=epochs, details=details or {}))
 
     def _record(self, cell: Cell, outcome: Outcome) -> Record:
         return make_record(self.plan, cell, outcome, self.environment)
@@ -208,14 +231,3 @@ class Runner:
         original, fdr = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
         reads = [self.store.facts("models", name)["image_passes"] for name in (cell.model_id, cell.fdr.id)]
         return Material(features, References(original, fdr), Costs(*reads), model)
-
-
-def _reason(error: BaseException) -> str:
-    """Return why a cell failed, for an exception of foreign code."""
-    # Python's own error has no text, and that of torch is a page about allocators.
-    told = "out of memory: " if isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
-    return f"{told}{type(error).__name__}: {_first_line(str(error))}".removesuffix(": ")
-
-
-def _first_line(text: str) -> str:
-    return re.split(r"\n", text.strip(), maxsplit=1)[0]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from time import monotonic
 from typing import Any
 
 import torch
 
 from unlearnbench.datasets.dataset import Dataset, Part, open_dataset
+from unlearnbench.engine.processes.fork_server import fork_server
+from unlearnbench.engine.processes.method import Limits
 from unlearnbench.engine.runner import Runner
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.store import Store
@@ -34,14 +35,16 @@ class Post:
         output: Output folder.
         device: Device to compute on.
         jobs: Number of workers.
-        working_folder: Folder that relative paths start from.
+        threads: Number of threads that each computes with.
+        limits: What a run of an unlearner may use.
     """
 
     plan: Plan
     output: Path
     device: torch.device
     jobs: int
-    working_folder: Path
+    threads: int
+    limits: Limits
 
 
 def named_dataset(plan: Plan) -> Dataset:
@@ -56,29 +59,30 @@ def _part(name: str, options: dict[str, Any], test: bool) -> Part:
     return dataset.test() if test else dataset.train()
 
 
-def work(post: Post, told: Connection) -> None:
+def work(told: Connection, post: Post) -> None:
     """Do the tasks that arrive and send back their outcomes, for the whole life of a worker."""
-    Thread(target=_end_with_parent, daemon=True).start()
-    os.chdir(post.working_folder)
     teller = Teller(told)
     store = Store(post.output / "store", teller.say, create=False)
-    runner = Runner(post.plan, post.output, store, post.device, teller, post.jobs)
-    cells = {cell.id: cell for cell in post.plan.cells}
-    # The loop ends when the parent closes its end, because nothing is left to do then.
-    with contextlib.suppress(EOFError):
-        while True:
-            identity, makes_record, broken = told.recv()
-            runner.broken.update(broken)
-            does = runner.run_cell if makes_record else runner.make
-            teller.tell("done", does(cells[identity]), runner.broken)
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as its parent is gone, whatever it is doing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    with fork_server(post.threads) as server:
+        runner = Runner(
+            post.plan,
+            post.output,
+            store,
+            post.device,
+            teller,
+            server,
+            jobs=post.jobs,
+            threads=post.threads,
+            limits=post.limits,
+        )
+        cells = {cell.id: cell for cell in post.plan.cells}
+        # The loop ends when the parent closes its end, because nothing is left to do then.
+        with contextlib.suppress(EOFError):
+            while True:
+                identity, makes_record, broken = told.recv()
+                runner.broken.update(broken)
+                does = runner.run_cell if makes_record else runner.make
+                teller.tell("done", does(cells[identity]), runner.broken)
 
 
 class Teller:
@@ -97,11 +101,11 @@ class Teller:
     def tell(self, *message: Any) -> None:
         """Send a message."""
         try:
-            # An unlearner may have threads.
+            # A metric may have threads.
             with self._lock:
                 self._told.send(message)
         except OSError:
-            # Nobody listens, and an exception here would be mistaken for a failure of the unlearner.
+            # Nobody listens, and an exception here would be mistaken for a failure of the cell.
             os._exit(1)
 
     def say(self, message: str) -> None:

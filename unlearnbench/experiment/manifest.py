@@ -131,6 +131,8 @@ class Manifest(Section):
         tuning: Budget under which the options were searched, as `tune` writes it.
         evaluate_every: Number of epochs after which FAe, FPAe and CAne are computed during unlearning; 0 means only
             at the end.
+        cell_time_limit: Seconds that an unlearner may take for one cell; None sets no limit.
+        cell_memory: GiB of memory that its process may hold; None sets no limit.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -145,5 +147,7 @@ class Manifest(Section):
     metrics: tuple[LabelledChoice, ...] = ()
     feature_dtype: Literal["float32", "float16"] = "float32"
     evaluate_every: Annotated[int, Field(ge=0)] = 0
+    cell_time_limit: Annotated[float, Field(gt=0)] | None = None
+    cell_memory: Annotated[float, Field(gt=0)] | None = None
     expect: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     tuning: Tuning | None = None

@@ -60,9 +60,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _at_least_one(number: int) -> int:
-    if number < 1:
+def _at_least_one(number: int | None) -> int | None:
+    if number is not None and number < 1:
         raise typer.BadParameter(f"{number} is not 1 or more")
+    return number
+
+
+def _above_zero(number: float | None) -> float | None:
+    if number is not None and not number > 0:
+        raise typer.BadParameter(f"{number} is not above 0")
     return number
 
 
@@ -85,8 +91,18 @@ def run(
         typer.Option(help="Run only the unlearner with this label (repeatable).", metavar="METHOD"),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(callback=_at_least_one, help="Cells to run at a time, each in a process of its own.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            callback=_at_least_one,
+            help="Cells to run at a time; for small images as many as there are cores.",
+        ),
+    ] = None,
+    cell_time_limit: Annotated[
+        float | None, typer.Option(callback=_above_zero, help="Seconds that a method may take for one cell.")
+    ] = None,
+    cell_memory: Annotated[
+        float | None, typer.Option(callback=_above_zero, help="GiB of memory that a method may hold.")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets and weights first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
@@ -99,7 +115,8 @@ def run(
         if dry_run:
             _show_work(plans, output, as_json)
             return
-        records = [record for plan in plans for record in _run_plan(plan, output, device, jobs)]
+        limits = (cell_time_limit, cell_memory)
+        records = [record for plan in plans for record in _run_plan(plan, output, device, jobs, limits)]
     except KeyboardInterrupt:
         _messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
@@ -181,8 +198,22 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         table_console().print(work_table(work))
 
 
-def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Record]:
-    """Run a plan; torch is imported only if something is left to do."""
+def _run_plan(
+    plan: Plan,
+    output: Path,
+    device: str,
+    jobs: int | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> list[Record]:
+    """Run a plan; torch is imported only if something is left to do.
+
+    Args:
+        plan: Plan to run.
+        output: Output folder.
+        device: Device to compute on.
+        jobs: Number of cells that run at a time; None leaves it to the size of the images.
+        limits: Seconds and GiB that a method may use for one cell; None takes what the manifest says.
+    """
     from unlearnbench.engine.recording import kept_records
     from unlearnbench.store import Store
 
@@ -201,8 +232,11 @@ def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Reco
         return [finished[cell.id] for cell in plan.cells]
     with messages.status("starting", spinner="line"):
         from unlearnbench.engine.executor import run_plan
+        from unlearnbench.engine.processes.method import Limits
 
-    return run_plan(plan, output, store, finished, device, jobs, messages)
+    manifest, (seconds, memory) = plan.resolved.manifest, limits
+    allowed = Limits(seconds or manifest.cell_time_limit, memory or manifest.cell_memory)
+    return run_plan(plan, output, store, finished, device, jobs, allowed, messages)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,26 +60,54 @@ class LoadedData:
         """Return the positions of a seed's limited images among the training images."""
         return limited_indices(self.train_part.labels, counts, seed)
 
+    def limited_tensors(self, counts: tuple[int, ...], seed: int) -> dict[str, Tensor]:
+        """Return copies of a seed's limited images, (M, C, H, W) uint8, and their labels, (M,) int64, on the CPU."""
+        part, positions = self.train_part, self.limited_positions(counts, seed)
+        return {
+            "images": image_tensor(part.images, positions, torch.device("cpu")),
+            "labels": torch.from_numpy(part.labels[positions]),
+        }
+
     def limited(self, counts: tuple[int, ...], seed: int) -> Batches:
         """Return a copy of a seed's limited images, held in memory so that no other image can be reached."""
-        return self._batches(self.train_part, self.limited_positions(counts, seed), copied=True)
+        return limited_batches(self.limited_tensors(counts, seed), self.mean, self.std, self.recipe, self.device)
 
-    def _batches(self, part: Part, positions: NDArray[np.int64], *, copied: bool = False) -> Batches:
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Value that is subtracted from each channel, in [0, 1]."""
+        return self.recipe.mean or self.dataset.info.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Value that each channel is divided by, on the same scale."""
+        return self.recipe.std or self.dataset.info.std
+
+    def _batches(self, part: Part, positions: NDArray[np.int64]) -> Batches:
         size = 2 * len(positions) * math.prod(part.images.shape)  # Padding makes a second copy.
         images: Tensor | Images
         if size <= free_memory(self.device):
             images = image_tensor(part.images, positions, self.device)
-        elif copied or size <= free_memory(torch.device("cpu")):
+        elif size <= free_memory(torch.device("cpu")):
             images = image_tensor(part.images, positions, torch.device("cpu"))
         else:
             images = part.images
-        return Batches(
-            images,
-            torch.from_numpy(part.labels[positions]).to(self.device),
-            self.recipe.mean or self.dataset.info.mean,
-            self.recipe.std or self.dataset.info.std,
-            augmentation(self.recipe),
-        )
+        labels = torch.from_numpy(part.labels[positions]).to(self.device)
+        return Batches(images, labels, self.mean, self.std, augmentation(self.recipe))
+
+
+def limited_batches(
+    tensors: Mapping[str, Tensor],
+    mean: Sequence[float],
+    std: Sequence[float],
+    recipe: TrainingRecipe,
+    device: torch.device,
+) -> Batches:
+    """Return what `LoadedData.limited_tensors` gives as batches on a device, or in memory if they do not fit there."""
+    images = tensors["images"]
+    # Padding makes a second copy.
+    if 2 * images.numel() <= free_memory(device):
+        images = images.to(device)
+    return Batches(images, tensors["labels"].to(device), mean, std, augmentation(recipe))
 
 
 def free_memory(device: torch.device) -> int:

@@ -24,7 +24,7 @@ from unlearnbench.unlearners.task import UnlearningTask
 
 FORGET_CLASSES = (8, 9)
 NUM_CLASSES = 10
-# In float32 the original is as good on every processor; in bfloat16 eight epochs left it at 90 to 95 % of the forget images.
+# In float32 the original is as good on every processor; in bfloat16 one was at 90 % of the forget images, one at 95.
 RECIPE = TrainingRecipe(
     epochs=10,
     batch_size=64,

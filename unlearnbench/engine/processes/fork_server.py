@@ -1,0 +1,284 @@
+"""Processes that hold nothing of the one that starts them.
+
+The server is a process of its own that has torch loaded and nothing else. Each process that it starts is a copy of it:
+it begins within a few hundredths of a second, and what its caller holds in memory, such as test images, is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+from unlearnbench.engine.processes.warden import guard
+from unlearnbench.errors import UnlearnBenchError
+
+# What most of these processes need. The first optimizer of a process imports torch._dynamo, which takes seconds.
+PRELOADED = ("torch", "torch._dynamo", "safetensors.torch", "unlearnbench.engine.processes.unlearning")
+# A process has this long to end after its leash was cut.
+END_SECONDS = 10.0
+_HEADER = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The surroundings of a process.
+
+    Attributes:
+        log: File for what it prints; None drops that.
+        memory: Bytes that it and everything that it starts may hold; None sets no limit.
+        serves: Whether it may start processes of its own.
+    """
+
+    log: Path | None = None
+    memory: int | None = None
+    serves: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+        code: Exit code, negative for the signal that killed it; None if its end was not reported.
+        memory: Bytes that it held when it was ended because of its limit; None if it was not.
+    """
+
+    code: int | None
+    memory: int | None = None
+
+    def __str__(self) -> str:
+        """Say how the process ended, as the reason of a failed cell."""
+        if self.memory is not None:
+            return f"its process was ended when it held {self.memory / 2**30:.2f} GiB, more than cell_memory allows"
+        if self.code is None:
+            return "its process was killed with the one that watches it"
+        if self.code >= 0:
+            return f"its process ended with exit code {self.code}"
+        name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else f"signal {-self.code}"
+        hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{hint}"
+
+
+class Process:
+    """A process that the server has started, as its caller sees it; a context manager that ends it.
+
+    Attributes:
+        connection: Connection to the function that runs in it.
+    """
+
+    def __init__(self, talk: Connection, leash: Connection) -> None:
+        self.connection = talk
+        self._leash = leash
+        self._ended: Ended | None = None
+
+    def __enter__(self) -> Self:
+        """Return the process."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process at once, with everything that it has started."""
+        self.end()
+
+    @property
+    def sources(self) -> tuple[Connection, Connection]:
+        """Connections that can be read when the process has sent something or has ended."""
+        return self.connection, self._leash
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until there is a message or the process has ended, and return whether that is so."""
+        return self._ended is not None or bool(connection.wait(self.sources, seconds))
+
+    def message(self) -> bytes | None:
+        """Return the next message that has arrived, or None if there is none.
+
+        A message may come from foreign code, so that it is handed on as bytes.
+        """
+        try:
+            return self.connection.recv_bytes() if self.connection.poll() else None
+        # OSError: the connection is cut, or a message claims to be longer than any can be.
+        except (EOFError, OSError):
+            return None
+
+    @property
+    def ended(self) -> Ended | None:
+        """How the process ended; None while it runs."""
+        if self._ended is None and self._leash.poll():
+            try:
+                told = os.read(self._leash.fileno(), 4096)
+                self._ended = Ended(**{"code": None, **json.loads(told)}) if told else Ended(None)
+            except (OSError, ValueError):
+                self._ended = Ended(None)
+        return self._ended
+
+    def end(self) -> None:
+        """End the process, if it still runs, with everything that it has started, and wait until it is gone."""
+        with contextlib.suppress(OSError):
+            talk = socket.socket(fileno=os.dup(self._leash.fileno()))
+            with talk:
+                talk.shutdown(socket.SHUT_WR)
+                # The warden closes its end last.
+                talk.settimeout(END_SECONDS)
+                while talk.recv(4096):
+                    pass
+        with contextlib.suppress(OSError):
+            self._leash.close()
+        with contextlib.suppress(OSError):
+            self.connection.close()
+
+
+class ForkServer:
+    """The server as its callers see it, a context manager that ends it and all that it has started.
+
+    Args:
+        threads: Number of threads that the libraries of its processes may use.
+        service: Connection to a server that runs already; None starts one.
+    """
+
+    inherited: ForkServer | None = None
+
+    def __init__(self, threads: int, service: socket.socket | None = None) -> None:
+        self._server: subprocess.Popen[bytes] | None = None
+        if service is not None:
+            self._service = service
+            return
+        self._service, theirs = socket.socketpair()
+        with theirs:
+            # Libraries read this variable once, when they are imported.
+            surroundings = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+            self._server = subprocess.Popen(
+                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**surroundings, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        """Return the server."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the server and everything that it has started."""
+        self._service.close()
+        if self._server is not None:
+            try:
+                self._server.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+
+    def start(self, function: Callable[..., None], *arguments: Any, setting: Setting = Setting()) -> Process:
+        """Start a process that calls a function of a module with a connection to this process and the arguments.
+
+        Raises:
+            UnlearnBenchError: If the server is gone.
+        """
+        talk, theirs = socket.socketpair()
+        leash, their_leash = socket.socketpair()
+        with theirs, their_leash:
+            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path)}
+            request = pickle.dumps((setting, surroundings, pickle.dumps((function, arguments))))
+            try:
+                descriptors = [theirs.fileno(), their_leash.fileno()]
+                socket.send_fds(self._service, [_HEADER.pack(len(request))], descriptors)
+                self._service.sendall(request)
+            except OSError as error:
+                talk.close()
+                leash.close()
+                raise UnlearnBenchError(
+                    "the process that starts others is gone; the same command goes on from here"
+                ) from error
+        return Process(Connection(talk.detach()), Connection(leash.detach()))
+
+
+def serve(descriptor: int) -> None:
+    """Start processes as they are asked for, until the first caller has closed its connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The system forgets each child as soon as it has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for name in PRELOADED:
+        importlib.import_module(name)
+    first = socket.socket(fileno=descriptor)
+    callers = [first]
+    while first in callers:
+        for caller in select.select(callers, [], [])[0]:
+            request = _request(caller)
+            if request is None:
+                callers.remove(caller)
+                caller.close()
+                continue
+            (setting, surroundings, call), descriptors = request
+            own, theirs = socket.socketpair() if setting.serves else (None, None)
+            if os.fork() == 0:
+                for other in (*callers, *([own] if own else [])):
+                    other.close()
+                _start(setting, surroundings, call, descriptors, theirs)
+            for number in descriptors:
+                os.close(number)
+            if own is not None and theirs is not None:
+                theirs.close()
+                callers.append(own)
+    os._exit(0)
+
+
+def _request(caller: socket.socket) -> tuple[Any, list[int]] | None:
+    """Return what a caller asks for and the descriptors that came with it, or None if it is gone."""
+    try:
+        header, descriptors, _, _ = socket.recv_fds(caller, _HEADER.size, 2)
+        if not header:
+            return None
+        content = bytearray()
+        (length,) = _HEADER.unpack(header)
+        while len(content) < length:
+            part = caller.recv(min(2**20, length - len(content)))
+            if not part:
+                return None
+            content += part
+    except OSError:
+        return None
+    return pickle.loads(content), descriptors
+
+
+def _start(
+    setting: Setting, surroundings: dict[str, Any], call: bytes, descriptors: list[int], service: socket.socket | None
+) -> None:
+    talk, leash = descriptors
+
+    def run() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        ForkServer.inherited = ForkServer(1, service) if service is not None else None
+        sys.path[:] = surroundings["path"]
+        with contextlib.suppress(OSError):
+            os.chdir(surroundings["folder"])
+        function, arguments = pickle.loads(call)
+        function(Connection(talk), *arguments)
+
+    guard(run, leash, setting.log, setting.memory)
+
+
+@contextlib.contextmanager
+def fork_server(threads: int) -> Iterator[ForkServer]:
+    """Give the server that this process inherited, or else start one for as long as the context lasts."""
+    if ForkServer.inherited is not None:
+        yield ForkServer.inherited
+        return
+    with ForkServer(threads) as server:
+        yield server
