@@ -114,11 +114,13 @@ class Dataset:
         info: Facts about the data set.
         train: Function that reads the training part.
         test: Function that reads the test part.
+        held_out_every: Every so many training images one stands in for a test image; None for a data set as it is.
     """
 
     info: DatasetInfo
     train: Callable[[], Part]
     test: Callable[[], Part]
+    held_out_every: int | None = None
 
 
 def expected_dataset(

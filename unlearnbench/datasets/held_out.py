@@ -52,7 +52,7 @@ def without_test_images(dataset: Dataset, every: int) -> Dataset:
         positions = np.flatnonzero(_is_held_out(whole.labels, every) == out).astype(np.int64)
         return Part(SomeImages(whole.images, positions), whole.labels[positions], whole.ids[positions])
 
-    return Dataset(info, train=lambda: part(out=False), test=lambda: part(out=True))
+    return Dataset(info, train=lambda: part(out=False), test=lambda: part(out=True), held_out_every=every)
 
 
 def _is_held_out(labels: NDArray[np.int64], every: int) -> NDArray[np.bool_]:

@@ -162,8 +162,7 @@ def run_plan(
         store: Store of the output folder.
         finished: Records that count already, by cell.
         device: Device to compute on, as in `run`.
-        jobs: Number of cells that run at the same time; 1 runs all but the unlearners in this process, more in as many
-            others; None leaves it to the size of the images.
+        jobs: Number of cells that run at the same time; None leaves it to the size of the images.
         limits: What a run of an unlearner may use; None takes what the manifest says.
         console: Console that shows progress; None shows nothing.
 
@@ -210,10 +209,7 @@ def _run_cells(
     plan, output = runner.plan, runner.output
     runner.check_networks()
     records = {}
-    if runner.jobs == 1:
-        walk = _one_by_one(runner, finished)
-    else:
-        walk = _side_by_side(runner, server, finished, devices, display)
+    walk = _walk(runner, server, finished, devices, display)
     # The walk is closed at once, whatever happens here, since workers must not go on without the user's knowledge.
     with contextlib.closing(walk):
         for cell, record in walk:
@@ -230,19 +226,7 @@ def _run_cells(
 Walk = Generator[tuple[Cell, Record], None, None]
 
 
-def _one_by_one(runner: Runner, finished: dict[str, Record]) -> Walk:
-    """Yield every cell with its record: those done before, followed by those that run in this process."""
-    cells = runner.plan.cells
-    yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
-    schedule = Schedule(cells, finished)
-    while task := schedule.take():
-        record = runner.run_cell(task.cell) if task.makes_record else runner.make(task.cell)
-        schedule.end(task, recorded=record is not None)
-        if record is not None:
-            yield task.cell, record
-
-
-def _side_by_side(
+def _walk(
     runner: Runner, server: ForkServer, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
 ) -> Walk:
     """Yield every cell with its record as it arrives: those done before, followed by those that workers run."""

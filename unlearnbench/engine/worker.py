@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from unlearnbench.datasets.dataset import Dataset, Part, open_dataset
+from unlearnbench.datasets.held_out import without_test_images
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits
 from unlearnbench.engine.runner import Runner
@@ -49,13 +50,16 @@ class Post:
 
 def named_dataset(plan: Plan) -> Dataset:
     """Return the plan's data set in a form that can be sent to another process."""
-    component, info = plan.cells[0].problem.dataset, plan.resolved.dataset.info
-    parts = (partial(_part, component.name, component.options, test) for test in (False, True))
-    return Dataset(info, *parts)
+    component, dataset = plan.cells[0].problem.dataset, plan.resolved.dataset
+    every = dataset.held_out_every
+    train, test = (partial(_part, component.name, component.options, every, test) for test in (False, True))
+    return Dataset(dataset.info, train, test, every)
 
 
-def _part(name: str, options: dict[str, Any], test: bool) -> Part:
+def _part(name: str, options: dict[str, Any], held_out_every: int | None, test: bool) -> Part:
     dataset = open_dataset(name, options)
+    if held_out_every is not None:
+        dataset = without_test_images(dataset, held_out_every)
     return dataset.test() if test else dataset.train()
 
 
