@@ -1,4 +1,4 @@
-"""Methods that do harm: each is a failed cell or an honest one, and every other record is as if they had not been there."""
+"""Methods that do harm: each is a failed or an honest cell, and every other record is as if they had not been there."""
 
 from __future__ import annotations
 
