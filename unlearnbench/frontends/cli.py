@@ -220,23 +220,21 @@ def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> 
 def validate(manifests: Manifests) -> None:
     """Check each MANIFEST and say what it amounts to; nothing is run."""
     from unlearnbench.errors import InvalidFileError
-    from unlearnbench.experiment.plan import make_plan
     from unlearnbench.experiment.resolve import resolve
 
     faults = 0
     for path in manifests:
         try:
-            plan = make_plan(resolve(path, to_run=False))
+            resolved = resolve(path, to_run=False)
         except InvalidFileError as error:
             faults += 1
             typer.echo(str(error), err=True)
             continue
-        resolved = plan.resolved
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
         typer.echo(
             f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
-            f"{len(plan.cells)} cells"
+            f"{resolved.number_of_cells} cells"
         )
         for missing in resolved.missing:
             typer.echo(missing, err=True)
