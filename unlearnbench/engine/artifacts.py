@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.engine.epochs import Snapshot, Snapshots, judge_epochs
@@ -21,6 +21,7 @@ from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import peak_memory, processor_name, reset_peak_memory
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import FEATURE_FILE
+from unlearnbench.models.batches import batch_sizes
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.classifier import OUTPUT_CLASSES, classifier, load_network, output_classes, save_network
 from unlearnbench.models.device_data import LoadedData
@@ -33,13 +34,14 @@ from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.registry.options import call_arguments
 from unlearnbench.results.record import EpochRecord
 from unlearnbench.seeds import derived_seed
-from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash
+from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash, writing
 from unlearnbench.terms import REFERENCES
 from unlearnbench.unlearners.network_count import networks_that_run
 from unlearnbench.unlearners.task import UnlearningTask
 
 MODEL_FILE = "model.safetensors"
 EPOCHS = "epochs"
+TENSORS = "tensors.safetensors"
 
 
 class Maker:
@@ -202,6 +204,9 @@ class Maker:
         epochs = self.recipe.epochs
         reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
         details = {"full_size_passes": reference.full_size_passes} if self.recipe.resolutions else {}
+        largest = max(batch_sizes(len(positions), self.recipe.batch_size))
+        if largest > self.recipe.batch_size:
+            details["joined_batch"] = largest
         return self._model_facts({"train": seconds}, reads, details)
 
     def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
@@ -286,11 +291,12 @@ class Maker:
             def build(folder: Path) -> dict[str, Any]:
                 tensors, facts = compute()
                 kept = {key: value.cpu().contiguous() for key, value in tensors.items()}
-                save_file(kept, folder / "tensors.safetensors")
+                with writing(folder / TENSORS):
+                    (folder / TENSORS).write_bytes(save(kept))
                 return {**facts, "settings": settings, "id": identity}
 
             folder = store.get(name, identity, build)
-            return load_file(folder / "tensors.safetensors"), store.facts(name, identity)
+            return load((folder / TENSORS).read_bytes()), store.facts(name, identity)
 
         return keep
 

@@ -184,6 +184,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
 def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Record]:
     """Run a plan; torch is imported only if something is left to do."""
     from unlearnbench.engine.recording import kept_records
+    from unlearnbench.machine import interrupts_end_at_once
     from unlearnbench.store import Store
 
     messages = _messages()
@@ -199,7 +200,7 @@ def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Reco
     if len(finished) == len(plan.cells):
         messages.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
         return [finished[cell.id] for cell in plan.cells]
-    with messages.status("starting", spinner="line"):
+    with messages.status("starting", spinner="line"), interrupts_end_at_once():
         from unlearnbench.engine.executor import run_plan
 
     return run_plan(plan, output, store, finished, device, jobs, messages)
@@ -338,7 +339,7 @@ def reproduce(
     manifest = output / f"{recorded.first.manifest_name}.toml"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(recorded.manifest())
+        manifest.write_text(recorded.manifest(), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {os_reason(error)}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)

@@ -189,8 +189,8 @@ def _declaration_fault(function: Unlearner) -> str:
     return "; ".join(dict.fromkeys(found))
 
 
-def _model_fault(outcome: Outcome) -> str:
-    model = outcome.model
+def _model_fault(run: UnlearnerRun) -> str:
+    model = run.model
     if not isinstance(model, nn.Module):
         return f"returned {type(model).__name__}, not a torch.nn.Module"
     expected = (len(run.task._data), len(output_classes(model)))
