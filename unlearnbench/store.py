@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -44,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-class HeldFile:
+class HeldFile(io.FileIO):
     """A new file for a library that does not survive a write which fails, such as HDF5 or torch's own format.
 
     A write that fails is held back, and so are all that follow, until the library has closed its file.
@@ -54,12 +55,8 @@ class HeldFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b", buffering=0)
         self._error: OSError | None = None
-        # The library takes these methods for those of a Python file.
-        self.seek, self.tell, self.read, self.readinto = (
-            getattr(self._file, name) for name in ("seek", "tell", "read", "readinto")
-        )
+        super().__init__(path, "w+")
 
     def check(self) -> None:
         """Raise the error that was held back, if there is one."""
@@ -67,23 +64,25 @@ class HeldFile:
             raise self._error
 
     def write(self, data: Any) -> int:
-        """Write all bytes of a buffer, or none after an error."""
+        """Take all bytes of a buffer, which are lost after an error."""
         left = memoryview(data).cast("B")
         size = len(left)
         with self._holding():
             while left and self._error is None:
-                left = left[self._file.write(left) :]
+                left = left[super().write(left) :]
         return size
 
     def truncate(self, size: int | None = None) -> int:
         """Change the size, unless there was an error."""
         with self._holding():
             if self._error is None:
-                return self._file.truncate(size)
+                return super().truncate(size)
         return size or 0
 
-    def flush(self) -> None:
-        """Do nothing, since nothing is buffered."""
+    def close(self) -> None:
+        """Close the file; some file systems say only now that it is not written."""
+        with self._holding():
+            super().close()
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[None]:
@@ -91,11 +90,6 @@ class HeldFile:
             yield
         except OSError as error:
             self._error = error
-
-    def close(self) -> None:
-        """Close the file; some file systems say only now that it is not written."""
-        with self._holding():
-            self._file.close()
 
 
 @contextlib.contextmanager
