@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unlearnbench.errors import NotApplicable, PluginError, UnlearnBenchError
 from unlearnbench.models.classifier import classifier, output_classes
 from unlearnbench.models.random_state import own_random_state
-from unlearnbench.registry.declare import CHECK_OPTIONS, EXEMPTIONS, RANGES, Behaviour, Range, Search
+from unlearnbench.registry.declare import CHECK_OPTIONS, EXEMPTIONS, RANGES, Behaviour, Range, SearchSpace
 from unlearnbench.registry.options import call_arguments, check_options, check_positional, positional_arguments, schema
 from unlearnbench.unlearners.network_count import networks_that_run
 from unlearnbench.unlearners.task import UnlearningTask
@@ -173,7 +173,7 @@ def _unknown_option_fault(function: Unlearner) -> str:
 
 def _declaration_fault(function: Unlearner) -> str:
     """Return which declared values do not fit the options, or which exemption there is none of."""
-    ranges: dict[str, Search] = getattr(function, RANGES, {})
+    ranges: dict[str, SearchSpace] = getattr(function, RANGES, {})
     given = [("check_options", getattr(function, CHECK_OPTIONS, {}))]
     found = []
     for name, search in ranges.items():
