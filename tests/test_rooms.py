@@ -50,6 +50,30 @@ def taken_from_the_interface(tree: ast.AST) -> set[str]:
     return {name for name in imported(tree) if "." not in name or name.split(".")[1] not in here}
 
 
+def in_the_locale_s_encoding(tree: ast.AST) -> Iterator[str]:
+    """Yield each call that reads or writes text in whatever encoding the user's locale has."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and not any(keyword.arg == "encoding" for keyword in node.keywords):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            mode = [value.value for value in (*node.args[:2], *(k.value for k in node.keywords)) if is_mode(value)]
+            if called in {"read_text", "write_text"} or (called in {"open", "fdopen"} and mode and "b" not in mode[0]):
+                yield ast.unparse(node)
+
+
+def is_mode(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 4
+
+
+@pytest.mark.parametrize("module", MODULES, ids=place)
+def test_text_is_read_and_written_as_utf_8(module: Path) -> None:
+    assert list(in_the_locale_s_encoding(ast.parse(module.read_text("utf-8")))) == []
+
+
+def test_text_in_the_locale_s_encoding_is_found() -> None:
+    code = "path.read_text(); path.write_text('a', errors='x'); path.open('w'); open('a', mode='a'); path.open('rb')"
+    assert len(list(in_the_locale_s_encoding(ast.parse(code)))) == 4
+
+
 @pytest.mark.parametrize("room", ROOMS, ids=place)
 def test_a_room_holds_at_most_ten_modules_and_says_what_it_knows(room: Path) -> None:
     assert len(list(room.glob("*.py"))) <= 11

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from support.commands import python, start
 
 from unlearnbench.errors import StoreError
-from unlearnbench.store import CHECKPOINT, ENTRY, Store, write_json
+from unlearnbench.store import CHECKPOINT, ENTRY, Store, held, lock_fault, write_json
 
 
 def builder(text: str = "content") -> tuple[Callable[[Path], dict[str, Any]], list[Path]]:
@@ -225,6 +228,69 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> Non
         f"{output}: the output folder cannot be written: Not a directory\n  Choose another with --output"
     )
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "runs" / "store")
+    assert str(caught.value) == (
+        f"{tmp_path}/runs: the file system of the output folder has no locks: {os.strerror(number)}\n"
+        "  Choose a folder on a local disk with --output, or have it mounted with locks"
+    )
+    assert list((tmp_path / "runs" / "store").iterdir()) == []
+
+
+def test_a_file_system_with_locks_is_left_as_it_was(tmp_path: Path) -> None:
+    assert lock_fault(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# This process cannot write more than some bytes to a file.
+FULL = (
+    "import resource, sys; from pathlib import Path; import unlearnbench.store as store; "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); path = Path(sys.argv[1]); "
+)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "import h5py, numpy\nwith store.held(path) as held, h5py.File(held, 'w') as file:\n"
+        "    for n in range(9): file.create_dataset(str(n), data=numpy.arange(1000))",
+        "import torch\nwith store.held(path) as held: torch.save(torch.rand(9999), held)",
+        "with store.writing(path): path.write_bytes(bytes(9999))",
+    ],
+    ids=["HDF5", "torch", "bytes"],
+)
+def test_a_write_that_fails_is_an_error_and_nothing_worse(tmp_path: Path, write: str) -> None:
+    path = tmp_path / "file"
+    done = python("-c", f"{FULL}\n{write}", path)
+    assert (done.code, done.err.splitlines()[-2:]) == (
+        1,
+        [
+            f"unlearnbench.errors.UnwritableError: {path}: cannot be written: File too large",
+            "  Mend that, then run the same command again: it goes on from what is done",
+        ],
+    )
+
+
+def test_a_held_file_is_what_the_library_wrote(tmp_path: Path) -> None:
+    with held(tmp_path / "held.h5") as file, h5py.File(file, "w") as opened:
+        opened.create_dataset("rows", data=np.arange(10_000).reshape(100, 100), chunks=(7, 100))
+    with h5py.File(tmp_path / "held.h5") as opened:
+        assert opened["rows"][42, 17] == 4217
+
+
+def test_an_error_of_the_caller_s_own_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), held(tmp_path / "file"):
+        raise KeyError
 
 
 def test_a_store_that_only_reads_makes_no_folder(tmp_path: Path) -> None:

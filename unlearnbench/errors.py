@@ -27,6 +27,12 @@ class StoreError(UnlearnBenchError):
     """The output folder cannot be used."""
 
 
+class UnwritableError(StoreError):
+    """A result cannot be written, for example because the disk is full; what was written before is kept."""
+
+    exit_code = 1
+
+
 class PluginError(UnlearnBenchError):
     """A plugin cannot be found, imported or called."""
 

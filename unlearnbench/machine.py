@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +62,7 @@ def git_commit() -> str | None:
 def processor_name() -> str:
     """Return the name of the processor."""
     try:
-        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         match = None
     return match[1].strip() if match else platform.processor() or platform.machine()
@@ -70,7 +74,7 @@ def cpu_precision() -> Precision:
     It is bfloat16 if Linux reports that the processor computes in it, and float32 otherwise.
     """
     try:
-        match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         match = None
     flags = set(match[1].split()) if match else set()
@@ -80,6 +84,31 @@ def cpu_precision() -> Precision:
 def may_have_gpu() -> bool:
     """Return whether this machine may have a GPU that torch could use."""
     return sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
+@contextlib.contextmanager
+def interrupts_end_at_once() -> Iterator[None]:
+    """End the process at once on Ctrl-C, with exit code 130 and one line.
+
+    This is for imports: a library that is interrupted while it is imported may lose the interrupt, or say something
+    else instead, and nothing is lost by ending there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(*_: object) -> None:
+    # A progress display may have hidden the cursor.
+    shown = "\x1b[?25h" if os.isatty(2) else ""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{shown}interrupted\n".encode())
+    os._exit(130)
 
 
 def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
@@ -104,7 +133,7 @@ def environment(device: str, precision: str, threads: int) -> dict[str, Any]:
 def reset_peak_memory() -> None:
     """Restart the count of this process's peak memory, if the system allows it (Linux)."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return
 
@@ -112,7 +141,7 @@ def reset_peak_memory() -> None:
 def peak_memory() -> int | None:
     """Return the peak resident memory of this process in bytes since the last reset, or None if unknown."""
     try:
-        match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+        match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
         if match:
             return int(match[1]) * 1024
     except OSError:
@@ -128,7 +157,7 @@ def peak_memory() -> int | None:
 def available_memory() -> int:
     """Return how many bytes of memory programs can still get, or the total if the system does not say."""
     try:
-        match = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+        match = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         match = None
     if match:

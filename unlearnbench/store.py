@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from unlearnbench.errors import StoreError, os_reason
+from unlearnbench.errors import StoreError, UnwritableError, os_reason
 
 ENTRY = "entry.json"
 CHECKPOINT = "checkpoint.pt"
@@ -26,11 +29,104 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a file or folder that it cannot be written, if the system says so meanwhile.
+
+    Raises:
+        UnwritableError: If anything within the context raises an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(
+            f"{path}: cannot be written: {os_reason(error)}\n"
+            "  Mend that, then run the same command again: it goes on from what is done"
+        ) from error
+
+
+class HeldFile(io.FileIO):
+    """A new file for a library that does not survive a write which fails, such as HDF5 or torch's own format.
+
+    A write that fails is held back, and so are all that follow, until the library has closed its file.
+
+    Args:
+        path: Path of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._error: OSError | None = None
+        super().__init__(path, "w+")
+
+    def check(self) -> None:
+        """Raise the error that was held back, if there is one."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        """Take all bytes of a buffer, which are lost after an error."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        with self._holding():
+            while left and self._error is None:
+                left = left[super().write(left) :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size, unless there was an error."""
+        with self._holding():
+            if self._error is None:
+                return super().truncate(size)
+        return size or 0
+
+    def close(self) -> None:
+        """Close the file; some file systems say only now that it is not written."""
+        with self._holding():
+            super().close()
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._error = error
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[HeldFile]:
+    """Open a file whose failing writes are held back within the context.
+
+    Raises:
+        UnwritableError: If the file could not be written, whatever else went wrong because of that.
+    """
+    with writing(path):
+        file = HeldFile(path)
+    try:
+        yield file
+    finally:
+        file.close()
+        with writing(path):
+            file.check()
+
+
+def lock_fault(folder: Path) -> str:
+    """Return why processes cannot exclude each other by locks in an existing folder, or "" if they can."""
+    with tempfile.TemporaryDirectory(prefix=".lock-", dir=folder, ignore_cleanup_errors=True) as place:
+        lock = FileLock(Path(place) / "lock")
+        try:
+            # Nobody else knows of this file, so that a lock which somebody else has is none.
+            lock.acquire(timeout=0)
+            lock.release()
+        except (OSError, NotImplementedError, Timeout) as error:
+            return os_reason(error) if isinstance(error, OSError) else "they are never granted"
+    return ""
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader finds either the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
@@ -43,10 +139,10 @@ class Store:
     Args:
         folder: Folder of the store, created if missing.
         say: Callback that receives a line when the user should know something, such as a wait or a damaged file.
-        create: Whether to create the folder and check that it can be written; False only reads.
+        create: Whether to create the folder and check that it can be written and has locks; False only reads.
 
     Raises:
-        StoreError: If the folder cannot be written.
+        StoreError: If the folder cannot be written, or has no locks.
     """
 
     def __init__(self, folder: Path, say: Say = lambda message: None, *, create: bool = True) -> None:
@@ -60,9 +156,7 @@ class Store:
         folder = self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".write-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            fault = lock_fault(folder)
         except OSError as error:
             if folder.is_file():
                 raise StoreError(
@@ -73,6 +167,11 @@ class Store:
                 f"{folder.parent}: the output folder cannot be written: {os_reason(error)}\n"
                 "  Choose another with --output"
             ) from error
+        if fault:
+            raise StoreError(
+                f"{folder.parent}: the file system of the output folder has no locks: {fault}\n"
+                "  Choose a folder on a local disk with --output, or have it mounted with locks"
+            )
 
     def entry(self, kind: str, identity: str) -> Path:
         """Return the folder of an entry, whether it exists or not."""
@@ -90,7 +189,7 @@ class Store:
 
     def facts(self, kind: str, identity: str) -> dict[str, Any]:
         """Return the facts that the entry's builder gave."""
-        facts: dict[str, Any] = json.loads((self.entry(kind, identity) / ENTRY).read_text())["facts"]
+        facts: dict[str, Any] = json.loads((self.entry(kind, identity) / ENTRY).read_text(encoding="utf-8"))["facts"]
         return facts
 
     def get(self, kind: str, identity: str, build: Callable[[Path], dict[str, Any]]) -> Path:
@@ -106,13 +205,14 @@ class Store:
         if folder in self._trusted or self.has(kind, identity):
             self._trusted.add(folder)
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{folder}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.say(f"another run is making {kind}/{identity}; waiting for it")
-            lock.acquire()
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self.say(f"another run is making {kind}/{identity}; waiting for it")
+                lock.acquire()
         try:
             if not folder.is_dir() or self._damage(folder):
                 self._make(folder, build)
@@ -123,19 +223,21 @@ class Store:
 
     def _make(self, folder: Path, build: Callable[[Path], dict[str, Any]]) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
-        partial.mkdir(exist_ok=True)
-        for leftover in partial.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            elif leftover.name != CHECKPOINT:
-                leftover.unlink()
+        with writing(partial):
+            partial.mkdir(exist_ok=True)
+            for leftover in partial.iterdir():
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                elif leftover.name != CHECKPOINT:
+                    leftover.unlink()
         facts = build(partial)
-        (partial / CHECKPOINT).unlink(missing_ok=True)
-        files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}
-        write_json(partial / ENTRY, {"facts": facts, "files": files})
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        with writing(folder):
+            (partial / CHECKPOINT).unlink(missing_ok=True)
+            files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}
+            write_json(partial / ENTRY, {"facts": facts, "files": files})
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            partial.rename(folder)
 
     def _damage(self, folder: Path) -> str:
         """Return what is wrong with an entry, or "" if nothing is.
@@ -144,7 +246,7 @@ class Store:
         hash compared.
         """
         try:
-            files = json.loads((folder / ENTRY).read_text())["files"]
+            files = json.loads((folder / ENTRY).read_text(encoding="utf-8"))["files"]
         except (OSError, ValueError, KeyError, TypeError):
             return f"{folder / ENTRY} is missing or not readable"
         for name, stamp in files.items():

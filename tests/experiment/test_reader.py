@@ -298,4 +298,85 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"# caf\xe9\n")
     with pytest.raises(InvalidFileError) as caught:
         read_manifest(path)
-    assert str(caught.value) == f"{path}: not UTF-8 text (byte 5)"
+    assert str(caught.value) == f"{path}: not UTF-8 text (byte 5)\n  Save it as UTF-8"
+
+
+def test_a_mark_of_utf_8_is_read_and_utf_16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(manifest_text(), encoding="utf-8-sig")
+    assert read_manifest(path).manifest().seeds == (0,)
+    for encoding in ("utf-16", "utf-16-be"):
+        path.write_bytes(manifest_text(head="\ufeffseeds = [0]").encode(encoding))
+        with pytest.raises(InvalidFileError) as caught:
+            read_manifest(path)
+        assert str(caught.value) == f"{path}: UTF-16 text\n  Save it as UTF-8"
+
+
+DEEP = "tables and arrays lie in each other more than 32 levels deep"
+NUMBERS = ", ".join(map(str, range(1, 1001)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"seeds = {'[' * 33}{']' * 33}", f"m.toml:1: seeds: {DEEP}"),
+        (f"seeds = {'[' * 400}0{']' * 400}", f"m.toml:1: seeds: {DEEP}"),
+        (f"seeds = {'[' * 5000}0{']' * 5000}", f"m.toml:1: {DEEP}"),
+        (f"seeds = [0]\n{'.'.join('a' * 40)} = 0", f"m.toml:2: a: {DEEP}"),
+        (f"seeds = [0]\n[{'.'.join('a' * 900)}]\nb = 0", f"m.toml:2: a: {DEEP}"),
+        (f"{'.'.join('a' * 5000)} = 0", f"m.toml:1: {DEEP}"),
+        (
+            f"seeds = [{', '.join(map(str, range(40_000)))}]",
+            "m.toml:1: seeds: a plan of 120,000 cells, and 100,000 are the most: 1 problems, 40,000 seeds, 3 methods "
+            "with the references\n  Make several manifests of it",
+        ),
+    ],
+)
+def test_what_nobody_could_run_is_refused_with_one_message(tmp_path: Path, text: str, message: str) -> None:
+    assert faults(tmp_path, manifest_text(head=text)) == message
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            f'[[unlearners]]\nname = "erwp"\nmatrix = {{ epochs = [{NUMBERS}], batch_size = [{NUMBERS}] }}',
+            "m.toml:16: unlearners: a plan of 1,000,002 cells, and 100,000 are the most: 1 problems, 1 seeds, "
+            "1,000,002 methods with the references\n  Make several manifests of it",
+        ),
+        (
+            f'[[metrics]]\nname = "probe_recovery"\nmatrix = {{ shots = [{NUMBERS}], ridge = [1.0, 2.0] }}',
+            "m.toml:16: metrics: 2,000 metrics, and 1,000 are the most",
+        ),
+    ],
+)
+def test_a_matrix_is_counted_before_it_is_expanded(tmp_path: Path, entry: str, message: str) -> None:
+    assert faults(tmp_path, manifest_text(entry)) == message
+
+
+def test_a_problem_matrix_counts_too(tmp_path: Path) -> None:
+    problem = f"[problem]\nmatrix = {{ forget_last = [{NUMBERS}], limited_images_per_class = [{NUMBERS}] }}"
+    assert faults(tmp_path, manifest_text(problem=problem)) == (
+        "m.toml:7: problem: a plan of 3,000,000 cells, and 100,000 are the most: 1,000,000 problems, 1 seeds, "
+        "3 methods with the references\n  Make several manifests of it"
+    )
+
+
+def test_a_file_of_megabytes_is_no_manifest(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, f"description = '{'x' * 2**21}'\n{manifest_text()}")
+    with pytest.raises(InvalidFileError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"{path}: more than 2 MiB; no manifest is that long"
+
+
+def test_a_number_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
+    assert faults(tmp_path, f"\nseeds = [{'1' * 5000}]") == "m.toml:2: a number has thousands of digits"
+
+
+def test_a_date_is_no_text(tmp_path: Path) -> None:
+    text = manifest_text(head="seeds = [0]\nname = 07:32:00", dataset="[dataset]\nname = 1979-05-27")
+    assert faults(tmp_path, text) == (
+        "m.toml:2: name: 07:32:00 is a date or time, which no key takes; text stands in quotes\n"
+        f"m.toml:2: name: \"07:32:00\" {NAME_RULE} '._-' are allowed\n"
+        "m.toml:4: dataset.name: 1979-05-27 is a date or time, which no key takes; text stands in quotes"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from support.manifests import ARCHITECTURE, DATASET, PROBLEM, TRAINING, WD, mani
 from support.plugins import fake_distribution
 
 from unlearnbench.errors import ManifestError
+from unlearnbench.experiment.plan import make_plan
 from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.metrics.standard import standard_metrics
 from unlearnbench.registry.entry_points import names
@@ -253,6 +255,28 @@ def test_an_impossible_problem_is_refused(tmp_path: Path, lines: str, messages: 
             f"18: unlearners.0.label: 'original' is the name of a reference, which is always there{OWN_LABEL}",
         ),
         (
+            (f'{WD}\nlabel = "FDR"',),
+            f"18: unlearners.0.label: 'FDR' is the name of a reference, which is always there{OWN_LABEL}",
+        ),
+        (
+            (WD, f'{FOLNRC}\nlabel = "WD"'),
+            f"20: unlearners.1.label: the label 'WD' is taken by unlearners.0{OWN_LABEL}",
+        ),
+        (
+            ('[[metrics]]\nname = "speed_up"\nlabel = "fpae"',),
+            "18: metrics.0.label: 'fpae' reads like FPAe, which every record holds\n  Give this entry another label",
+        ),
+        (
+            ('[[metrics]]\nname = "speed_up"\nlabel = "Forget_Accuracy"',),
+            "18: metrics.0.label: 'Forget_Accuracy' reads like forget_accuracy, which every record holds\n"
+            "  Give this entry another label",
+        ),
+        (
+            ('[[metrics]]\nname = "speed_up"\nlabel = "forget_accuracy"',),
+            "18: metrics.0.label: 'forget_accuracy' reads like forget_accuracy, which every record holds\n"
+            "  Give this entry another label",
+        ),
+        (
             ('[[unlearners]]\nname = "fdr"',),
             f"17: unlearners.0.name: no unlearner 'fdr' is installed\n  Valid: {UNLEARNERS}",
         ),
@@ -268,6 +292,19 @@ def test_an_impossible_problem_is_refused(tmp_path: Path, lines: str, messages: 
 )
 def test_labels_and_options_do_not_clash(tmp_path: Path, unlearners: tuple[str, ...], message: str) -> None:
     assert faults(tmp_path, manifest_text(*unlearners)) == f"m.toml:{message}"
+
+
+def test_a_thousand_entries_are_looked_up_in_seconds(tmp_path: Path) -> None:
+    entries = [
+        f'[[unlearners]]\nname = "erwp"\nlabel = "e{number}"\noptions = {{ epochs = {number} }}'
+        for number in range(1, 1001)
+    ]
+    resolve(write_manifest(tmp_path, manifest_text()))
+    started = time.process_time()
+    found = resolved(tmp_path, manifest_text(*entries, head="seeds = [0, 1, 2]"))
+    seconds = time.process_time() - started
+    assert found.number_of_cells == len(make_plan(found).cells) == 3006
+    assert seconds < 2
 
 
 def test_the_faults_of_all_entries_are_told_at_once(tmp_path: Path) -> None:

@@ -28,6 +28,31 @@ def test_a_data_folder_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypa
     assert doctor._folder(tmp_path) == (f"{tmp_path} cannot be read; set UNLEARNBENCH_DATA to another", False)
 
 
+def test_an_output_folder_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "deep" / "runs"
+    assert doctor._output(output) == (f"{output} can be written, and locks work there", True)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    done = cli("doctor", "-o", output)
+    assert done.code == 1
+    assert (
+        f"PROBLEM  output folder: the file system of {output} has no locks: No locks available; name a folder on "
+        "another with --output\n"
+    ) in done.out
+
+
+def test_an_output_folder_below_a_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert doctor._output(tmp_path / "file" / "runs") == (
+        f"{tmp_path}/file/runs cannot be written: Not a directory; name another with --output",
+        False,
+    )
+
+
 def test_an_installation_older_than_its_source_tree_is_a_problem(tmp_path: Path) -> None:
     project = tmp_path / "pyproject.toml"
     new = '[project.entry-points."unlearnbench.metrics"]\nnewest = "unlearnbench.metrics.newest:newest"\n'

@@ -64,7 +64,7 @@ def test_the_suite_checks_the_methods_that_are_named(tmp_path: Path) -> None:
     assert done.code == 1
     assert re.search(r"^PASSED .*test_it_keeps_to_the_contract\[wd\]", done.out, re.M), done.out
     assert re.search(r"^FAILED .*test_it_keeps_to_the_contract\[idle\]", done.out, re.M)
-    assert "idle fails 1 of 10 checks" in done.out
+    assert "idle fails 1 of 11 checks" in done.out
 
 
 def test_a_method_that_is_not_installed_is_told_with_the_nearest_name() -> None:
@@ -116,6 +116,18 @@ def test_faults_of_a_manifest_are_told_as_pytest_collects(tmp_path: Path) -> Non
         (
             "[expect.wd]\nforget_accuracy = { min = 0.2, max = 0.1 }",
             "19: expect.wd.forget_accuracy: min 0.2 is above max 0.1",
+        ),
+        (
+            "[expect.wd]\nforget_accuracy = { max = 5 }",
+            "19: expect.wd.forget_accuracy.max: 5 is outside [0, 1]; bounds are fractions, not percent",
+        ),
+        (
+            "[expect.wd]\nretain_accuracy = { min = -0.1 }",
+            "19: expect.wd.retain_accuracy.min: -0.1 is outside [0, 1]; bounds are fractions, not percent",
+        ),
+        (
+            "[expect.wd]\nprobe_recovery = { min = -0.1, max = 10 }",
+            "19: expect.wd.probe_recovery.max: 10 is outside [-1, 1]; bounds are fractions, not percent",
         ),
         (
             "[expect.wd]\nforget_accuracy = { most = 0.1 }",

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from unlearnbench.datasets.dataset import ArrayImages
-from unlearnbench.models.batches import Augmentation, Batches, image_tensor, in_batches, inference_batch, resized
+from unlearnbench.models.batches import (
+    Augmentation,
+    Batches,
+    batch_sizes,
+    image_tensor,
+    in_batches,
+    inference_batch,
+    resized,
+)
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
 PLAIN = Augmentation()
@@ -61,6 +69,16 @@ def test_an_epoch_visits_each_image_once() -> None:
 def test_batches_have_the_size_asked_for_but_the_last() -> None:
     generator = torch.Generator().manual_seed(0)
     assert [len(labels) for _, labels in batches(pixels(50)).shuffled(16, generator)] == [16, 16, 16, 2]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "sizes"),
+    [(33, 16, [16, 17]), (17, 16, [17]), (1, 16, [1]), (3, 1, [1, 1, 1]), (34, 16, [16, 16, 2]), (0, 4, [])],
+)
+def test_a_single_image_that_is_left_over_joins_the_batch_before(images: int, size: int, sizes: list[int]) -> None:
+    assert batch_sizes(images, size) == sizes
+    generator = torch.Generator().manual_seed(0)
+    assert [len(labels) for _, labels in batches(pixels(images)).shuffled(size, generator)] == sizes
 
 
 def test_an_epoch_visits_only_the_positions_given() -> None:

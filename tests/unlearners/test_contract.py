@@ -13,7 +13,7 @@ from torch import nn
 
 from unlearnbench.errors import NotApplicable
 from unlearnbench.models.classifier import keep_outputs
-from unlearnbench.registry.declare import declare
+from unlearnbench.registry.declare import Range, declare
 from unlearnbench.registry.entry_points import find
 from unlearnbench.unlearners.contract import ConformanceError, check_unlearner, examine
 from unlearnbench.unlearners.task import UnlearningTask
@@ -23,7 +23,7 @@ from unlearnbench.unlearners.toy_problem import small_problem
 @pytest.mark.parametrize("name", built_in("unlearners"))
 def test_every_built_in_unlearner_keeps_to_the_contract(name: str) -> None:
     results = check_unlearner(find("unlearners", name).load())
-    assert len(results) == 10
+    assert len(results) == 11
     assert {result.status for result in results} <= {"passed", "exempt"}
 
 
@@ -106,6 +106,21 @@ def takes_no_task(model: nn.Module) -> nn.Module:
     return model
 
 
+@declare(ranges={"rates": Range(0.1, 1.0)})
+def searches_what_it_does_not_have(model: nn.Module, task: UnlearningTask, *, rate: float = 0.1) -> nn.Module:
+    return good(model, task)
+
+
+@declare(ranges={"rate": (0.1, "fast")}, check_options={"epoch": 1}, exempt={"forget": "a control"})  # type: ignore[dict-item]
+def declares_what_does_not_fit(model: nn.Module, task: UnlearningTask, *, rate: float = 0.1) -> nn.Module:
+    return good(model, task)
+
+
+@declare(ranges={"rate": Range(1.0, 0.1)})
+def searches_backwards(model: nn.Module, task: UnlearningTask, *, rate: float = 0.1) -> nn.Module:
+    return good(model, task)
+
+
 def raises(model: nn.Module, task: UnlearningTask) -> nn.Module:
     raise ValueError("no such layer")
 
@@ -124,6 +139,19 @@ def raises(model: nn.Module, task: UnlearningTask) -> nn.Module:
             "unknown options are refused",
             "takes **options, so that a misspelt option would pass unseen; name each option",
         ),
+        (
+            searches_what_it_does_not_have,
+            "declares what fits its options",
+            "ranges: unlearner has no option 'rates'\n  Did you mean 'rate'? Its options: rate (float, 0.1)",
+        ),
+        (
+            declares_what_does_not_fit,
+            "declares what fits its options",
+            "check_options: unlearner has no option 'epoch'\n  Its options: rate (float, 0.1); "
+            "ranges: 'fast' does not fit option 'rate' (float, default 0.1): input should be a valid number; "
+            "exempt: 'forget' is none of forgets, retains",
+        ),
+        (searches_backwards, "declares what fits its options", "ranges: rate goes from 1.0 to 0.1"),
         (raises, "runs with its defaults", "ValueError: no such layer"),
         (returns_nothing, "returns a model with finite outputs", "returned NoneType, not a torch.nn.Module"),
         (returns_logits_that_are_not_finite, "returns a model with finite outputs", "logits are not finite"),
@@ -176,7 +204,7 @@ def test_all_failed_checks_stand_in_the_message() -> None:
     with pytest.raises(ConformanceError) as caught:
         check_unlearner(does_nothing)
     first, second = str(caught.value).splitlines()
-    assert first == "does_nothing fails 1 of 10 checks"
+    assert first == "does_nothing fails 1 of 11 checks"
     assert second.startswith("  forget accuracy falls: 9")
     assert second.endswith(" % after; at most half of it is expected")
 

@@ -46,6 +46,15 @@ def test_an_epoch_gives_every_image_of_its_kind_once(kind: Any, expected: Any) -
     assert task.size(kind) == len(list(expected))
 
 
+def test_a_batch_that_takes_in_a_single_image_is_reported() -> None:
+    task = task_of()
+    sizes = [len(labels) for _, labels in task.batches(1, batch_size=23)]
+    assert (sizes, task.steps(batch_size=23), task.details) == ([24], 1, {"joined_batch": 24})
+    task = task_of()
+    assert [len(labels) for _, labels in task.batches(1, batch_size=22)] == [22, 2]
+    assert task.details == {}
+
+
 def test_epochs_differ_in_order_and_repeat_with_the_seed() -> None:
     first = [numbers(images) for images, _ in task_of().batches(2, batch_size=24)]
     assert first == [numbers(images) for images, _ in task_of().batches(2, batch_size=24)]

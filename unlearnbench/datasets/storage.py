@@ -216,7 +216,7 @@ def open_prepared(folder: Path) -> Dataset:
         DatasetError: If a file is missing or has another size, or another version prepared the data set.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text())
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise DatasetError(f"{folder}: prepared in format {facts['format']}, this version reads {FORMAT}{_AGAIN}")
         for file, size in facts["files"].items():
@@ -257,6 +257,6 @@ def _part(folder: Path, facts: dict[str, Any], *, test: bool) -> Part:
     labels, ids = np.load(folder / "labels.npy")[rows], np.load(folder / "ids.npy")[rows]
     if facts["kind"] == "packed":
         return Part(ArrayImages(np.load(folder / "images.npy", mmap_mode="r")[rows]), labels, ids)
-    paths = json.loads((folder / "paths.json").read_text())[rows]
+    paths = json.loads((folder / "paths.json").read_text(encoding="utf-8"))[rows]
     digests = np.load(folder / "digests.npy")[rows]
     return Part(FileImages(facts["name"], Path(facts["root"]), paths, digests, facts["shape"][1]), labels, ids)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.engine.epochs import Snapshot, judge_epochs
@@ -24,6 +24,7 @@ from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import processor_name
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import FEATURE_FILE
+from unlearnbench.models.batches import batch_sizes
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.classifier import load_network, save_network
 from unlearnbench.models.device_data import LoadedData
@@ -33,11 +34,12 @@ from unlearnbench.models.training import ReferenceTraining, resolve_precision
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.results.record import EpochRecord
-from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash
+from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash, writing
 from unlearnbench.terms import REFERENCES
 
 MODEL_FILE = "model.safetensors"
 HANDED = "handed"
+TENSORS = "tensors.safetensors"
 
 
 class Maker:
@@ -215,6 +217,9 @@ class Maker:
         epochs = self.recipe.epochs
         reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
         details = {"full_size_passes": reference.full_size_passes} if self.recipe.resolutions else {}
+        largest = max(batch_sizes(len(positions), self.recipe.batch_size))
+        if largest > self.recipe.batch_size:
+            details["joined_batch"] = largest
         return self._model_facts({"train": seconds}, reads, details, peak_memory_bytes(self._device))
 
     def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
@@ -268,8 +273,10 @@ class Maker:
         # An interrupted run may have left some of it behind.
         shutil.rmtree(handed, ignore_errors=True)
         handed.mkdir()
-        shutil.copyfile(original / MODEL_FILE, handed / ORIGINAL)
-        save_file(self.data.limited_tensors(cell.problem.limited_counts, cell.seed), handed / LIMITED)
+        with writing(handed):
+            shutil.copyfile(original / MODEL_FILE, handed / ORIGINAL)
+            limited = self.data.limited_tensors(cell.problem.limited_counts, cell.seed)
+            (handed / LIMITED).write_bytes(save(limited))
         return Assignment(
             unlearner=cell.method.name,
             options=cell.method.options,
@@ -307,11 +314,12 @@ class Maker:
             def build(folder: Path) -> dict[str, Any]:
                 tensors, facts = compute()
                 kept = {key: value.cpu().contiguous() for key, value in tensors.items()}
-                save_file(kept, folder / "tensors.safetensors")
+                with writing(folder / TENSORS):
+                    (folder / TENSORS).write_bytes(save(kept))
                 return {**facts, "settings": settings, "id": identity}
 
             folder = store.get(name, identity, build)
-            return load_file(folder / "tensors.safetensors"), store.facts(name, identity)
+            return load((folder / TENSORS).read_bytes()), store.facts(name, identity)
 
         return keep
 

@@ -131,6 +131,9 @@ class Worker:
         while (message := self.process.message()) is not None:
             # A worker runs no foreign methods, so that its words are those of the benchmark itself.
             told, *values = pickle.loads(message)
+            if told == "stop":
+                # Another cell could not be written either.
+                raise values[0]
             if told == "done":
                 record, broken = values
                 self._runner.broken.update(broken)

@@ -18,7 +18,7 @@ from unlearnbench.engine.processes.method import NO_LIMITS, Limits, MethodFailed
 from unlearnbench.engine.processes.unlearning import reason_of
 from unlearnbench.engine.progress import Told
 from unlearnbench.engine.recording import Outcome, make_record
-from unlearnbench.errors import NotApplicable, UnlearnBenchError
+from unlearnbench.errors import NotApplicable, UnlearnBenchError, UnwritableError
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.machine import cores, environment
 from unlearnbench.metrics.compute import Material, judge
@@ -29,7 +29,7 @@ from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import EpochRecord, FileRecord, Record
 from unlearnbench.seeds import derived_seed
-from unlearnbench.store import Store, file_hash
+from unlearnbench.store import Store, file_hash, writing
 
 # Images with up to this many values leave a CPU's threads nothing to share, so that they only wait for each other, most
 # of all on a busy machine. One thread is as fast, and makes the result independent of the number of cores.
@@ -112,17 +112,29 @@ class Runner:
         self._maker.check_networks()
 
     def run_cell(self, cell: Cell) -> Record:
-        """Make everything that a cell needs and return its record; an error ends in a record too."""
+        """Make everything that a cell needs and return its record; an error ends in a record too.
+
+        Raises:
+            UnwritableError: If a result cannot be written, since that of another cell could not be either.
+        """
         try:
             return self._judge(cell, self._maker.features(cell))
+        except UnwritableError:
+            raise
         # Unlearners are foreign code, and whatever one raises must not stop the others.
         except (Exception, SystemExit) as error:
             return self._fault(cell, error)
 
     def make(self, cell: Cell) -> Record | None:
-        """Make the model and features of a cell, and return its record only if that fails."""
+        """Make the model and features of a cell, and return its record only if that fails.
+
+        Raises:
+            UnwritableError: As for `run_cell`.
+        """
         try:
             self._maker.features(cell)
+        except UnwritableError:
+            raise
         except (Exception, SystemExit) as error:
             return self._fault(cell, error)
         return None
@@ -134,8 +146,10 @@ class Runner:
         reason, log = str(error), log_file(self.output / "logs", cell)
         if not isinstance(error, UnlearnBenchError):
             reason = reason_of(error)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+            with writing(log):
+                log.parent.mkdir(parents=True, exist_ok=True)
+                text = "".join(traceback.format_exception(error))
+                log.write_text(text, encoding="utf-8", errors="backslashreplace")
         if log.is_file() and (isinstance(error, MethodFailedError) or not isinstance(error, UnlearnBenchError)):
             self.told.say(f"{cell.method.label}, seed {cell.seed}: what it printed last is in {log}")
         details = {"log": list(error.log)} if isinstance(error, MethodFailedError) and error.log else {}

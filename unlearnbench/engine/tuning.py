@@ -73,7 +73,7 @@ class Trial:
 
 def tuned_file(path: Path) -> Path:
     """Return the path of the tuned manifest, beside the original so that relative paths in it still hold."""
-    return path.with_name(f"{read_manifest(path).raw['name']}-tuned.toml")
+    return path.with_name(f"{read_manifest(path).manifest().name}-tuned.toml")
 
 
 def check_target(file: Path) -> None:

@@ -20,6 +20,7 @@ from unlearnbench.datasets.held_out import without_test_images
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits
 from unlearnbench.engine.runner import Runner
+from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.store import Store
 
@@ -86,7 +87,12 @@ def work(told: Connection, post: Post) -> None:
                 identity, makes_record, broken = told.recv()
                 runner.broken.update(broken)
                 does = runner.run_cell if makes_record else runner.make
-                teller.tell("done", does(cells[identity]), runner.broken)
+                try:
+                    record = does(cells[identity])
+                except UnlearnBenchError as error:
+                    teller.tell("stop", error)
+                else:
+                    teller.tell("done", record, runner.broken)
 
 
 class Teller:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from unlearnbench import __version__
@@ -16,7 +16,7 @@ from unlearnbench.registry.component import Component, Method, Metric, label_slu
 from unlearnbench.registry.entry_points import PluginKind, find
 from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.terms import HEADLINE
+from unlearnbench.terms import HEADLINE, SHORT
 
 TRAINING_SOURCE = (
     ("unlearnbench.models.training", "ReferenceTraining"),
@@ -64,8 +64,11 @@ def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
 def _labelled(
     file: ManifestFile, key: Literal["unlearners", "metrics"], reserved: tuple[str, ...]
 ) -> Iterator[tuple[str, Component]]:
-    """Yield the label and component of every entry of a list; note faults, including repeated labels."""
-    taken: dict[str, int | None] = dict.fromkeys(reserved)
+    """Yield the label and component of every entry of a list; note faults, including repeated labels.
+
+    Labels that differ only in case are the same to a reader, and to the file systems of some machines.
+    """
+    taken: dict[str, int | None] = dict.fromkeys(name.casefold() for name in reserved)
     entries = file.raw.get(key)
     if key not in file.sections and isinstance(entries, list):
         # An entry is not well formed, but the names and options of the others are looked up all the same.
@@ -80,13 +83,25 @@ def _labelled(
                 for name in sorted(set(choice.keep) - component.options.keys()):
                     hint = did_you_mean(name, component.options)
                     file.fault((key, index, "keep"), f"{choice.name} has no option {name!r}{hint}")
-            slug = label_slug(label)
+            slug = label_slug(label).casefold()
             if slug not in taken:
                 taken[slug] = index
                 if component is not None:
                     yield label, component
             elif component is not None or choice.label:
                 file.fault((key, index, "label" if choice.label else "name"), _doubled(label, key, taken[slug], index))
+
+
+def _check_likeness(file: ManifestFile, usual: Mapping[str, tuple[str, dict[str, Any]]]) -> None:
+    """Note labels that a reader would take for those of other metrics, which every record holds."""
+    meant = {label.casefold(): (label, name) for label, (name, _) in usual.items()}
+    meant |= {short.casefold(): (short, "") for short in SHORT}
+    for index, choice in enumerate(file.sections.get("metrics", ())):
+        label = choice.label or ""
+        other = meant.get(label.casefold())
+        if other is not None and other != (label, choice.name):
+            message = f"{label!r} reads like {other[0]}, which every record holds\n  Give this entry another label"
+            file.fault(("metrics", index, "label"), message)
 
 
 def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
@@ -122,6 +137,7 @@ def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:
     named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
     usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
     usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}
+    _check_likeness(file, usual)
     for label, (name, options) in usual.items():
         if label not in named:
             component = _lookup(file, "metrics", ("metrics",), name, options)

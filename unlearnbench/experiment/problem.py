@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -157,7 +158,7 @@ class Problem:
         """Indices of the retain classes, ascending."""
         return tuple(k for k in range(len(self.info.class_names)) if k not in self.forget_classes)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash that identifies the problem everywhere; results with the same id can be compared."""
         return content_id(
@@ -169,7 +170,7 @@ class Problem:
             self.limited_counts,
         )
 
-    @property
+    @cached_property
     def slug(self) -> str:
         """Name of the problem in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")

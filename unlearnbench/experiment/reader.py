@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
+import math
 import re
+from collections import Counter
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +18,14 @@ from pydantic import TypeAdapter, ValidationError
 from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean, os_reason
 from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.messages import LISTS, fault_of, toml_hint
-from unlearnbench.experiment.toml_positions import KeyPath, key_lines, line_of
+from unlearnbench.experiment.toml_positions import MOST_LEVELS, KeyPath, key_lines, leaves, line_of
 from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.terms import REFERENCES
+
+# A manifest that nobody could run, or that nobody wrote by hand, is refused at once.
+MOST_BYTES = 2**21
+MOST_CELLS = 100_000
+MOST_METRICS = 1_000
 
 # A manifest does not say these things, because the command line does.
 _COMMAND_LINE = {"device": "--device", "jobs": "--jobs", "output": "--output", "only": "--only"}
@@ -36,8 +46,9 @@ class ManifestFile:
         self.raw = raw
         self.lines = key_lines(text)
         self.sections: dict[str, Any] = {}
-        self.faults: list[Fault] = []
-        self.missing: list[Fault] = []
+        # A dictionary keeps the order, and finds out about a second fault of thousands as fast as about the first.
+        self.faults: dict[Fault, None] = {}
+        self.missing: dict[Fault, None] = {}
 
     def fault(self, path: KeyPath, message: str) -> None:
         """Note a fault at a key, but only once, since the combinations of a matrix share their faults."""
@@ -47,10 +58,8 @@ class ManifestFile:
         """Note that what a key names is not on this machine."""
         self._note(self.missing, path, message)
 
-    def _note(self, notes: list[Fault], path: KeyPath, message: str) -> None:
-        fault = Fault(line_of(path, self.lines), ".".join(str(part) for part in path), message)
-        if fault not in notes:
-            notes.append(fault)
+    def _note(self, notes: dict[Fault, None], path: KeyPath, message: str) -> None:
+        notes[Fault(line_of(path, self.lines), ".".join(str(part) for part in path), message)] = None
 
     def raise_faults(self) -> None:
         """Raise all faults noted so far.
@@ -76,22 +85,14 @@ def read_manifest(path: Path) -> ManifestFile:
 
     Raises:
         InvalidFileError: If the file cannot be read.
-        ManifestError: If it is not TOML.
+        ManifestError: If it is not TOML, or too large to be run.
     """
-    try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    try:
-        raw = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
-        fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, LISTS)}")
-        raise ManifestError(str(path), [fault]) from error
+    text = _text(path)
+    raw = _parsed(path, text)
     raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
     file = ManifestFile(str(path), text, raw)
+    _check_values(file)
+    _check_size(file)
     for key in raw.keys() - Manifest.model_fields.keys():
         file.fault((key,), _unknown_key(key))
     for key, field in Manifest.model_fields.items():
@@ -102,10 +103,100 @@ def read_manifest(path: Path) -> ManifestFile:
     _check_schedule(file)
     _check_momentum(file)
     _check_resolutions(file)
-    seeds = file.sections.get("seeds", ())
-    for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        file.fault(("seeds",), f"{seed} stands there {seeds.count(seed)} times; every seed is run once")
+    for seed, times in sorted(Counter(file.sections.get("seeds", ())).items()):
+        if times > 1:
+            file.fault(("seeds",), f"{seed} stands there {times} times; every seed is run once")
     return file
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, which may begin with a mark that says it is UTF-8."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
+        raise InvalidFileError(f"{path}: cannot be read: {reason}") from error
+    if len(content) > MOST_BYTES:
+        raise InvalidFileError(f"{path}: more than {MOST_BYTES // 2**20} MiB; no manifest is that long")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InvalidFileError(f"{path}: UTF-16 text\n  Save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})\n  Save it as UTF-8") from error
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    """Return the values of a TOML text."""
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+        fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, LISTS)}")
+    except RecursionError:
+        fault = Fault(1, "", _too_deep())
+    except ValueError:
+        # Python does not read numbers of thousands of digits, because that would take long.
+        number = re.search(r"\d[\d_]{4000,}", text)
+        line = 1 + text.count("\n", 0, number.start() if number else 0)
+        fault = Fault(line, "", "a number has thousands of digits")
+    raise ManifestError(str(path), [fault])
+
+
+def _too_deep() -> str:
+    return f"tables and arrays lie in each other more than {MOST_LEVELS} levels deep"
+
+
+def _check_values(file: ManifestFile) -> None:
+    """Note values that no key takes.
+
+    Raises:
+        ManifestError: If some lie too deep, which is the only fault named then.
+    """
+    for path, value in leaves(file.raw):
+        if len(path) > MOST_LEVELS:
+            raise ManifestError(file.file, [Fault(line_of(path, file.lines), str(path[0]), _too_deep())])
+        if isinstance(value, date | time):
+            file.fault(path, f"{value.isoformat()} is a date or time, which no key takes; text stands in quotes")
+
+
+def _check_size(file: ManifestFile) -> None:
+    """Check that the plan is one that can be run, before any part of it is made.
+
+    Raises:
+        ManifestError: If it is too large, which is the only fault named then.
+    """
+    numbers = {
+        "unlearners": len(REFERENCES) + sum(map(_combinations, _entries(file, "unlearners"))),
+        "seeds": len(_entries(file, "seeds")),
+        "problem": _combinations(file.raw.get("problem")),
+    }
+    cells = math.prod(numbers.values())
+    if cells > MOST_CELLS:
+        key = max(numbers, key=lambda name: numbers[name])
+        message = (
+            f"a plan of {cells:,} cells, and {MOST_CELLS:,} are the most: {numbers['problem']:,} problems, "
+            f"{numbers['seeds']:,} seeds, {numbers['unlearners']:,} methods with the references\n"
+            "  Make several manifests of it"
+        )
+        raise ManifestError(file.file, [Fault(line_of((key,), file.lines), key, message)])
+    metrics = sum(map(_combinations, _entries(file, "metrics")))
+    if metrics > MOST_METRICS:
+        message = f"{metrics:,} metrics, and {MOST_METRICS:,} are the most"
+        raise ManifestError(file.file, [Fault(line_of(("metrics",), file.lines), "metrics", message)])
+
+
+def _entries(file: ManifestFile, key: str) -> list[Any]:
+    value = file.raw.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _combinations(entry: Any) -> int:
+    """Return how many combinations an entry's matrix has, 1 if it has none."""
+    matrix = entry.get("matrix") if isinstance(entry, dict) else None
+    values = matrix.values() if isinstance(matrix, dict) else ()
+    return math.prod(len(found) for found in values if isinstance(found, list))
 
 
 def _unknown_key(key: str) -> str:

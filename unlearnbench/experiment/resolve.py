@@ -14,12 +14,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from unlearnbench.datasets.dataset import Dataset, DatasetInfo, open_dataset
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.components import find_component, find_methods, find_metrics
-from unlearnbench.experiment.manifest import ArchitectureChoice, Manifest, ProblemChoice, Tuning
+from unlearnbench.experiment.manifest import ArchitectureChoice, Bound, Manifest, ProblemChoice, Tuning
 from unlearnbench.experiment.problem import Problem, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
+from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights, find_weights
 from unlearnbench.registry.component import Component, Method, Metric
+from unlearnbench.terms import DIFFERENCES, SHARES
 
 WeightKey = Literal["weights", "start"]
 _WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
@@ -70,7 +72,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     if len({problem.id for problem in problems}) < len(problems):
         file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
     if to_run:
-        file.faults += file.missing
+        file.faults |= file.missing
     manifest = file.manifest()
     assert dataset is not None  # A fault would have been raised otherwise.
     missing = tuple(fault.describe(str(path)) for fault in file.missing)
@@ -93,6 +95,15 @@ def _check_expectations(file: ManifestFile, methods: Sequence[Method], metrics: 
                 file.fault(path, "bounds nothing; give min or max")
             elif bound.min is not None and bound.max is not None and bound.min > bound.max:
                 file.fault(path, f"min {bound.min:g} is above max {bound.max:g}")
+            _check_shares(file, path, bound, next((known.name for known in metrics if known.label == metric), ""))
+
+
+def _check_shares(file: ManifestFile, path: KeyPath, bound: Bound, metric: str) -> None:
+    """Note bounds that a share of images, or a difference of two, keeps whatever it is, or never keeps."""
+    lowest = -1 if metric in DIFFERENCES else 0
+    for key, value in (("min", bound.min), ("max", bound.max)):
+        if metric in SHARES and value is not None and not lowest <= value <= 1:
+            file.fault((*path, key), f"{value:g} is outside [{lowest}, 1]; bounds are fractions, not percent")
 
 
 def _check_tuning(file: ManifestFile) -> None:
@@ -251,3 +262,8 @@ class Resolved:
     methods: tuple[Method, ...]
     metrics: tuple[Metric, ...]
     missing: tuple[str, ...] = ()
+
+    @property
+    def number_of_cells(self) -> int:
+        """Number of cells of its plan, which need not be made to count them."""
+        return len(self.problems) * len(self.manifest.seeds) * len(self.methods)

@@ -1,10 +1,14 @@
-"""The positions of keys in a TOML file, so that a message can name the line."""
+"""The positions of keys and values in a TOML file, so that a message can name the line."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 KeyPath = tuple[str | int, ...]
+# Tables and arrays may lie in each other this deep, many times as deep as a manifest needs.
+MOST_LEVELS = 32
 
 _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
@@ -64,3 +68,15 @@ def line_of(path: KeyPath, lines: dict[KeyPath, int]) -> int:
         if path[:length] in lines:
             return lines[path[:length]]
     return 1
+
+
+def leaves(raw: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield each value that is neither a table nor an array with its path, and any at all that lies too deep."""
+    waiting: list[tuple[KeyPath, Any]] = [((), raw)]
+    while waiting:
+        path, value = waiting.pop()
+        if not isinstance(value, dict | list) or len(path) > MOST_LEVELS:
+            yield path, value
+            continue
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        waiting.extend(((*path, name), inner) for name, inner in items)

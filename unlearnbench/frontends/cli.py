@@ -215,6 +215,7 @@ def _run_plan(
         limits: Seconds and GiB that a method may use for one cell; None takes what the manifest says.
     """
     from unlearnbench.engine.recording import kept_records
+    from unlearnbench.machine import interrupts_end_at_once
     from unlearnbench.store import Store
 
     messages = _messages()
@@ -230,7 +231,7 @@ def _run_plan(
     if len(finished) == len(plan.cells):
         messages.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
         return [finished[cell.id] for cell in plan.cells]
-    with messages.status("starting", spinner="line"):
+    with messages.status("starting", spinner="line"), interrupts_end_at_once():
         from unlearnbench.engine.executor import run_plan
         from unlearnbench.engine.processes.method import Limits
 
@@ -254,23 +255,21 @@ def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> 
 def validate(manifests: Manifests) -> None:
     """Check each MANIFEST and say what it amounts to; nothing is run."""
     from unlearnbench.errors import InvalidFileError
-    from unlearnbench.experiment.plan import make_plan
     from unlearnbench.experiment.resolve import resolve
 
     faults = 0
     for path in manifests:
         try:
-            plan = make_plan(resolve(path, to_run=False))
+            resolved = resolve(path, to_run=False)
         except InvalidFileError as error:
             faults += 1
             typer.echo(str(error), err=True)
             continue
-        resolved = plan.resolved
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
         typer.echo(
             f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
-            f"{len(plan.cells)} cells"
+            f"{resolved.number_of_cells} cells"
         )
         for missing in resolved.missing:
             typer.echo(missing, err=True)
@@ -374,7 +373,7 @@ def reproduce(
     manifest = output / f"{recorded.first.manifest_name}.toml"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(recorded.manifest())
+        manifest.write_text(recorded.manifest(), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {os_reason(error)}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)

@@ -112,12 +112,14 @@ def check(
 
 
 @plugin_app.command()
-def doctor() -> None:
-    """Check this installation: libraries, device, folders, plugins."""
+def doctor(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder that runs are to have.")] = Path("runs"),
+) -> None:
+    """Check this installation: libraries, device, folders and their locks, plugins."""
     from unlearnbench.frontends.doctor import diagnoses
 
     healthy = True
-    for diagnosis in diagnoses():
+    for diagnosis in diagnoses(output):
         healthy &= diagnosis.good
         typer.echo(f"{'ok     ' if diagnosis.good else 'PROBLEM'}  {diagnosis.what}: {diagnosis.text}")
     if not healthy:

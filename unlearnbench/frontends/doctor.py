@@ -12,9 +12,10 @@ from pathlib import Path
 import tomli
 
 from unlearnbench.datasets.dataset import data_folder
-from unlearnbench.errors import PluginError
+from unlearnbench.errors import PluginError, os_reason
 from unlearnbench.machine import cores, library_versions, processor_name
 from unlearnbench.registry.entry_points import KINDS, find, names
+from unlearnbench.store import lock_fault
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,19 @@ class Diagnosis:
     good: bool
 
 
-def diagnoses() -> Iterator[Diagnosis]:
-    """Yield the diagnoses of all checks, one after another."""
+def diagnoses(output: Path) -> Iterator[Diagnosis]:
+    """Yield the diagnoses of all checks, one after another.
+
+    Args:
+        output: Output folder that a run is to have; it need not exist yet.
+    """
     for name, version in library_versions().items():
         mend = f"missing\n           pip install {name}"
         yield Diagnosis(name, version or mend, version is not None)
     yield _torch_pair()
     yield _device()
     yield Diagnosis("data folder", *_folder(data_folder()))
+    yield Diagnosis("output folder", *_output(output))
     yield from _stale_installation(Path(__file__).parents[2] / "pyproject.toml")
     yield from _plugins()
 
@@ -70,9 +76,25 @@ def _device() -> Diagnosis:
     return Diagnosis("device", f"{processor_name()}, {cores()} cores (cpu); no GPU that torch can use", True)
 
 
-def _folder(folder: Path) -> tuple[str, bool]:
+def _nearest(folder: Path) -> Path:
+    """Return a folder if it exists, or else the nearest one above it."""
     # Unlike `exists`, `access` also answers for files in a folder that cannot be read.
-    place = next((parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK)), folder)
+    return next((parent for parent in (folder, *folder.parents) if os.access(parent, os.F_OK)), folder)
+
+
+def _output(folder: Path) -> tuple[str, bool]:
+    place = _nearest(folder.absolute())
+    try:
+        fault = lock_fault(place)
+    except OSError as error:
+        return f"{folder} cannot be written: {os_reason(error)}; name another with --output", False
+    if fault:
+        return f"the file system of {folder} has no locks: {fault}; name a folder on another with --output", False
+    return f"{folder} can be written, and locks work there", True
+
+
+def _folder(folder: Path) -> tuple[str, bool]:
+    place = _nearest(folder)
     if not place.is_dir():
         return f"{place} is not a folder; set UNLEARNBENCH_DATA to another", False
     if not os.access(place, os.R_OK | os.X_OK):
@@ -86,7 +108,7 @@ def _stale_installation(project: Path) -> Iterator[Diagnosis]:
     """Yield what an editable installation lacks of its source tree, since new plugins count only once installed."""
     if not project.is_file():
         return
-    groups = tomli.loads(project.read_text())["project"].get("entry-points", {})
+    groups = tomli.loads(project.read_text(encoding="utf-8"))["project"].get("entry-points", {})
     try:
         installed = distribution("unlearnbench").entry_points
     except PackageNotFoundError:

@@ -44,8 +44,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Fil
     import tomllib
 
     try:
-        raw = tomllib.loads(file_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        raw = tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
         return None
     if "expect" in raw:
         return ManifestTests.from_parent(parent, path=file_path)

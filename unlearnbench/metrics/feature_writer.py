@@ -16,6 +16,7 @@ from unlearnbench.errors import PluginError
 from unlearnbench.metrics.features import CHUNK_ROWS, FORMAT
 from unlearnbench.models.batches import Batches, in_batches
 from unlearnbench.models.classifier import captured_features, classifier, classifier_name, output_classes
+from unlearnbench.store import held
 
 
 def write_features(
@@ -43,12 +44,19 @@ def write_features(
 
     Raises:
         PluginError: If the model does not give its classifier one feature for each image.
+        UnwritableError: If the file cannot be written.
     """
     model.eval()
-    with h5py.File(path, "w") as file, torch.inference_mode(), captured_features(model) as captured:
+    with (
+        held(path) as output,
+        h5py.File(output, "w") as file,
+        torch.inference_mode(),
+        captured_features(model) as captured,
+    ):
         _write_head(file, classifier(model), output_classes(model), attributes)
 
         def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+            output.check()
             logits = model(images)
             advance(len(images))
             return _features(model, captured, len(images)), logits.float()

@@ -33,6 +33,25 @@ class Augmentation:
     horizontal_flip: bool = False
 
 
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """Return the sizes of an epoch's batches, in order.
+
+    A single image that is left over joins the batch before, because batch normalisation cannot learn from one image
+    where the network has reduced it to one place.
+
+    Args:
+        images: Images of the epoch.
+        batch_size: Images in each batch but the last.
+    """
+    whole, rest = divmod(images, batch_size)
+    sizes = [batch_size] * whole
+    if rest == 1 and whole:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
 class Batches:
     """Labelled images ready for a network.
 
@@ -110,7 +129,7 @@ class Batches:
         """Yield augmented batches and labels of one epoch in random order.
 
         Args:
-            batch_size: Images in a batch; the last one may be smaller.
+            batch_size: Images in a batch; the last one may be smaller, or larger by one: see `batch_sizes`.
             generator: CPU generator; the order, the crops and the flips depend on nothing else.
             positions: (M,) int64, the images of the epoch; None means all.
         """
@@ -124,28 +143,28 @@ class Batches:
         device = self.labels.device
         flips = (torch.rand(order.shape, generator=generator) < 0.5).to(device)
         labels = self.labels[order.to(device)]
-        for number, images in enumerate(self._cut(order, rows, columns, batch_size)):
-            part = slice(number * batch_size, (number + 1) * batch_size)
+        sizes = batch_sizes(len(order), batch_size)
+        turned = zip(flips.split(sizes), labels.split(sizes), strict=True)
+        for images, (flipped, truth) in zip(self._cut(order, rows, columns, sizes), turned, strict=True):
             if self.augmentation.horizontal_flip:
-                images = torch.where(flips[part, None, None, None], images.flip(-1), images)
-            yield self.normalise(images), labels[part]
+                images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+            yield self.normalise(images), truth
 
-    def _cut(self, order: Tensor, rows: Tensor, columns: Tensor, batch_size: int) -> Iterator[Tensor]:
+    def _cut(self, order: Tensor, rows: Tensor, columns: Tensor, sizes: list[int]) -> Iterator[Tensor]:
         """Yield batches (B, C, side, side) uint8 on the device, each image cut at its own position."""
         device = self.labels.device
         if not isinstance(self._images, Tensor):
-            parts = zip(rows.split(batch_size), columns.split(batch_size), strict=True)
-            for images, (top, left) in zip(read_ahead(self._images, order.split(batch_size)), parts, strict=True):
+            parts = zip(rows.split(sizes), columns.split(sizes), strict=True)
+            for images, (top, left) in zip(read_ahead(self._images, order.split(sizes)), parts, strict=True):
                 here = torch.arange(len(images), device=device)
                 yield self._places(images.to(device))[here, :, top.to(device), left.to(device)]
             return
         if self._windows is None:
             self._windows = self._places(self._images)
         home = self._images.device
-        order, rows, columns = order.to(home), rows.to(home), columns.to(home)
-        for start in range(0, len(order), batch_size):
-            part = slice(start, start + batch_size)
-            yield self._windows[order[part], :, rows[part], columns[part]].to(device)
+        cuts = (values.to(home).split(sizes) for values in (order, rows, columns))
+        for part, top, left in zip(*cuts, strict=True):
+            yield self._windows[part, :, top, left].to(device)
 
     def _places(self, images: Tensor) -> Tensor:
         """Return a view (N, C, rows, columns, side, side) of every square that can be cut from the padded images."""

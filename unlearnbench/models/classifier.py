@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.errors import PluginError
 from unlearnbench.registry.entry_points import find
+from unlearnbench.store import writing
 
 OUTPUT_CLASSES = "output_classes"
 
@@ -155,13 +156,19 @@ def captured_features(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def save_network(model: nn.Module, path: Path) -> None:
-    """Write the weights of a model to a safetensors file."""
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, path)
+    """Write the weights of a model to a safetensors file.
+
+    Raises:
+        UnwritableError: If the file cannot be written.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    with writing(path):
+        path.write_bytes(save(tensors))
 
 
 def load_network(model: nn.Module, path: Path) -> nn.Module:
     """Fill a freshly built model with weights that `save_network` wrote, even if outputs were removed or added."""
-    state = load_file(path)
+    state = load(path.read_bytes())
     if OUTPUT_CLASSES in state:
         name = classifier_name(model)
         weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.machine import Precision, cpu_precision
-from unlearnbench.models.batches import Augmentation, Batches, resized
+from unlearnbench.models.batches import Augmentation, Batches, batch_sizes, resized
 from unlearnbench.models.build import STREAMS
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.seeds import derived_seed
+from unlearnbench.store import held
 from unlearnbench.terms import REFERENCES
 
 CHECKPOINT_SECONDS = 30.0
@@ -124,7 +125,7 @@ class ReferenceTraining:
     @property
     def steps_per_epoch(self) -> int:
         """Number of steps in an epoch."""
-        return math.ceil(len(self.positions) / self.recipe.batch_size)
+        return len(batch_sizes(len(self.positions), self.recipe.batch_size))
 
     def train(self, checkpoint: Path | None = None) -> float:
         """Train to the end and return the total seconds, earlier attempts included.
@@ -171,7 +172,11 @@ class ReferenceTraining:
         check_finite(float(total), f"epoch {self.epoch + 1} of {REFERENCES.get(self.role, self.role)}")
 
     def save(self, checkpoint: Path) -> None:
-        """Write the state that the rest of the training needs; a reader finds either a whole file or none."""
+        """Write the state that the rest of the training needs; a reader finds either a whole file or none.
+
+        Raises:
+            UnwritableError: If the file cannot be written.
+        """
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -179,7 +184,8 @@ class ReferenceTraining:
             "seconds": self.seconds,
         }
         temporary = checkpoint.with_suffix(".writing")
-        torch.save(state, temporary)
+        with held(temporary) as file:
+            torch.save(state, file)
         temporary.replace(checkpoint)
 
     def _load(self, checkpoint: Path) -> None:

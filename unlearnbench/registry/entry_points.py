@@ -50,7 +50,7 @@ class Plugin:
         """Name of the plugin in its module."""
         return self.target.partition(":")[2]
 
-    @property
+    @functools.cached_property
     def version(self) -> int:
         """Version of its results that it declares, or 1 if it declares none.
 

@@ -44,16 +44,20 @@ class Option:
         """The type as a reader would write it."""
         return _type_name(self.annotation)
 
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        # JSON rules are strict about types, but accept a list for a tuple and a whole number for a float.
+        config = None if dataclasses.is_dataclass(self.annotation) else ConfigDict(strict=True, allow_inf_nan=False)
+        return TypeAdapter(self.annotation, config=config)
+
     def check(self, value: Any) -> Any:
         """Return `value` converted to this option's type.
 
         Raises:
             ValueError: If it is of another type or not among the allowed values.
         """
-        config = None if dataclasses.is_dataclass(self.annotation) else ConfigDict(strict=True, allow_inf_nan=False)
         try:
-            # JSON rules are strict about types, but accept a list for a tuple and a whole number for a float.
-            return TypeAdapter(self.annotation, config=config).validate_json(json.dumps(value))
+            return self._adapter.validate_json(json.dumps(value))
         except (ValidationError, TypeError, ValueError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise ValueError(

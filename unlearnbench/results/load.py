@@ -147,7 +147,7 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
         InvalidFileError: If the file cannot be read, or a line is not a record or was changed.
     """
     try:
-        head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except ValueError as error:

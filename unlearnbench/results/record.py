@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from unlearnbench.errors import InvalidFileError, StoreError, os_reason
+from unlearnbench.errors import InvalidFileError, os_reason
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
-from unlearnbench.store import content_id, write_json
+from unlearnbench.store import content_id, write_json, writing
 
 SCHEMA = 2
 
@@ -150,12 +150,10 @@ def write_record(record: Record, path: Path) -> None:
     """Write a record so that a reader finds either the old file or the complete new one.
 
     Raises:
-        StoreError: If the file cannot be written.
+        UnwritableError: If the file cannot be written.
     """
-    try:
+    with writing(path):
         write_json(path, record.model_dump(mode="json"))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {os_reason(error)}") from error
 
 
 def read_record(path: Path) -> Record:
@@ -165,7 +163,7 @@ def read_record(path: Path) -> Record:
         InvalidFileError: If the file is missing, truncated, of another schema, or was changed after it was written.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except ValueError as error:

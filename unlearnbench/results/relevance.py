@@ -55,7 +55,7 @@ def searches(records: Iterable[Record], folder: Path) -> list[SearchRecord]:
             continue
         path = folder / "store" / "relevance" / identity / ENTRY
         try:
-            found[identity] = SearchRecord(record, json.loads(path.read_text())["facts"])
+            found[identity] = SearchRecord(record, json.loads(path.read_text(encoding="utf-8"))["facts"])
         except OSError as error:
             raise InvalidFileError(
                 f"{path}: the relevance search is not in the store; run the manifest again, or, for a leaderboard, "
@@ -159,7 +159,7 @@ def write_relevance(found: list[SearchRecord], folder: Path) -> list[Path]:
 
 
 def _write_table(members: list[SearchRecord], path: Path) -> None:
-    with path.open("w", newline="") as stream:
+    with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for member in members for row in _rows(member))

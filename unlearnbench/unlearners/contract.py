@@ -8,7 +8,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unlearnbench.errors import NotApplicable, PluginError, UnlearnBenchError
 from unlearnbench.models.classifier import classifier, output_classes
 from unlearnbench.models.random_state import own_random_state
-from unlearnbench.registry.declare import CHECK_OPTIONS, EXEMPTIONS
+from unlearnbench.registry.declare import CHECK_OPTIONS, EXEMPTIONS, RANGES, Behaviour, Range, SearchSpace
 from unlearnbench.registry.options import call_arguments, check_options, check_positional, positional_arguments, schema
 from unlearnbench.unlearners.network_count import networks_that_run
 from unlearnbench.unlearners.task import UnlearningTask
@@ -104,6 +104,10 @@ def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> It
     if signature:
         return
     yield _result("unknown options are refused", _unknown_option_fault(function))
+    declared = _declaration_fault(function)
+    yield _result("declares what fits its options", declared)
+    if declared:
+        return
     try:
         first = _run(function, {}, global_seed=1)
     except NotApplicable as reason:
@@ -165,6 +169,24 @@ def _unknown_option_fault(function: Unlearner) -> str:
         return "takes **options, so that a misspelt option would pass unseen; name each option"
     faults = check_options("unlearner", schema(function), {UNKNOWN_OPTION: 1})[1]
     return "" if UNKNOWN_OPTION in faults else f"accepts the option {UNKNOWN_OPTION!r}"
+
+
+def _declaration_fault(function: Unlearner) -> str:
+    """Return which declared values do not fit the options, or which exemption there is none of."""
+    ranges: dict[str, SearchSpace] = getattr(function, RANGES, {})
+    given = [("check_options", getattr(function, CHECK_OPTIONS, {}))]
+    found = []
+    for name, search in ranges.items():
+        values = (search.lowest, search.highest) if isinstance(search, Range) else search
+        given += [("ranges", {name: value}) for value in values]
+        if isinstance(search, Range) and not search.lowest < search.highest:
+            found.append(f"ranges: {name} goes from {search.lowest} to {search.highest}")
+    for place, options in given:
+        faults = check_options("unlearner", schema(function), options)[1]
+        found += [f"{place}: {fault}" for fault in faults.values()]
+    unknown = sorted(set(getattr(function, EXEMPTIONS, {})) - set(get_args(Behaviour)))
+    found += [f"exempt: {name!r} is none of {', '.join(get_args(Behaviour))}" for name in unknown]
+    return "; ".join(dict.fromkeys(found))
 
 
 def _model_fault(run: UnlearnerRun) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from time import monotonic
@@ -11,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from unlearnbench.models.batches import Batches
+from unlearnbench.models.batches import Batches, batch_sizes
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.training import autocast, resolve_precision
 from unlearnbench.seeds import derived_seed
@@ -114,7 +113,7 @@ class UnlearningTask:
 
     def steps(self, kind: LimitedPart = "all", batch_size: int | None = None) -> int:
         """Return the number of batches in an epoch."""
-        return math.ceil(self.size(kind) / (batch_size or self.recipe.batch_size))
+        return len(batch_sizes(self.size(kind), batch_size or self.recipe.batch_size))
 
     def batches(
         self, epochs: int, kind: LimitedPart = "all", *, batch_size: int | None = None
@@ -124,17 +123,20 @@ class UnlearningTask:
         Args:
             epochs: Passes over the limited images of the kind.
             kind: `all`, `forget` or `retain` images.
-            batch_size: Images in a batch; None means those of the recipe.
+            batch_size: Images in a batch; None means those of the recipe. A single image that is left over joins the
+                last batch, and the record then says so.
 
         Yields:
             Normalised images (B, C, H, W) float32 and their labels (B,) int64.
         """
+        size = batch_size or self.recipe.batch_size
+        largest = max(batch_sizes(self.size(kind), size), default=0)
+        if epochs and largest > size:
+            self.report("joined_batch", largest)
         for _ in range(epochs):
             generator = self.generator("batches", self._epochs_given)
             self._epochs_given += 1
-            for images, labels in self._data.shuffled(
-                batch_size or self.recipe.batch_size, generator, self._positions[kind]
-            ):
+            for images, labels in self._data.shuffled(size, generator, self._positions[kind]):
                 self.count(labels)
                 yield images, labels
 

@@ -84,7 +84,7 @@ def _table(path: Path, faults: list[str]) -> dict[int, str]:
     if not path.is_file():
         faults.append(f"{path}: missing")
         return table
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         key, _, value = line.strip().partition(" ")
         if not key.isdigit() or not value:
             faults.append(f"{path}:{number}: {line!r} is not a number and a value")

@@ -150,7 +150,7 @@ def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:
     if brief:
         return paths[:1]
     drawing.figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-    paths[2].write_text(csv_text(drawing.rows))
+    paths[2].write_text(csv_text(drawing.rows), encoding="utf-8")
     return paths
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError
@@ -64,7 +64,7 @@ def _union(search: SearchRecord, source: FigureData) -> dict[str, float]:
     """Return the share of each layer that is relevant to any forget class."""
     path = _folder(search.record, source) / TENSORS
     try:
-        masks = load_file(path)
+        masks = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise NotDrawnError(f"{path}: the relevance masks cannot be read: {error}") from error
     return {layer: float(mask.mean()) for layer, mask in masks.items()}

@@ -58,7 +58,7 @@ def build_leaderboard(
         texts = rebuilt_manifests(entries) | pages
         for place, text in (files | texts).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_text(text)
+            (folder / place).write_text(text, encoding="utf-8")
         for path in (*outdated(folder, texts), *merged):
             path.unlink(missing_ok=True)
     except OSError as error:
@@ -111,7 +111,7 @@ def hand_written(folder: Path) -> dict[str, str]:
 
 
 def _title(path: Path) -> str:
-    first = path.read_text(errors="replace").partition("\n")[0]
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return first.removeprefix("# ").strip() if first.startswith("# ") else path.stem
 
 
@@ -139,7 +139,7 @@ def outdated(folder: Path, written: Collection[str]) -> list[Path]:
 
 
 def _is_generated(path: Path) -> bool:
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     return GENERATED in text or text.startswith(f"# {RESOLVED}\n")
 
 

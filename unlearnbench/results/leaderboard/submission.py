@@ -71,7 +71,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
         manifests = _write_manifests(entries, folder)
         submission = _submission(entries, folder, manifests)
         write_json(folder / SUBMISSION_FILE, submission.model_dump())
-        (folder / "README.md").write_text(_readme(submission))
+        (folder / "README.md").write_text(_readme(submission), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return submission
@@ -101,7 +101,7 @@ def _write_manifests(entries: Sequence[Entry], folder: Path) -> list[str]:
     for identity, record in found.items():
         same = sum(other.manifest_name == record.manifest_name for other in found.values())
         name = f"{record.manifest_name}{f'-{identity[:6]}' if same > 1 else ''}.toml"
-        (folder / name).write_text(manifest_toml(record.manifest, "As resolved by the run."))
+        (folder / name).write_text(manifest_toml(record.manifest, "As resolved by the run."), encoding="utf-8")
         names.append(name)
     return sorted(names)
 
@@ -153,7 +153,7 @@ def read_submission(path: Path) -> Submission:
         InvalidFileError: If the file is not one.
     """
     try:
-        return Submission.model_validate_json(path.read_text())
+        return Submission.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except ValidationError as error:

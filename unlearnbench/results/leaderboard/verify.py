@@ -181,7 +181,7 @@ def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator
     texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(ranked)
     for name, text in texts.items():
         path = folder / name
-        if not path.is_file() or path.read_text(errors="replace") != text:
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
             yield f"{path}: not what the records give\n  {mend}"
     for path in outdated(folder, texts):
         yield f"{path}: the records give no such file\n  {mend}"

@@ -208,7 +208,7 @@ def read_claims(text: str, file: str = FILE) -> Claims:
 @functools.cache
 def known_claims() -> Claims:
     """Return the claims that come with the package."""
-    return read_claims(files("unlearnbench.results.report").joinpath(FILE).read_text())
+    return read_claims(files("unlearnbench.results.report").joinpath(FILE).read_text(encoding="utf-8"))
 
 
 def values_of(rule: AnyRule) -> tuple[Value, ...]:

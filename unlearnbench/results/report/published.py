@@ -103,4 +103,4 @@ def _tables() -> list[dict[str, Any]]:
 
 @functools.cache
 def _file() -> dict[str, Any]:
-    return tomllib.loads(files("unlearnbench.results.report").joinpath("published.toml").read_text())
+    return tomllib.loads(files("unlearnbench.results.report").joinpath("published.toml").read_text(encoding="utf-8"))

@@ -102,7 +102,7 @@ def write_report(
         if paper:
             texts[PAPER_PAGE] = paper_page(material.records)
         for name, text in texts.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return Written((*(folder / name for name in texts), *tables, *pictures), not_drawn)
@@ -138,7 +138,7 @@ def _write_tables(experiments: Sequence[Experiment], folder: Path) -> list[Path]
     for experiment in experiments:
         paths.append(folder / TABLE_FOLDER / f"{experiment.name}.csv")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        paths[-1].write_text(csv_text([_numbers(experiment, row) for row in experiment.rows]))
+        paths[-1].write_text(csv_text([_numbers(experiment, row) for row in experiment.rows]), encoding="utf-8")
     return paths
 
 
