@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unlearnbench.errors import PluginError
 from unlearnbench.metrics.features import CHUNK_ROWS, FORMAT
 from unlearnbench.models.batches import Batches, in_batches
-from unlearnbench.models.classifier import captured_features, classifier, classifier_name, output_classes
+from unlearnbench.models.classifier import Head, captured_features, classifier, classifier_name, output_classes
 from unlearnbench.store import held
 
 
@@ -88,7 +88,7 @@ def _features(model: nn.Module, captured: list[Tensor], images: int) -> Tensor:
     )
 
 
-def _write_head(file: h5py.File, layer: nn.Linear, outputs: Tensor, attributes: dict[str, Any]) -> None:
+def _write_head(file: h5py.File, layer: Head, outputs: Tensor, attributes: dict[str, Any]) -> None:
     """Write the attributes, output classes, superclasses and classifier."""
     shown = {key: value for key, value in attributes.items() if key != "superclasses"}
     file.attrs.update({"format": FORMAT, "feature_dtype": "float32", **shown})

@@ -63,12 +63,13 @@ def map_layer(model: nn.Module, image: Tensor) -> str:
         MetricError: If no module returns a feature map.
     """
     names = {module: name for name, module in model.named_modules() if module is not model}
+    layers = classifier(model).layers
     last: list[str] = []
     ended = False
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
         nonlocal ended
-        ended = ended or module is classifier(model)
+        ended = ended or module in layers
         if not ended and _is_map(output):
             last[:] = [names[module]]
 

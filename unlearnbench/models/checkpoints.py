@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from unlearnbench.errors import InvalidFileError, os_reason
-from unlearnbench.models.classifier import classifier_name
+from unlearnbench.models.classifier import classifier_names
 from unlearnbench.models.weights import Weights
 
 # Training scripts keep the weights under one of these names, beside the optimizer and the epoch.
@@ -39,7 +39,7 @@ def load_weights(model: nn.Module, weights: Weights, *, new_classifier: bool) ->
     state = _unprefixed(read_state(weights.path), model)
     expected = model.state_dict()
     if new_classifier:
-        prefix = f"{classifier_name(model)}."
+        prefix = tuple(f"{name}." for name in classifier_names(model))
         other = any(k in state and state[k].shape != v.shape for k, v in expected.items() if k.startswith(prefix))
         if other:
             state = {**state, **{k: v for k, v in expected.items() if k.startswith(prefix)}}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Annotated
 
@@ -12,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from unlearnbench.models.classifier import classifier
+from unlearnbench.models.classifier import captured_features
 from unlearnbench.models.training import set_learning_rate
 from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.task import UnlearningTask
@@ -93,20 +91,9 @@ def duck(
     return model
 
 
-@contextmanager
-def live_features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the input of the classifier, (B, D) with its gradient, from each forward pass."""
-    captured: list[Tensor] = []
-    handle = classifier(model).register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].flatten(1)))
-    try:
-        yield captured
-    finally:
-        handle.remove()
-
-
 def features_of(model: nn.Module, images: Tensor, task: UnlearningTask) -> Tensor:
     """Return the features (B, D) of a batch, in float32."""
-    with live_features(model) as captured:
+    with captured_features(model, with_gradient=True) as captured:
         forward(model, images, task)
     return captured[0].float()
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from unlearnbench.errors import PluginError
+from unlearnbench.models.build import build_network
 from unlearnbench.models.builtin.imagenet_networks import resnet18
-from unlearnbench.models.classifier import build_network, captured_features, classifier, classifier_name
+from unlearnbench.models.classifier import captured_features, classifier, classifier_name
 from unlearnbench.models.weights import WEIGHTS
 
 CIFAR, SMALL = (3, 32, 32), (3, 64, 64)
