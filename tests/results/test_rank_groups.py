@@ -58,6 +58,7 @@ def row(
                 reason=None,
                 measured=Measured(finished_at="", seconds={}, peak_memory_bytes=None),
                 image_passes={},
+                manifest={},
             )
         )
     return Row(problem(), method, label, tuple(records))

@@ -98,8 +98,12 @@ class Maker:
             with self._faults_of("architecture.name"):
                 self._try_building(network)
             if cell.problem.weights is not None:
-                with self._faults_of("architecture.weights"):
+                named = self._plan.resolved.manifest.architecture.weights is not None
+                with self._faults_of("architecture.weights" if named else "references.original"):
                     network.filled(cell.problem.weights)
+            if cell.problem.fdr is not None:
+                with self._faults_of("references.fdr"):
+                    network.filled(cell.problem.fdr)
             if network.start is not None:
                 with self._faults_of("architecture.start"):
                     network.build(0, "original")

@@ -58,7 +58,7 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
         # An unlearner that cannot run here has a record and no model, so that nothing will be made for it.
         skipped = cell.id in finished and finished[cell.id].status != "done"
         for reference in (cell.original, cell.fdr):
-            if reference.id not in seen:
+            if reference is not None and reference.id not in seen:
                 seen.add(reference.id)
                 does = "train" if reference.weights is None else "load"
                 work = works.setdefault(reference.role, Work(f"{does} {REFERENCES[reference.role]}"))
@@ -77,8 +77,7 @@ def planned_work(plan: Plan, finished: Mapping[str, Record], store: Store) -> li
             works.setdefault("features", Work("extract features")).add(there, images)
         works.setdefault("record", Work("metrics and record")).add(cell.id in finished, 0)
     order = [
-        "original",
-        "fdr",
+        *(key for key in REFERENCES if key in works),
         *(key for key in works if key.startswith("unlearner")),
         *(key for key in works if key == "epochs"),
         "features",

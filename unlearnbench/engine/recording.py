@@ -188,4 +188,5 @@ def plan_for(
 
 
 def _trained(plan: Plan, store: Store) -> int:
-    return sum(store.has("models", cell.original.id) or store.has("models", cell.fdr.id) for cell in plan.cells)
+    pairs = ((cell.original, cell.fdr) for cell in plan.cells)
+    return sum(any(model is not None and store.has("models", model.id) for model in pair) for pair in pairs)

@@ -19,12 +19,12 @@ from unlearnbench.engine.processes.unlearning import reason_of
 from unlearnbench.engine.progress import Told
 from unlearnbench.engine.recording import Outcome, make_record
 from unlearnbench.errors import NotApplicable, UnlearnBenchError, UnwritableError
-from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import cores, environment
 from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.metrics.live_model import LiveModel
-from unlearnbench.metrics.measurement import Costs, Missing, References
+from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, Costs, Missing, References
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import EpochRecord, FileRecord, Record
@@ -196,9 +196,9 @@ class Runner:
         # A model that another machine made keeps that machine's description, wherever its metrics are computed.
         return make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
 
-    def _speed_up(self, cell: Cell, references: tuple[Path, Path] | Missing) -> float | None:
+    def _speed_up(self, cell: Cell, references: tuple[Path, ...] | Missing) -> float | None:
         """Return how many times as long the training of FDR took, or None if that is unknown."""
-        if isinstance(references, Missing):
+        if isinstance(references, Missing) or cell.fdr is None:
             return None
         own, fdr = (
             sum(self.store.facts("models", name)["seconds"].get(stage, 0.0) for stage in ("train", "unlearn"))
@@ -206,19 +206,19 @@ class Runner:
         )
         return fdr / own if own > 0 and fdr > 0 else None
 
-    def _references(self, cell: Cell) -> tuple[Path, Path] | Missing:
-        """Return the folders with the features of Original and FDR for a cell's problem and seed.
+    def _references(self, cell: Cell) -> tuple[Path, ...] | Missing:
+        """Return the folders with the features of Original and, if there is one, FDR for a cell's problem and seed.
 
         They are made before anything is judged with them and are only read here.
         """
         folders = []
-        for name in ("original", "fdr"):
+        for name in ("original", "fdr") if cell.fdr else ("original",):
             identity = self._reference_features[cell.problem.id, cell.seed, name]
             if not self.store.has("features", identity):
                 reason = self.broken.get(identity, "its features are not in the store")
                 return Missing(f"{name} of seed {cell.seed} failed: {reason}")
             folders.append(self.store.entry("features", identity))
-        return folders[0], folders[1]
+        return tuple(folders)
 
     @cached_property
     def _reference_features(self) -> dict[tuple[str, int, str], str]:
@@ -229,7 +229,7 @@ class Runner:
         self,
         cell: Cell,
         features: FeatureFile,
-        references: tuple[Path, Path] | Missing,
+        references: tuple[Path, ...] | Missing,
         opened: contextlib.ExitStack,
     ) -> Material:
         """Return what the metrics of a cell can ask for."""
@@ -242,6 +242,13 @@ class Runner:
         )
         if isinstance(references, Missing):
             return Material(features, references, references, model)
-        original, fdr = (opened.enter_context(open_features(path / FEATURE_FILE)) for path in references)
-        reads = [self.store.facts("models", name)["image_passes"] for name in (cell.model_id, cell.fdr.id)]
-        return Material(features, References(original, fdr), Costs(*reads), model)
+        files = [opened.enter_context(open_features(path / FEATURE_FILE)) for path in references]
+        if cell.fdr is None:
+            return Material(features, References(files[0], Missing(NO_FDR)), Missing(NO_FDR), model)
+        return Material(features, References(*files), self._costs(cell, cell.fdr), model)
+
+    def _costs(self, cell: Cell, fdr: ReferenceModel) -> Costs | Missing:
+        """Return the image passes of a cell's model and of FDR."""
+        if fdr.weights is not None:
+            return Missing(GIVEN_FDR)
+        return Costs(*(self.store.facts("models", name)["image_passes"] for name in (cell.model_id, fdr.id)))

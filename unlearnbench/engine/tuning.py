@@ -97,12 +97,17 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
     therefore depends neither on test images nor on what the final run draws.
 
     Raises:
-        UnlearnBenchError: If optuna is missing, or an unlearner has a matrix.
+        UnlearnBenchError: If optuna is missing, an unlearner has a matrix, or the manifest does without FDR.
         InvalidFileError: If the manifest has faults.
     """
     optuna = _optuna()
     resolved = resolve(path)
     manifest = resolved.manifest
+    if manifest.references.fdr == "none":
+        raise UnlearnBenchError(
+            f'{path}: references.fdr: tune scores by the distance to FDR, and the manifest says "none"\n'
+            '  Say fdr = "train", or give the path of a checkpoint'
+        )
     for entry in manifest.unlearners:
         if entry.matrix:
             raise UnlearnBenchError(f"{path}: {entry.name} has a matrix; tune searches one setting for each entry")

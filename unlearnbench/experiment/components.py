@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from unlearnbench import __version__
 from unlearnbench.errors import PluginError, did_you_mean
-from unlearnbench.experiment.manifest import LabelledChoice, UnlearnerChoice
+from unlearnbench.experiment.manifest import LabelledChoice, ReferencesChoice, UnlearnerChoice
 from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.metrics.standard import STANDARD, variant_label
@@ -16,7 +16,7 @@ from unlearnbench.registry.component import Component, Method, Metric, label_slu
 from unlearnbench.registry.entry_points import PluginKind, find
 from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.terms import HEADLINE, SHORT
+from unlearnbench.terms import HEADLINE, REFERENCES, SHORT
 
 TRAINING_SOURCE = (
     ("unlearnbench.models.training", "ReferenceTraining"),
@@ -113,23 +113,24 @@ def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
     return f"{reference if owner is None else claimed}\n  Give this entry a label of its own: label = ..."
 
 
-def references() -> tuple[Method, ...]:
-    """Return the reference methods: Original and FDR (full data retraining)."""
+def references(*, with_fdr: bool = True) -> tuple[Method, ...]:
+    """Return the reference methods: Original and, unless the manifest does without, FDR (full data retraining)."""
     digest = source_digest(*TRAINING_SOURCE)
     return tuple(
         Method(name, {}, TRAINING_PROTOCOL, "unlearnbench", __version__, digest, label=name, role="reference")
-        for name in ("original", "fdr")
+        for name in REFERENCES
+        if with_fdr or name != "fdr"
     )
 
 
 def find_methods(file: ManifestFile) -> tuple[Method, ...]:
     """Return the references and the manifest's unlearners; note faults in `file`."""
-    reserved = references()
+    chosen: ReferencesChoice = file.sections.get("references", ReferencesChoice())
     found = tuple(
         Method(**vars(component), label=label, role="unlearner")
-        for label, component in _labelled(file, "unlearners", tuple(method.label for method in reserved))
+        for label, component in _labelled(file, "unlearners", tuple(REFERENCES))
     )
-    return (*reserved, *found)
+    return (*references(with_fdr=chosen.fdr != "none"), *found)
 
 
 def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:

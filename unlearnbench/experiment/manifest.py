@@ -55,7 +55,7 @@ class ArchitectureChoice(Choice):
 
     Attributes:
         weights: Weights that are the original model, which then is not trained and is the same for every seed. FDR is
-            trained all the same.
+            trained all the same, unless `references` says otherwise.
         start: Weights that training starts from, for the original (unless `weights` gives it), for FDR and for
             unlearners that begin where the original began; None means random ones. A classifier with another number
             of classes is replaced by a random one.
@@ -63,6 +63,22 @@ class ArchitectureChoice(Choice):
 
     weights: str | None = None
     start: str | None = None
+
+
+class ReferencesChoice(Section):
+    """Where the two reference models come from.
+
+    Each is "train", the name of published weights, or the path of a checkpoint, relative to the manifest's folder,
+    which is used as it is.
+
+    Attributes:
+        original: Model that must forget; a checkpoint here is the same as `weights` of the architecture.
+        fdr: Model retrained without the forget classes, the yardstick; "none" does without it, and then whatever
+            compares with it has no value, and nothing is ranked.
+    """
+
+    original: str = "train"
+    fdr: str = "train"
 
 
 class ProblemChoice(Section):
@@ -121,9 +137,10 @@ class Manifest(Section):
         seeds: Seeds, each of which gives its own pair of Original and FDR and its own limited data.
         dataset: The data set.
         architecture: The network.
+        references: Where Original and FDR come from.
         problem: Forget classes and limited data.
         training: Training recipe of the reference models.
-        unlearners: The unlearners; Original and FDR are always included.
+        unlearners: The unlearners; Original and FDR are included without being listed.
         metrics: Metrics beside those that every record holds, or those metrics with other options.
         feature_dtype: Precision in which features are stored. Half precision takes half the space; logits and
             prototypes stay as they are.
@@ -141,6 +158,7 @@ class Manifest(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     dataset: Choice
     architecture: ArchitectureChoice
+    references: ReferencesChoice = ReferencesChoice()
     problem: ProblemChoice
     training: TrainingRecipe
     unlearners: tuple[UnlearnerChoice, ...] = ()

@@ -58,7 +58,7 @@ class Cell:
         method: The unlearner or reference.
         seed: The seed.
         original: Original model that it starts from.
-        fdr: FDR of the same seed.
+        fdr: FDR of the same seed; None if the manifest does without.
         model_id: Name of the judged model in the store.
         features_id: Name of its features in the store.
         path: Path of the record below `records`.
@@ -70,7 +70,7 @@ class Cell:
     method: Method
     seed: int
     original: ReferenceModel
-    fdr: ReferenceModel
+    fdr: ReferenceModel | None
     model_id: str
     features_id: str
     path: str
@@ -121,7 +121,7 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precisi
     for problem in resolved.problems:
         for seed in resolved.manifest.seeds:
             original = _reference(problem, "original", seed, chosen)
-            fdr = _reference(problem, "fdr", seed, chosen)
+            fdr = _reference(problem, "fdr", seed, chosen) if problem.has_fdr else None
             cells += [
                 _cell(resolved, problem, method, seed, original, fdr, chosen)
                 for method in resolved.methods
@@ -132,8 +132,9 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precisi
 
 def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, precision: Precision) -> ReferenceModel:
     every = tuple(range(len(problem.info.class_names)))
-    if role == "original" and problem.weights is not None:
-        return _given_original(problem, problem.weights, seed, every)
+    given = problem.weights if role == "original" else problem.fdr
+    if given is not None:
+        return _given_reference(problem, role, given, seed, every)
     classes = every if role == "original" else problem.retain_classes
     identity = content_id(
         STORE_FORMAT,
@@ -152,8 +153,10 @@ def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, pr
     return ReferenceModel(identity, role, seed, classes, recipe.epochs * images, full_size)
 
 
-def _given_original(problem: Problem, weights: Weights, seed: int, classes: tuple[int, ...]) -> ReferenceModel:
-    """Return an original that is not trained, so that no seed, recipe or image makes it another model."""
+def _given_reference(
+    problem: Problem, role: Literal["original", "fdr"], weights: Weights, seed: int, classes: tuple[int, ...]
+) -> ReferenceModel:
+    """Return a reference that is not trained, so that no seed, recipe or image makes it another model."""
     identity = content_id(
         STORE_FORMAT,
         "given",
@@ -162,7 +165,7 @@ def _given_original(problem: Problem, weights: Weights, seed: int, classes: tupl
         [len(classes), problem.info.shape, problem.recipe["crop"]],
         TRAINING_PROTOCOL,
     )
-    return ReferenceModel(identity, "original", seed, classes, 0, 0, weights)
+    return ReferenceModel(identity, role, seed, classes, 0, 0, weights)
 
 
 def _cell(
@@ -171,12 +174,12 @@ def _cell(
     method: Method,
     seed: int,
     original: ReferenceModel,
-    fdr: ReferenceModel,
+    fdr: ReferenceModel | None,
     precision: Precision,
 ) -> Cell:
     passes: int | None
     if method.role == "reference":
-        reference = original if method.name == "original" else fdr
+        reference = fdr if method.name == "fdr" and fdr is not None else original
         model_id, passes = reference.id, reference.image_passes
     else:
         model_id = content_id(
@@ -200,7 +203,9 @@ def _cell(
         FEATURES_FORMAT,
     )
     metrics = [[metric.label, metric.identity] for metric in resolved.metrics]
-    record_id = content_id(features_id, metrics, method.label, METRICS_PROTOCOL)
+    # Without FDR some metrics have no value, so that the record is another one than with it.
+    without = ["without FDR"] if fdr is None else []
+    record_id = content_id(features_id, metrics, method.label, METRICS_PROTOCOL, *without)
     path = f"{resolved.manifest.name}/{problem.slug}/{label_slug(method.label)}/seed-{seed}.json"
     return Cell(record_id, problem, method, seed, original, fdr, model_id, features_id, path, passes)
 

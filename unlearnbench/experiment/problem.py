@@ -137,6 +137,8 @@ class Problem:
         architecture: The network.
         weights: Weights that are the original model; None if it is trained.
         start: Weights that training starts from; None means random ones.
+        fdr: Weights that are FDR; None if it is trained, or if there is none.
+        has_fdr: Whether there is an FDR, given or trained.
         recipe: Training recipe as JSON values.
         forget_classes: Indices of the forget classes, ascending.
         limited_counts: K numbers of limited images.
@@ -148,6 +150,8 @@ class Problem:
     architecture: Component
     weights: Weights | None
     start: Weights | None
+    fdr: Weights | None
+    has_fdr: bool
     recipe: dict[str, Any]
     forget_classes: tuple[int, ...]
     limited_counts: tuple[int, ...]
@@ -160,7 +164,10 @@ class Problem:
 
     @cached_property
     def id(self) -> str:
-        """Hash that identifies the problem everywhere; results with the same id can be compared."""
+        """Hash that identifies the problem everywhere; results with the same id can be compared.
+
+        Without FDR it is the same problem, of which less is known; a given FDR is another yardstick.
+        """
         return content_id(
             [self.dataset.identity, self.info.revision],
             self.architecture.identity,
@@ -168,6 +175,7 @@ class Problem:
             recipe_identity(self.recipe),
             self.forget_classes,
             self.limited_counts,
+            *([self.fdr.identity] if self.fdr else []),
         )
 
     @cached_property

@@ -14,7 +14,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from unlearnbench.datasets.dataset import Dataset, DatasetInfo, open_dataset
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.components import find_component, find_methods, find_metrics
-from unlearnbench.experiment.manifest import ArchitectureChoice, Bound, Manifest, ProblemChoice, Tuning
+from unlearnbench.experiment.manifest import (
+    ArchitectureChoice,
+    Bound,
+    Manifest,
+    ProblemChoice,
+    ReferencesChoice,
+    Tuning,
+)
 from unlearnbench.experiment.problem import Problem, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
 from unlearnbench.experiment.toml_positions import KeyPath
@@ -23,8 +30,8 @@ from unlearnbench.models.weights import Weights, find_weights
 from unlearnbench.registry.component import Component, Method, Metric
 from unlearnbench.terms import DIFFERENCES, SHARES
 
-WeightKey = Literal["weights", "start"]
-_WEIGHT_KEYS: tuple[WeightKey, ...] = ("weights", "start")
+# What given weights are for: the original model, the start of training, or FDR.
+WeightKey = Literal["weights", "start", "fdr"]
 
 
 def load_manifest(path: Path | str) -> Resolved:
@@ -61,7 +68,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     _check_expectations(file, methods, metrics)
     _check_tuning(file)
     choices = problem_choices(file)
-    weights = {key: _weights(file, key, path.parent, dataset) for key in _WEIGHT_KEYS}
+    weights = {key: _weights(file, key, *named, path.parent, dataset) for key, named in _named_weights(file).items()}
     problems = []
     if dataset is not None:
         _check_recipe(file, dataset[1].info)
@@ -128,30 +135,52 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
         return None
 
 
+def _named_weights(file: ManifestFile) -> dict[WeightKey, tuple[KeyPath, str]]:
+    """Return the weights that a manifest names, each with its key; note a fault where there can be no original."""
+    architecture: ArchitectureChoice | None = file.sections.get("architecture")
+    references: ReferencesChoice = file.sections.get("references", ReferencesChoice())
+    named: dict[WeightKey, tuple[KeyPath, str]] = {}
+    for key in ("weights", "start"):
+        label = getattr(architecture, key, None)
+        if label is not None:
+            named[key] = (("architecture", key), label)
+    if references.original == "none":
+        file.fault(("references", "original"), 'every method starts from the original: "train", or a checkpoint')
+    elif references.original != "train":
+        if "weights" in named:
+            file.fault(("references", "original"), "architecture.weights is the original too; keep one of the two")
+        named["weights"] = (("references", "original"), references.original)
+    if references.fdr not in ("train", "none"):
+        named["fdr"] = (("references", "fdr"), references.fdr)
+    return named
+
+
 def _weights(
-    file: ManifestFile, key: WeightKey, folder: Path, dataset: tuple[Component, Dataset] | None
+    file: ManifestFile,
+    key: WeightKey,
+    path: KeyPath,
+    label: str,
+    folder: Path,
+    dataset: tuple[Component, Dataset] | None,
 ) -> Weights | None:
-    """Look up the weights that a key of the architecture names, and note a fault if they are missing."""
+    """Look up the weights that a key of the manifest names, and note a fault if they are missing."""
     choice: ArchitectureChoice | None = file.sections.get("architecture")
-    label = getattr(choice, key, None)
-    if choice is None or label is None:
+    if choice is None:
         return None
     try:
         weights = find_weights(choice.name, label, folder)
     except NotHereError as error:
-        file.not_here(("architecture", key), str(error))
+        file.not_here(path, str(error))
         weights = error.stand_in
     except DatasetError as error:
-        file.fault(("architecture", key), str(error))
+        file.fault(path, str(error))
         return None
     outputs = weights.num_classes
     classes = len(dataset[1].info.class_names) if dataset else outputs
-    if key == "weights" and dataset is not None and outputs is not None and outputs != classes:
-        file.fault(
-            ("architecture", key),
-            f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be the original\n"
-            f'  To train from it: start = "{label}"',
-        )
+    if key != "start" and dataset is not None and outputs is not None and outputs != classes:
+        role = {"weights": "the original", "fdr": "FDR"}[key]
+        hint = f'\n  To train from it: start = "{label}"' if key == "weights" else ""
+        file.fault(path, f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be {role}{hint}")
         return None
     return weights
 
@@ -182,7 +211,7 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
 def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
     """Return the recipe, with the normalisation of the published weights' training unless it has its own."""
     recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
-    for given in (weights["weights"], weights["start"]):
+    for given in (weights.get("weights"), weights.get("start")):
         if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
             recipe.update(mean=list(given.mean), std=list(given.std))
     return recipe
@@ -205,8 +234,10 @@ def _problem(
         dataset=dataset[0],
         info=dataset[1].info,
         architecture=architecture,
-        weights=weights["weights"],
-        start=weights["start"],
+        weights=weights.get("weights"),
+        start=weights.get("start"),
+        fdr=weights.get("fdr"),
+        has_fdr=file.sections.get("references", ReferencesChoice()).fdr != "none",
         recipe=_recipe(file, weights),
         forget_classes=forget,
         limited_counts=counts,

@@ -57,17 +57,35 @@ class Missing:
     reason: str
 
 
+# The reason why metrics that compare with FDR have no value where a manifest asks for none.
+NO_FDR = 'no FDR: the manifest says fdr = "none" in [references]'
+
+# The reason why nothing is compared with the cost of an FDR that was not trained here.
+GIVEN_FDR = "FDR was given, and how many images its training read is not known"
+
+
 @dataclass(frozen=True)
 class References:
     """The feature files of the reference models of the same problem and seed.
 
     Attributes:
         original: Feature file of the model trained on all classes.
-        fdr: Feature file of FDR, trained on the retain classes alone.
+        retrained: Feature file of FDR, trained on the retain classes alone, or why there is none.
     """
 
     original: FeatureFile
-    fdr: FeatureFile
+    retrained: FeatureFile | Missing
+
+    @property
+    def fdr(self) -> FeatureFile:
+        """Feature file of FDR.
+
+        Raises:
+            MetricError: If there is no FDR.
+        """
+        if isinstance(self.retrained, Missing):
+            raise MetricError(self.retrained.reason)
+        return self.retrained
 
 
 @dataclass(frozen=True)

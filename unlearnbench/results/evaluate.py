@@ -10,7 +10,7 @@ from pathlib import Path
 from unlearnbench.errors import InvalidFileError, PluginError, did_you_mean
 from unlearnbench.metrics.compute import Material, metric_record, needs
 from unlearnbench.metrics.features import open_features
-from unlearnbench.metrics.measurement import Costs, Missing, References
+from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, Costs, Missing, References
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
@@ -18,6 +18,7 @@ from unlearnbench.registry.entry_points import find, names
 from unlearnbench.results.load import Say, unheard
 from unlearnbench.results.record import Record, read_record, record_paths, with_hash, write_record
 from unlearnbench.store import file_hash
+from unlearnbench.terms import REFERENCES
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,9 @@ def _material(
         InvalidFileError: If the record's own file is missing or is not the one that the record was made from.
     """
     features = opened.enter_context(open_features(feature_path(folder, record)))
-    found = {name: references.get((record.problem.id, record.seed, name)) for name in ("original", "fdr")}
-    fdr = found["fdr"]
-    costs = _no_record(folder, record, "fdr") if fdr is None else Costs(record.image_passes, fdr.image_passes)
+    wanted = REFERENCES if record.fdr != "none" else ("original",)
+    found = {name: references.get((record.problem.id, record.seed, name)) for name in wanted}
+    costs = _costs(folder, record, found.get("fdr"))
     files = []
     for name, reference in found.items():
         if reference is None:
@@ -182,7 +183,15 @@ def _material(
             files.append(opened.enter_context(open_features(feature_path(folder, reference))))
         except InvalidFileError as error:
             return Material(features, Missing(str(error)), costs)
-    return Material(features, References(*files), costs)
+    fdr = files[1] if record.fdr != "none" else Missing(NO_FDR)
+    return Material(features, References(files[0], fdr), costs)
+
+
+def _costs(folder: Path, record: Record, fdr: Record | None) -> Costs | Missing:
+    """Return the image passes of a record's model and of FDR, or why they are not compared."""
+    if record.fdr != "train":
+        return Missing(NO_FDR if record.fdr == "none" else GIVEN_FDR)
+    return _no_record(folder, record, "fdr") if fdr is None else Costs(record.image_passes, fdr.image_passes)
 
 
 def _no_record(folder: Path, record: Record, name: str) -> Missing:

@@ -308,7 +308,7 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
             )
 
 
-def _reference_faults(entries: Iterable[Entry]) -> Iterator[str]:
+def _reference_faults(entries: Sequence[Entry]) -> Iterator[str]:
     """Yield the seeds of unlearners for which Original or FDR has no record."""
     wanted: dict[str, tuple[str, set[int]]] = {}
     there: dict[tuple[str, str], set[int]] = {}
@@ -317,11 +317,15 @@ def _reference_faults(entries: Iterable[Entry]) -> Iterator[str]:
         wanted.setdefault(record.problem.id, (record.problem.slug, set()))[1].add(record.seed)
         if record.method.role == "reference":
             there.setdefault((record.problem.id, record.method.name), set()).add(record.seed)
+    does_without = {entry.record.problem.id for entry in entries if entry.record.fdr == "none"}
     for problem, (slug, seeds) in wanted.items():
         for name, shown in REFERENCES.items():
             missing = sorted(seeds - there.get((problem, name), set()))
             if missing:
+                ways = "add the records of the references"
+                if name == "fdr" and problem in does_without:
+                    ways = 'its manifest says fdr = "none" in [references]: run it with "train"'
                 yield (
                     f"{slug}: no record of {shown} with seed {', '.join(map(str, missing))}\n"
-                    "  Its methods cannot be judged; add the records of the references"
+                    f"  Its methods cannot be judged; {ways}"
                 )

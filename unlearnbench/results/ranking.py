@@ -18,6 +18,8 @@ from unlearnbench.terms import SHORT
 
 # An unlearner has to keep CAne within this distance of Original's.
 CANE_GATE = 0.02
+# The note of unlearners that kept CAne and yet have no rank, because the manifest does without FDR.
+WITHOUT_FDR = 'no rank without FDR (fdr = "none" in [references])'
 PAPER = "paper"
 
 
@@ -332,11 +334,12 @@ def _why_unranked(row: Row, original: Row | None, fdr: Row | None) -> str:
         other = [record for record in row.records if record.status != "done"]
         word = "failed" if "failed" in states else "not applicable"
         return f"{word} with seed {', '.join(str(record.seed) for record in other)}: {other[0].reason}"
+    has_fdr = any(record.fdr != "none" for record in row.records)
     for metric in (SHORT["CAne"], SHORT["FAe"], SHORT["FPAe"]):
         missing = _missing(row, metric)
         if missing:
             return missing
-        for reference, name in ((original, "Original"), (fdr, "FDR")):
+        for reference, name in ((original, "Original"), (fdr, "FDR")) if has_fdr else ((original, "Original"),):
             if reference is None or not row.values(metric).keys() <= {record.seed for record in reference.done}:
                 return f"{name} is missing with these seeds"
             if not row.values(metric).keys() <= reference.values(metric).keys():
@@ -345,4 +348,4 @@ def _why_unranked(row: Row, original: Row | None, fdr: Row | None) -> str:
     loss = _paired_mean(original, row, "retain_accuracy") - _mean(row, "retain_accuracy")
     if loss > CANE_GATE + 1e-9:
         return f"CAne is {100 * loss:.2f} points below Original, more than {100 * CANE_GATE:g}"
-    return ""
+    return "" if has_fdr else WITHOUT_FDR

@@ -125,6 +125,11 @@ class Record(RecordPart):
     networks: int | None = None
 
     @property
+    def fdr(self) -> str:
+        """Where FDR comes from: "train", "none", or the weights that its manifest gives."""
+        return str(self.manifest.get("references", {}).get("fdr", "train"))
+
+    @property
     def lacks_references(self) -> bool:
         """Whether metrics lack a reference because Original or FDR had failed; it may exist by now."""
         return any((metric.reason or "").startswith(NO_REFERENCES) for metric in self.metrics.values())

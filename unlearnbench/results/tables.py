@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnbench.metrics.metric_record import MetricRecord
-from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, Row
+from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, WITHOUT_FDR, Row
 from unlearnbench.results.record import Record
 from unlearnbench.terms import REFERENCES, SHARES, SHORT
 
@@ -19,9 +19,24 @@ HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "image passes",
 ONE_SEED = "With one seed only test images are drawn: how much another seed would change is not known."
 
 
+# What cannot be said of a problem whose manifest does without FDR.
+NO_YARDSTICK = (
+    "No rank and no gap: the manifest does without FDR, the model retrained without the forget classes. FAe says what "
+    "the outputs still tell, and CAne what was kept; whether FPAe is as low as retraining would leave it, too high or, "
+    "by damage, too low, cannot be concluded."
+)
+
+
+def does_without_fdr(rows: Iterable[Row]) -> bool:
+    """Return whether the manifest of a problem does without FDR."""
+    return all(record.fdr == "none" for row in rows for record in row.records)
+
+
 def caption(rows: Sequence[Row], order: str = PAPER) -> str:
     """Return the caption of a table of rows that are ranked by an entry of `ORDERS`."""
     numbers = "Mean ± standard deviation over seeds, in percent."
+    if does_without_fdr(rows):
+        return f"{numbers} {NO_YARDSTICK}"
     if all(row.rank is None for row in rows):
         return numbers
     one_seed = any(row.rank is not None and len(row.done) == 1 for row in rows)
@@ -53,8 +68,9 @@ def is_share(metric: MetricRecord) -> bool:
 
 
 def method_name(row: Row) -> str:
-    """Return the name of a row's unlearner or reference as tables show it."""
-    return REFERENCES.get(row.label, row.label) if row.is_reference else row.label
+    """Return the name of a row's unlearner or reference as tables show it; an FDR that was not trained is marked."""
+    given = " (given)" if row.method.name == "fdr" and row.records[0].fdr != "train" else ""
+    return REFERENCES.get(row.label, row.label) + given if row.is_reference else row.label
 
 
 def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
@@ -93,8 +109,10 @@ def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> 
     """Return one problem's table with as many columns as the console has room for."""
     # The table is measured for an endless console, since a narrow one would only give its own width.
     endless = console.options.update(max_width=10_000)
+    # Without FDR these columns would be empty.
+    absent = ("rank", "gap to FDR") if does_without_fdr(rows) else ()
     for dropped in range(len(DISPENSABLE) + 1):
-        table = terminal_table(rows, DISPENSABLE[:dropped], order)
+        table = terminal_table(rows, (*absent, *DISPENSABLE[:dropped]), order)
         if console.measure(table, options=endless).maximum <= console.width:
             break
     return table
@@ -145,7 +163,8 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str
     for rows in problems:
         console.print(fitting_table(rows, console, order))
         for row in rows:
-            if row.note:
+            # The caption explains what is true of all.
+            if row.note and row.note != WITHOUT_FDR:
                 console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
 
 
