@@ -181,10 +181,8 @@ def run_plan(
         f"on {devices[0].type}{at_a_time}"
     )
     passes = known_passes(planned_work(plan, finished, store))
-    with (
-        fork_server(threads) as server,
-        Display(console or Console(file=io.StringIO()), len(plan.cells), passes, jobs) as display,
-    ):
+    server = fork_server(threads)
+    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, jobs) as display:
         runner = Runner(
             plan,
             output,

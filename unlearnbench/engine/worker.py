@@ -68,31 +68,31 @@ def work(told: Connection, post: Post) -> None:
     """Do the tasks that arrive and send back their outcomes, for the whole life of a worker."""
     teller = Teller(told)
     store = Store(post.output / "store", teller.say, create=False)
-    with fork_server(post.threads) as server:
-        runner = Runner(
-            post.plan,
-            post.output,
-            store,
-            post.device,
-            teller,
-            server,
-            jobs=post.jobs,
-            threads=post.threads,
-            limits=post.limits,
-        )
-        cells = {cell.id: cell for cell in post.plan.cells}
-        # The loop ends when the parent closes its end, because nothing is left to do then.
-        with contextlib.suppress(EOFError):
-            while True:
-                identity, makes_record, broken = told.recv()
-                runner.broken.update(broken)
-                does = runner.run_cell if makes_record else runner.make
-                try:
-                    record = does(cells[identity])
-                except UnlearnBenchError as error:
-                    teller.tell("stop", error)
-                else:
-                    teller.tell("done", record, runner.broken)
+    server = fork_server(post.threads)
+    runner = Runner(
+        post.plan,
+        post.output,
+        store,
+        post.device,
+        teller,
+        server,
+        jobs=post.jobs,
+        threads=post.threads,
+        limits=post.limits,
+    )
+    cells = {cell.id: cell for cell in post.plan.cells}
+    # The loop ends when the parent closes its end, because nothing is left to do then.
+    with contextlib.suppress(EOFError):
+        while True:
+            identity, makes_record, broken = told.recv()
+            runner.broken.update(broken)
+            does = runner.run_cell if makes_record else runner.make
+            try:
+                record = does(cells[identity])
+            except UnlearnBenchError as error:
+                teller.tell("stop", error)
+            else:
+                teller.tell("done", record, runner.broken)
 
 
 class Teller:

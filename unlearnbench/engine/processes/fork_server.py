@@ -6,6 +6,7 @@ it begins within a few hundredths of a second, and what its caller holds in memo
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -17,11 +18,12 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from unlearnbench.engine.processes.warden import guard
@@ -32,6 +34,7 @@ PRELOADED = ("torch", "torch._dynamo", "safetensors.torch", "unlearnbench.engine
 # A process has this long to end after its leash was cut.
 END_SECONDS = 10.0
 _HEADER = struct.Struct("<Q")
+_STARTING = Lock()
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class Process:
 
 
 class ForkServer:
-    """The server as its callers see it, a context manager that ends it and all that it has started.
+    """The server as its callers see it.
 
     Args:
         threads: Number of threads that the libraries of its processes may use.
@@ -170,11 +173,12 @@ class ForkServer:
                 start_new_session=True,
             )
 
-    def __enter__(self) -> Self:
-        """Return the server."""
-        return self
+    @property
+    def lives(self) -> bool:
+        """Whether the server can start processes."""
+        return self._server is None or self._server.poll() is None
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """End the server and everything that it has started."""
         self._service.close()
         if self._server is not None:
@@ -193,7 +197,7 @@ class ForkServer:
         talk, theirs = socket.socketpair()
         leash, their_leash = socket.socketpair()
         with theirs, their_leash:
-            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path)}
+            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path), "variables": dict(os.environ)}
             request = pickle.dumps((setting, surroundings, pickle.dumps((function, arguments))))
             try:
                 descriptors = [theirs.fileno(), their_leash.fileno()]
@@ -206,6 +210,9 @@ class ForkServer:
                     "the process that starts others is gone; the same command goes on from here"
                 ) from error
         return Process(Connection(talk.detach()), Connection(leash.detach()))
+
+
+_servers: dict[int, ForkServer] = {}
 
 
 def serve(descriptor: int) -> None:
@@ -266,6 +273,8 @@ def _start(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         ForkServer.inherited = ForkServer(1, service) if service is not None else None
         sys.path[:] = surroundings["path"]
+        os.environ.clear()
+        os.environ.update(surroundings["variables"])
         with contextlib.suppress(OSError):
             os.chdir(surroundings["folder"])
         function, arguments = pickle.loads(call)
@@ -274,11 +283,17 @@ def _start(
     guard(run, leash, setting.log, setting.memory)
 
 
-@contextlib.contextmanager
-def fork_server(threads: int) -> Iterator[ForkServer]:
-    """Give the server that this process inherited, or else start one for as long as the context lasts."""
+def fork_server(threads: int) -> ForkServer:
+    """Return the server that this process has, which is started now if it has none, and ends with this process.
+
+    Args:
+        threads: Number of threads that the libraries of its processes may use.
+    """
     if ForkServer.inherited is not None:
-        yield ForkServer.inherited
-        return
-    with ForkServer(threads) as server:
-        yield server
+        return ForkServer.inherited
+    with _STARTING:
+        server = _servers.get(threads)
+        if server is None or not server.lives:
+            server = _servers[threads] = ForkServer(threads)
+            atexit.register(server.close)
+    return server
