@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from unlearnbench.engine.processes.isolated import check_results
 from unlearnbench.errors import did_you_mean
-from unlearnbench.registry.entry_points import find, names
-from unlearnbench.unlearners.contract import check_unlearner
+from unlearnbench.registry.entry_points import names
+from unlearnbench.unlearners.contract import require_passed
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -27,7 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_it_keeps_to_the_contract(unlearner: str) -> None:
     """Run all checks of an unlearner; one that is not applicable to the small problem is skipped."""
-    results = check_unlearner(find("unlearners", unlearner).load())
+    results = list(check_results(unlearner))
     for result in results:
         if result.status == "not applicable":
             pytest.skip(f"not applicable: {result.message}")
+    require_passed(unlearner, results)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from unlearnbench.datasets.held_out import without_test_images
 from unlearnbench.engine.executor import device_precision, finish
+from unlearnbench.engine.processes.isolated import declared_ranges
 from unlearnbench.engine.recording import plan_for
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.registry.component import Method
-from unlearnbench.registry.declare import RANGES, Range, SearchSpace
+from unlearnbench.registry.declare import Range, SearchSpace
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.results.ranking import CANE_GATE, Row, rows_by_problem
@@ -119,7 +120,7 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
     not_searched = []
     for index, method in enumerate(methods):
         entry = manifest.unlearners[index]
-        declared: Mapping[str, SearchSpace] = getattr(find("unlearners", method.name).load(), RANGES, {})
+        declared = declared_ranges(method.name)
         ranges = {name: search for name, search in declared.items() if name not in entry.keep}
         if not ranges:
             not_searched.append(method.label)

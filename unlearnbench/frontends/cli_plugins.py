@@ -100,11 +100,11 @@ def check(
     """Check that an unlearner keeps to the contract, on a small real problem, and say what it reads and runs."""
     from unlearnbench.registry.entry_points import find
 
-    plugin = find("unlearners", name)
-    from unlearnbench.unlearners.contract import examine
+    find("unlearners", name)
+    from unlearnbench.engine.processes.isolated import check_results
 
     failed = 0
-    for result in examine(plugin.load()):
+    for result in check_results(name):
         failed += result.status == "failed"
         typer.echo(f"{result.status:<15} {result.check}{': ' if result.message else ''}{result.message}")
     if failed:

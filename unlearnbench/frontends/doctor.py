@@ -121,12 +121,21 @@ def _stale_installation(project: Path) -> Iterator[Diagnosis]:
         yield Diagnosis("installation", text, False)
 
 
+def _try_loading(unlearner: str) -> None:
+    from unlearnbench.engine.processes.isolated import try_loading
+
+    try_loading("unlearners", unlearner)
+
+
 def _plugins() -> Iterator[Diagnosis]:
     for kind in KINDS:
         broken = []
         for name in names(kind):
             try:
-                find(kind, name).load()
+                if kind == "unlearners" and library_versions()["torch"] is not None:
+                    _try_loading(name)
+                else:
+                    find(kind, name).load()
             except PluginError as error:
                 broken.append(str(error))
         count = f"{len(names(kind))} installed"

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -86,12 +86,20 @@ def check_unlearner(function: Unlearner, options: Mapping[str, Any] | None = Non
         ConformanceError: If any check failed; the message lists every one that did.
     """
     results = list(examine(function, options))
+    require_passed(getattr(function, "__name__", repr(function)), results)
+    return results
+
+
+def require_passed(name: str, results: Sequence[CheckResult]) -> None:
+    """Require that no check of an unlearner failed.
+
+    Raises:
+        ConformanceError: If any did; the message lists every one.
+    """
     failed = [result for result in results if result.status == "failed"]
     if failed:
-        name = getattr(function, "__name__", repr(function))
         lines = [f"  {result.check}: {result.message}" for result in failed]
         raise ConformanceError("\n".join([f"{name} fails {len(failed)} of {len(results)} checks", *lines]))
-    return results
 
 
 def examine(function: Unlearner, options: Mapping[str, Any] | None = None) -> Iterator[CheckResult]:
