@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
 
-from unlearnbench.engine.pool import Schedule, Task
+from unlearnbench.engine.schedule import Schedule, Task
 from unlearnbench.experiment.plan import Plan, make_plan
 from unlearnbench.experiment.resolve import resolve
 

@@ -6,18 +6,22 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from unlearnbench.engine.dry_run import known_passes, planned_work
-from unlearnbench.engine.pool import Schedule, Workers
+from unlearnbench.engine.engines.engine import DiedError, Future, Need
+from unlearnbench.engine.engines.local import LocalEngine
 from unlearnbench.engine.processes.fork_server import ForkServer, fork_server
 from unlearnbench.engine.processes.method import Limits, manifest_limits
 from unlearnbench.engine.progress import Display
 from unlearnbench.engine.recording import kept_records, plan_for
 from unlearnbench.engine.runner import Runner, work_shares
+from unlearnbench.engine.schedule import Schedule, Task
+from unlearnbench.engine.worker import Post, named_dataset, run_stage
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.experiment.resolve import Resolved, resolve
@@ -26,6 +30,11 @@ from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import Record, write_record
 from unlearnbench.store import Store
 from unlearnbench.terms import SHORT
+
+# The loop over the cells looks at least this often whether there is something else to do.
+LOOK_SECONDS = 1.0
+# A stage whose worker dies is begun again so often. A method can kill workers of other cells, each time that it runs.
+RETRIES = 3
 
 
 def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
@@ -228,17 +237,37 @@ def _walk(
     runner: Runner, server: ForkServer, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
 ) -> Walk:
     """Yield every cell with its record as it arrives: those done before, followed by those that workers run."""
-    cells = runner.plan.cells
-    yield from ((cell, finished[cell.id]) for cell in cells if cell.id in finished)
-    schedule = Schedule(cells, finished)
-    with Workers(runner, server, devices, display.lanes) as workers:
+    plan = runner.plan
+    yield from ((cell, finished[cell.id]) for cell in plan.cells if cell.id in finished)
+    schedule = Schedule(plan.cells, finished)
+    sent = replace(plan, resolved=replace(plan.resolved, dataset=named_dataset(plan)))
+    running: dict[Future, Task] = {}
+    # Two workers may find the same damaged file, and the store reports each thing only once.
+    with LocalEngine(server, display.lanes, runner.store.say) as engine:
+        post = engine.share(Post(sent, runner.output, tuple(devices), runner.jobs, runner.threads, runner.limits))
         while not schedule.over:
-            while workers.free and (task := schedule.take()):
-                workers.give(task)
-            for task, record in workers.wait():
+            while engine.free and (task := schedule.take()):
+                need = Need(priority=int(task.cell.is_reference), retries=RETRIES)
+                stage = (post, task.cell.id, task.makes_record, dict(runner.broken))
+                running[engine.submit(need, run_stage, *stage)] = task
+            engine.wait(running, LOOK_SECONDS)
+            for future in [future for future in running if future.done]:
+                task = running.pop(future)
+                record = _record(runner, task, future)
                 schedule.end(task, recorded=record is not None)
                 if record is not None:
                     yield task.cell, record
+
+
+def _record(runner: Runner, task: Task, future: Future) -> Record | None:
+    """Return the record that a stage ended with, if it has one."""
+    try:
+        record, broken = future.result()
+    except DiedError as error:
+        return runner.failed(task.cell, str(error))
+    runner.broken.update(broken)
+    made: Record | None = record
+    return made
 
 
 def _outcome(record: Record) -> str:

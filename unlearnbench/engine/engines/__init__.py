@@ -1,0 +1,1 @@
+"""Engines, which compute functions in processes of this machine or of others."""

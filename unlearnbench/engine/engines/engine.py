@@ -1,0 +1,82 @@
+"""The seam between what is computed and where: an engine takes functions and gives futures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from unlearnbench.engine.progress import Told
+from unlearnbench.errors import UnlearnBenchError
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a function needs to be computed.
+
+    Attributes:
+        cpus: Number of cores.
+        gpus: Number of GPUs; a fraction shares one.
+        memory_gib: GiB of memory; None leaves it open.
+        priority: Functions with a higher one are computed first.
+        retries: How often it is begun again after its process has died. An exception is its result, and final.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gib: float | None = None
+    priority: int = 0
+    retries: int = 0
+
+
+class DiedError(UnlearnBenchError):
+    """The process of a function has died, and it is not begun again."""
+
+
+class Listener(Told, Protocol):
+    """What a function is given to tell of its progress.
+
+    Attributes:
+        worker: Number of the worker on its machine, counted from 0, by which devices are shared out.
+    """
+
+    worker: int
+
+
+class Future(Protocol):
+    """The result of a function that an engine computes."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result or an exception."""
+
+    def result(self) -> Any:
+        """Return the result, once it is there.
+
+        Raises:
+            DiedError: If the process of the function has died.
+            Exception: What the function raised.
+        """
+
+
+class Engine(Protocol):
+    """Computes functions of modules; a context manager that ends what still runs."""
+
+    @property
+    def free(self) -> bool:
+        """Whether a function that is submitted now begins at once."""
+
+    def share(self, value: Any) -> Any:
+        """Return a reference to a value that many functions take, so that it is sent to each process only once."""
+
+    def submit(self, need: Need, function: Callable[..., Any], *arguments: Any) -> Future:
+        """Let a function be computed.
+
+        Args:
+            need: What it needs.
+            function: Function of a module, whose first argument is a `Listener`.
+            arguments: Its other arguments, which can be pickled; shared values arrive as what they stand for.
+        """
+
+    def wait(self, futures: Collection[Future], seconds: float) -> None:
+        """Wait until a future is done, and for so many seconds at most."""
