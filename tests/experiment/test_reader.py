@@ -299,3 +299,44 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError) as caught:
         read_manifest(path)
     assert str(caught.value) == f"{path}: not UTF-8 text (byte 5)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 400 + "]" * 400,
+        "a = " + "{b = " * 400 + "1" + "}" * 400,
+        ".".join(["a"] * 1000) + " = 1",
+        "[" + ".".join(['"a"'] * 1000) + "]",
+        ".".join(["a"] * 200_000) + " = 1",
+        "[" * 1_000_000,
+    ],
+    ids=["arrays", "inline tables", "key", "quoted header", "endless key", "brackets"],
+)
+def test_a_text_that_nests_too_deep_is_refused_before_it_is_parsed(tmp_path: Path, text: str) -> None:
+    path = write_manifest(tmp_path, f"# [[[\nname = '[[['\n{text}\n")
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"{path}:3: nested more than 32 levels deep"
+
+
+def test_a_number_of_thousands_of_digits_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, f"name = 'a'\nseeds = [{'9' * 5000}]\n")
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"{path}:2: holds a number of too many digits"
+
+
+@pytest.mark.parametrize("key", ["name", "description"])
+@pytest.mark.parametrize("value", ["07:32:00", "1979-05-27", "1979-05-27 07:32:00"])
+def test_a_time_of_toml_is_no_text(tmp_path: Path, key: str, value: str) -> None:
+    file = read_manifest(write_manifest(tmp_path, f"{key} = {value}\n{manifest_text()}"))
+    assert [fault.describe("m") for fault in file.faults] == [
+        f'm:1: {key}: {value} is a date or a time for TOML\n  Text stands in quotes: "{value}"'
+    ]
+
+
+def test_a_manifest_of_many_megabytes_is_not_read(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, "#" * 3_000_000)
+    with pytest.raises(InvalidFileError, match="has more than the 1,048,576 bytes"):
+        read_manifest(path)

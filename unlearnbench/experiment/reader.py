@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli
 from pydantic import TypeAdapter, ValidationError
 
-from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean, os_reason
+from unlearnbench.documents import read_text
+from unlearnbench.errors import Fault, ManifestError, did_you_mean
 from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.messages import LISTS, fault_of, toml_hint
-from unlearnbench.experiment.toml_positions import KeyPath, key_lines, line_of
+from unlearnbench.experiment.toml_positions import MOST_LEVELS, KeyPath, key_lines, line_of, nested_too_deep
 from unlearnbench.models.recipe import TrainingRecipe
 
+LARGEST_BYTES = 2**20
 # A manifest does not say these things, because the command line does.
 _COMMAND_LINE = {"device": "--device", "jobs": "--jobs", "output": "--output", "only": "--only"}
 
@@ -78,23 +81,28 @@ def read_manifest(path: Path) -> ManifestFile:
         InvalidFileError: If the file cannot be read.
         ManifestError: If it is not TOML.
     """
-    try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    text = read_text(path, LARGEST_BYTES)
+    deep = nested_too_deep(text)
+    if deep is not None:
+        raise ManifestError(str(path), [Fault(deep, "", f"nested more than {MOST_LEVELS} levels deep")])
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         message = f"not valid TOML at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
         fault = Fault(error.lineno, "", f"{message}{toml_hint(text, error, LISTS)}")
         raise ManifestError(str(path), [fault]) from error
+    # Python refuses to read an integer of thousands of digits.
+    except ValueError as error:
+        line = text.count("\n", 0, re.search(r"[0-9_]{4000}|$", text).start()) + 1  # type: ignore[union-attr]
+        raise ManifestError(str(path), [Fault(line, "", "holds a number of too many digits")]) from error
     raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:100] or "manifest")
     file = ManifestFile(str(path), text, raw)
     for key in raw.keys() - Manifest.model_fields.keys():
         file.fault((key,), _unknown_key(key))
+    times = {path[0] for path in _note_times(file)}
     for key, field in Manifest.model_fields.items():
+        if key in times:
+            continue
         if key in raw:
             _check_section(file, key, field.annotation, field.metadata)
         elif field.is_required():
@@ -106,6 +114,20 @@ def read_manifest(path: Path) -> ManifestFile:
     for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         file.fault(("seeds",), f"{seed} stands there {seeds.count(seed)} times; every seed is run once")
     return file
+
+
+def _note_times(file: ManifestFile) -> list[KeyPath]:
+    """Note every date or time, which no key takes, and return where they stand."""
+    found: list[tuple[KeyPath, Any]] = [((key,), value) for key, value in file.raw.items()]
+    times = []
+    for path, value in found:
+        if isinstance(value, dict | list):
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            found += [((*path, key), item) for key, item in inner]
+        elif isinstance(value, date | time):
+            times.append(path)
+            file.fault(path, f'{value} is a date or a time for TOML\n  Text stands in quotes: "{value}"')
+    return times
 
 
 def _unknown_key(key: str) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 
 KeyPath = tuple[str | int, ...]
+MOST_LEVELS = 32
 
 _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*(\[\[|\[)\s*({_DOTTED})\s*\]")
 _ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
 # Comments and strings are matched with the longest opening first; only the first two kinds of string can span lines.
+# What is not closed reaches to the end, so that no text takes long.
 _TEXT = re.compile(
-    r"""#[^\n]*|\"{3}(?:\\.|[^\\])*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'""",
-    re.DOTALL,
+    r"""#[^\n]*|\"{3}(?:\\.|[^\\])*?(?:\"{3}|\Z)|'{3}.*?(?:'{3}|\Z)|"(?:\\.|[^"\\\n])*(?:"|$)|'[^'\n]*(?:'|$)""",
+    re.DOTALL | re.MULTILINE,
 )
+_BARE = r'(?:[A-Za-z0-9_-]+|"")'
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_BARE}(?:[ \t]*\.[ \t]*{_BARE}){{{MOST_LEVELS},}}")
 _INLINE = re.compile(rf"[{{,]\s*({_DOTTED})\s*=")
 
 
@@ -26,6 +30,21 @@ def _without_content(text: re.Match[str]) -> str:
     """Return a multi-line string with its content removed but all its lines kept, and other text as it is."""
     found = text[0]
     return '""' + "\n" * found.count("\n") if found.startswith(('"""', "'''")) else found
+
+
+def nested_too_deep(text: str) -> int | None:
+    """Return the line where a text nests tables and arrays more than `MOST_LEVELS` deep, or None if none does.
+
+    A parser would recurse there, or take a time that grows with the square of the length of a key.
+    """
+    bare = _TEXT.sub(lambda found: '""' + "\n" * found[0].count("\n") if found[0][0] != "#" else "", text)
+    level = 0
+    for bracket in re.finditer(r"[\[{\]}]", bare):
+        level += 1 if bracket[0] in "[{" else -1
+        if level > MOST_LEVELS:
+            return bare.count("\n", 0, bracket.start()) + 1
+    key = _LONG_KEY.search(bare)
+    return None if key is None else bare.count("\n", 0, key.start()) + 1
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:

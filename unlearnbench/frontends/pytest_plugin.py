@@ -45,7 +45,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Fil
 
     try:
         raw = tomllib.loads(file_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if "expect" in raw:
         return ManifestTests.from_parent(parent, path=file_path)

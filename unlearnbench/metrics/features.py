@@ -84,6 +84,18 @@ class FeatureFile:
         """Attributes of the file."""
         return dict(self._file.attrs)
 
+    def check_is_of(self, model_sha256: str, seed: int, problem: str) -> None:
+        """Check that the features are those of a model, for a seed and a problem.
+
+        Raises:
+            InvalidFileError: If they are another's.
+        """
+        expected = {"model_sha256": model_sha256, "seed": seed, "problem": problem}
+        for key, value in expected.items():
+            found = self._file.attrs.get(key)
+            if found != value:
+                raise InvalidFileError(f"{self.path}: its {key} is {found!s:.64}, not {value!s:.64}")
+
     @property
     def retain_classes(self) -> NDArray[np.int64]:
         """Retain classes, (K - F,) int64, ascending."""

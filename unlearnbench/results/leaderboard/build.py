@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.names import below
 from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.results.leaderboard.view import Board, make_board, manifest_id
 from unlearnbench.results.leaderboard.web_page import web_page
@@ -57,8 +58,9 @@ def build_leaderboard(
     try:
         texts = rebuilt_manifests(entries) | pages
         for place, text in (files | texts).items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_text(text)
+            path = below(folder, place)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         for path in (*outdated(folder, texts), *merged):
             path.unlink(missing_ok=True)
     except OSError as error:

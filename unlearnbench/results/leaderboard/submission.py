@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
 from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.names import Place, below
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
-from unlearnbench.results.record import write_record
+from unlearnbench.results.record import stored_file, write_record
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
@@ -39,9 +41,9 @@ class Submission(BaseModel):
     schema_version: int = 1
     methods: dict[str, str]
     problems: dict[str, str]
-    records: dict[str, str]
-    manifests: dict[str, str]
-    features: dict[str, str]
+    records: dict[Place, str]
+    manifests: dict[Place, str]
+    features: dict[Place, str]
     environments: list[dict[str, Any]]
     rerun: list[str]
 
@@ -65,7 +67,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
         if folder.exists() and any(folder.iterdir()):
             raise StoreError(f"{folder}: not empty; choose another folder with --output")
         for entry in entries:
-            target = folder / "records" / entry.place
+            target = below(folder, f"records/{entry.place}")
             target.parent.mkdir(parents=True, exist_ok=True)
             write_record(entry.record, target)
         manifests = _write_manifests(entries, folder)
@@ -80,7 +82,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
 def missing_features(source: Path) -> int:
     """Return how many records of an output folder name a feature file that is no longer there."""
     files = [entry.record.files.get("features") for entry in load_entries([source])]
-    return sum(file is not None and not (source / file.path).is_file() for file in files)
+    return sum(file is not None and not stored_file(source, file).is_file() for file in files)
 
 
 def _chosen(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
@@ -101,7 +103,7 @@ def _write_manifests(entries: Sequence[Entry], folder: Path) -> list[str]:
     for identity, record in found.items():
         same = sum(other.manifest_name == record.manifest_name for other in found.values())
         name = f"{record.manifest_name}{f'-{identity[:6]}' if same > 1 else ''}.toml"
-        (folder / name).write_text(manifest_toml(record.manifest, "As resolved by the run."))
+        below(folder, name).write_text(manifest_toml(record.manifest, "As resolved by the run."))
         names.append(name)
     return sorted(names)
 
@@ -153,9 +155,7 @@ def read_submission(path: Path) -> Submission:
         InvalidFileError: If the file is not one.
     """
     try:
-        return Submission.model_validate_json(path.read_text())
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        return Submission.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -172,9 +172,14 @@ def submission_faults(folder: Path) -> list[str]:
     faults = []
     for place, wanted in {**told.records, **told.manifests}.items():
         key = "records" if place in told.records else "manifests"
-        if not (folder / place).is_file():
+        try:
+            file = below(folder, place)
+        except InvalidFileError as error:
+            faults.append(f"{path}: {key}.{place}: {error}")
+            continue
+        if not file.is_file():
             faults.append(f"{path}: {key}.{place}: no such file")
-        elif file_hash(folder / place) != wanted:
+        elif file_hash(file) != wanted:
             faults.append(f"{path}: {key}.{place}: the file's hash is another; it was changed after `submit`")
     there = {file.relative_to(folder).as_posix() for file in (folder / "records").rglob("*.json")}
     faults += [f"{path}: records: {place} is not among them" for place in sorted(there - told.records.keys())]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import StoreError, os_reason
+from unlearnbench.names import below
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
     attention_maps,
@@ -102,7 +103,7 @@ def write_report(
         if paper:
             texts[PAPER_PAGE] = paper_page(material.records)
         for name, text in texts.items():
-            (folder / name).write_text(text)
+            below(folder, name).write_text(text)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return Written((*(folder / name for name in texts), *tables, *pictures), not_drawn)
@@ -136,7 +137,7 @@ def _write_tables(experiments: Sequence[Experiment], folder: Path) -> list[Path]
     """Write the numbers of each experiment's tables as CSV."""
     paths = []
     for experiment in experiments:
-        paths.append(folder / TABLE_FOLDER / f"{experiment.name}.csv")
+        paths.append(below(folder, f"{TABLE_FOLDER}/{experiment.name}.csv"))
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_text(csv_text([_numbers(experiment, row) for row in experiment.rows]))
     return paths
