@@ -33,13 +33,15 @@ def test_a_place_is_names_alone(place: str) -> None:
         TypeAdapter[Any](Place).validate_python(place)
 
 
-def test_a_label_may_have_blanks_and_its_slug_is_safe() -> None:
+def test_a_label_is_text_and_its_slug_is_safe() -> None:
     assert TypeAdapter[Any](Label).validate_python("erwp kappa=1.5, l_ne+l_e")
-    with pytest.raises(ValidationError):
-        TypeAdapter[Any](Label).validate_python("erwp\x1b[31m")
+    for label in ("", "a" * 201):
+        with pytest.raises(ValidationError):
+            TypeAdapter[Any](Label).validate_python(label)
     assert label_slug("erwp kappa=1.5") == "erwp-kappa=1.5"
     assert label_slug("../../etc") == "-..-etc"
     assert label_slug("..") == "-"
+    assert label_slug("<i>a/b</i>\x1b[2J") == "-i-a-b-i-2J"
     assert len(label_slug("a" * 500)) == 120
 
 

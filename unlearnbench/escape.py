@@ -9,7 +9,7 @@ from urllib.parse import quote
 # Control characters, those that turn or hide text, and surrogates, which no encoding can write.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 # An underscore within a word is no mark in GitHub's markdown, and a mark at the start makes a list or a heading.
-_MARKS = re.compile(r"[\\`*\[\]~|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[#>+=-]|^\d+(?=[.)])")
+_MARKS = re.compile(r"[\\`*\[\]~|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^>|^(?:#+|[+-]|\d+(?=[.)]))(?=[.)]? )")
 _ENTITY = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]*;)")
 
 

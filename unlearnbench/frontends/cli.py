@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from unlearnbench import __version__
 from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
@@ -20,9 +19,8 @@ from unlearnbench.frontends.cli_results import (
     RankOrder,
     add_board_commands,
     leaderboard_app,
-    table_console,
-    tell,
 )
+from unlearnbench.frontends.terminal import echo, messages, table_console, tell
 
 if TYPE_CHECKING:
     from unlearnbench.experiment.plan import Plan
@@ -46,17 +44,13 @@ Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", 
 Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="DIR")]
 
 
-def _messages() -> Console:
-    return Console(stderr=True)
-
-
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1))
+    echo(json.dumps(value, indent=1))
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"unlearnbench {__version__}")
+        echo(f"unlearnbench {__version__}")
         raise typer.Exit
 
 
@@ -101,11 +95,11 @@ def run(
             return
         records = [record for plan in plans for record in _run_plan(plan, output, device, jobs)]
     except KeyboardInterrupt:
-        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
     _show_tables(records, as_json)
     _tell_left_over(plans, output)
-    _messages().print(
+    messages().print(
         f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
         markup=False,
         highlight=False,
@@ -122,7 +116,7 @@ def _tell_left_over(plans: list[Plan], output: Path) -> None:
         paths = left_over(plan, output)
         if paths:
             number = "1 record is" if len(paths) == 1 else f"{len(paths)} records are"
-            _messages().print(
+            messages().print(
                 f"{number} not of {plan.resolved.file} as it stands, and yet in tables of {output}: {paths[0]}"
                 f"{', ...' if len(paths) > 1 else ''}; remove what is not wanted",
                 markup=False,
@@ -146,12 +140,12 @@ def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_ru
 
     resolved = resolve(path, to_run=to_run)
     for missing in resolved.missing:
-        typer.echo(missing, err=True)
+        echo(missing, err=True)
     labels = [method.label for method in resolved.methods]
     for label in only:
         if label not in labels:
             raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
-    return plan_for(resolved, output, _precision(device), only, lambda line: typer.echo(line, err=True))
+    return plan_for(resolved, output, _precision(device), only, tell)
 
 
 def _precision(device: str) -> Precision:
@@ -177,7 +171,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         return
     for plan in plans:
         work = works[plan.resolved.file]
-        typer.echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
+        echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
         table_console().print(work_table(work))
 
 
@@ -186,23 +180,23 @@ def _run_plan(plan: Plan, output: Path, device: str, jobs: int = 1) -> list[Reco
     from unlearnbench.engine.recording import kept_records
     from unlearnbench.store import Store
 
-    messages = _messages()
+    console = messages()
     spoken: set[str] = set()
 
     def say(message: str) -> None:
         if message not in spoken:
             spoken.add(message)
-            messages.print(message, markup=False, highlight=False, soft_wrap=True)
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     store = Store(output / "store", say)
     finished = kept_records(plan, output, store)
     if len(finished) == len(plan.cells):
-        messages.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
+        console.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
         return [finished[cell.id] for cell in plan.cells]
-    with messages.status("starting", spinner="line"):
+    with console.status("starting", spinner="line"):
         from unlearnbench.engine.executor import run_plan
 
-    return run_plan(plan, output, store, finished, device, jobs, messages)
+    return run_plan(plan, output, store, finished, device, jobs, console)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
@@ -229,17 +223,17 @@ def validate(manifests: Manifests) -> None:
             plan = make_plan(resolve(path, to_run=False))
         except InvalidFileError as error:
             faults += 1
-            typer.echo(str(error), err=True)
+            echo(str(error), err=True)
             continue
         resolved = plan.resolved
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
-        typer.echo(
+        echo(
             f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
             f"{len(plan.cells)} cells"
         )
         for missing in resolved.missing:
-            typer.echo(missing, err=True)
+            echo(missing, err=True)
     if faults:
         raise typer.Exit(1)
 
@@ -274,8 +268,8 @@ def evaluate(
     else:
         _show_tables(list(done.records), as_json)
     for line in spoken:
-        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
-    _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
+        messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
     if done.faults:
         raise typer.Exit(1)
 
@@ -293,7 +287,7 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
         for shown in relevance_tables(found):
             table_console().print(shown)
     for path in write_relevance(found, folder / "relevance"):
-        _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+        messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -314,9 +308,9 @@ def report(
 
     written = write_report(folder, output or folder / "report", paper=paper, brief=brief, say=tell)
     for path in written.paths:
-        typer.echo(path)
+        echo(path)
     for line in written.not_drawn:
-        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+        messages().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -348,7 +342,7 @@ def reproduce(
         plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)
         records = of_row(recorded, _run_plan(plan, output, device))
     except KeyboardInterrupt:
-        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
     show_comparisons(compare(recorded.records, records), ("recorded", "here"), as_json)
     if any(record.status == "failed" for record in records):
@@ -364,5 +358,5 @@ def main() -> None:
     try:
         app()
     except UnlearnBenchError as error:
-        typer.echo(str(error), err=True)
+        echo(str(error), err=True)
         sys.exit(error.exit_code)

@@ -86,7 +86,7 @@ class EpochRecord(Part):
 class FileRecord(Part):
     """A file of the store that the record was made from, by its path below the output folder."""
 
-    path: Place
+    path: Annotated[Place, Field(pattern="^store/.")]
     sha256: str
 
 
@@ -212,9 +212,10 @@ def stored_file(folder: Path, file: FileRecord) -> Path:
     """Return the path of a record's file in an output folder.
 
     Raises:
-        InvalidFileError: If the path leads out of the folder.
+        InvalidFileError: If the path leads out of the store.
     """
-    return below(folder, file.path)
+    # The store itself may be a link to a larger disk.
+    return below(folder / "store", file.path.removeprefix("store/"))
 
 
 def read_record(path: Path) -> Record:

@@ -53,7 +53,7 @@ def searches(records: Iterable[Record], folder: Path) -> list[Search]:
         identity = record.details.get("kept", {}).get("relevance")
         if identity is None or identity in found:
             continue
-        path = below(folder, f"store/relevance/{identity}/{ENTRY}")
+        path = below(folder / "store", f"relevance/{identity}/{ENTRY}")
         if not path.is_file():
             raise InvalidFileError(
                 f"{path}: the relevance search is not in the store; run the manifest again, or, for a leaderboard, "

@@ -57,7 +57,7 @@ def _title(record: Record) -> str:
 
 def _folder(record: Record, source: Source) -> Path:
     """Return the folder of a record's search in the store."""
-    return below(source.folder, f"store/relevance/{record.details['kept']['relevance']}")
+    return below(source.folder / "store", f"relevance/{record.details['kept']['relevance']}")
 
 
 def _union(search: Search, source: Source) -> dict[str, float]:

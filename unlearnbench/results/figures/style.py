@@ -37,6 +37,7 @@ COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine has it
     "font.size": 8,
+    "text.parse_math": False,  # text from outside may hold dollars
     "axes.titlesize": 8,
     "axes.labelsize": 8,
     "xtick.labelsize": 7,

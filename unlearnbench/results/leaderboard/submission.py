@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
+from unlearnbench.escape import markdown, one_line
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.names import Place, below
 from unlearnbench.results.leaderboard.view import manifest_id
@@ -124,7 +126,7 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
         features={place: r.files["features"].sha256 for place, r in records.items() if "features" in r.files},
         environments=[environments[key] for key in sorted(environments)],
         rerun=[
-            f"pip install {' '.join(installs)}",
+            f"pip install {shlex.join(installs)}",
             f"unlearnbench run {' '.join(manifests)} -o runs",
             "unlearnbench compare . runs",
         ],
@@ -132,9 +134,9 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
 
 
 def _readme(submission: Submission) -> str:
-    methods = "\n".join(f"- `{label}`: {text}" for label, text in submission.methods.items())
-    problems = "\n".join(f"- {title} (`{identity}`)" for identity, title in submission.problems.items())
-    rerun = "\n".join(submission.rerun)
+    methods = "\n".join(f"- {markdown(label)}: {markdown(text)}" for label, text in submission.methods.items())
+    problems = "\n".join(f"- {markdown(title)} (`{identity}`)" for identity, title in submission.problems.items())
+    rerun = "\n".join(one_line(line).replace("`", "'") for line in submission.rerun)
     return (
         "# Submission to the leaderboard\n\n"
         "Made by `unlearnbench submit`. Put this folder below `leaderboard/submissions/`, check it, build the pages, "
