@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -323,15 +324,19 @@ def reproduce(
     ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    by: Annotated[
+        str | None, typer.Option(help="Write an attestation that you ran it, for a leaderboard.", metavar="NAME")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a method again from its records and print both results with their paired difference."""
     from unlearnbench.frontends.cli_results import show_comparisons
+    from unlearnbench.names import below
     from unlearnbench.results.compare import compare
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
 
     recorded = read_row(row, label)
-    manifest = output / f"{recorded.first.manifest_name}.toml"
+    manifest = below(output, f"{recorded.first.manifest_name}.toml")
     try:
         output.mkdir(parents=True, exist_ok=True)
         manifest.write_text(recorded.manifest())
@@ -347,6 +352,19 @@ def reproduce(
     show_comparisons(compare(recorded.records, records), ("recorded", "here"), as_json)
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
+    if by is not None:
+        _attest(recorded.records, records, by, output)
+
+
+def _attest(recorded: Sequence[Record], here: Sequence[Record], by: str, output: Path) -> None:
+    """Write the attestation of a row that was run again."""
+    from unlearnbench.results.audit.attestation import ATTESTATIONS, attested
+    from unlearnbench.store import write_json
+
+    made = attested(recorded, here, by)
+    path = output / made.file_name
+    write_json(path, made.model_dump(mode="json"))
+    tell(f"written: {path}\n  To publish it, copy it into the leaderboard's folder {ATTESTATIONS}, and build the pages")
 
 
 # These commands come last because `--help` should begin with what a user begins with.

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.errors import InvalidFileError, MetricError
+from unlearnbench.metrics.layout import layout_faults
 from unlearnbench.registry.identity import FEATURES_FORMAT
 
 FORMAT = FEATURES_FORMAT
@@ -189,6 +190,8 @@ def _checked(path: Path, file: h5py.File) -> FeatureFile:
         missing += [f"attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
         if missing:
             raise InvalidFileError(f"{path}: not a whole feature file: {', '.join(missing)} missing; {_AGAIN}")
+        for fault in layout_faults(file, _DATASETS):
+            raise InvalidFileError(f"{path}: not a feature file of ours: {fault}")
         return FeatureFile(path, file)
     # The exception that HDF5 raises depends on where the bytes are wrong.
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from unlearnbench.escape import markdown, markdown_link
+from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
 from unlearnbench.results.leaderboard.mean_rank import Overall
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.ranking import CANE_GATE
@@ -29,7 +30,18 @@ means.
 per seed; **speed-up** is FDR's count divided by the method's. In brackets: the ratio of seconds as measured on the \
 machine of the records.
 - **seeds** links the record of each seed.
+- **self-reported** rows are what the one who ran them says; **verified** ones somebody has run again, with means of \
+FAe, FPAe and CAne within {100 * AGREEMENT:g} points.
 """
+
+
+TRUST = f"""\
+`unlearnbench leaderboard check` computes every metric again from the feature files that it is given, and refuses \
+records that were edited, whose problem, options or seeds are not those of their manifest, or whose features are \
+missing or another cell's; rows that lack seeds; and pages that the records do not give. It cannot find out how the \
+networks were made whose features were handed in: on which images, in how many passes and seconds, with which budget \
+for the options and which libraries. A row is therefore *{SELF_REPORTED}* until somebody has run `unlearnbench \
+reproduce`; the page of its problem then says who *verified* it, and where."""
 
 
 CARD = (
@@ -57,6 +69,8 @@ def problem_page(board: ProblemBoard, order: str) -> str:
         _problem_facts(board),
         "## Methods",
         _methods(board),
+        "## Verified",
+        _verified(board),
         "## Columns",
         LEGEND.strip(),
         "[All problems](README.md)",
@@ -93,8 +107,9 @@ def problem_table(board: ProblemBoard) -> str:
 
 def _cells(line: Line, published: bool) -> list[str]:
     row = line.row
-    made = f"{row.method.distribution} {row.method.distribution_version}"
-    name = f"{'◆ ' if row.pareto else ''}**{markdown(line.name)}**<br>{markdown(made)}"
+    made = markdown(f"{row.method.distribution} {row.method.distribution_version}")
+    origin = f"{made}, {'verified' if line.verified else SELF_REPORTED}"
+    name = f"{'◆ ' if row.pareto else ''}**{markdown(line.name)}**<br>{origin}"
     cells = [line.place, name]
     for short, metric in SHORT.items():
         cells.append(percent(row.mean(metric), row.std(metric)))
@@ -160,6 +175,12 @@ def _limited(problem: ProblemRecord) -> str:
     return f"{problem.limited} of each class"
 
 
+def _verified(board: ProblemBoard) -> str:
+    """Return who ran which rows again, and what the others rest on."""
+    known = [f"- {markdown(line.name)}: {markdown(line.standing)}" for line in board.lines if line.verified]
+    return "\n".join(known) or "None of these rows: each is what the one who ran it reports."
+
+
 def _methods(board: ProblemBoard) -> str:
     shown = [line for line in board.lines if line.kind != "reference"]
     if not shown:
@@ -205,7 +226,8 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
     ]
     for problem in board.problems:
         parts += [f"### {markdown_link(problem.problem.title, page_name(problem))}", _summary(problem)]
-    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), "## Columns", LEGEND.strip()]) + "\n"
+    trust = ["## How far to trust these rows", TRUST]
+    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), *trust, "## Columns", LEGEND.strip()]) + "\n"
 
 
 def _unranked(board: Board) -> list[str]:

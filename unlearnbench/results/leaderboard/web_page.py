@@ -66,6 +66,7 @@ def _provenance(line: Line) -> list[tuple[str, str]]:
         ("method", f"{method.name}, version {method.version}, of {method.distribution} {method.distribution_version}"),
         ("computed on", computed_on(records)),
         ("commit", ", ".join(commits)),
+        ("standing", line.standing),
         ("libraries", " / ".join(text for text in texts if text)),
     ]
     return [(name, value) for name, value in facts if value]
