@@ -16,7 +16,7 @@ from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, Part
 from unlearnbench.models.recipe import Section
-from unlearnbench.names import Label, Name, Place, below
+from unlearnbench.names import Label, Name, StorePlace, below
 from unlearnbench.store import content_id, write_json
 
 SCHEMA = 2
@@ -86,7 +86,7 @@ class EpochRecord(Part):
 class FileRecord(Part):
     """A file of the store that the record was made from, by its path below the output folder."""
 
-    path: Annotated[Place, Field(pattern="^store/.")]
+    path: StorePlace
     sha256: str
 
 
