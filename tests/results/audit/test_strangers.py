@@ -16,10 +16,10 @@ from unlearnbench.results.record import Record, content_hash
 
 Values = dict[str, Any]
 PAYLOAD = (
-    "<script>x</script> ![y](http://e.x/y) [z](javascript:z) | a\n# b\n\n| c | \x1b[2J\x9b31m\u202e `d` $e$ [red]f"
+    "<script>x</script> ![y](http://e.x/y) [z](javascript:z) | a\n# b\n\n| cell | \x1b[2J\x9b31m\u202e `d` $e$ [red]f"
 )
 # What a page or a terminal must not hold.
-MARKDOWN = ("<script", "![y]", "[z](", "http://e.x", "\n# b", "\n| c", "\x1b", "\x9b", "\u202e", " `d`")
+MARKDOWN = ("<script", "![y]", "[z](", "http://e.x", "\n# b", "\n| cell", "\x1b", "\x9b", "\u202e", " `d`")
 TERMINAL = ("\x1b", "\x9b", "\u202e")
 
 

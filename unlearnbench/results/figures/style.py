@@ -7,6 +7,7 @@ which people with colour-blindness can tell apart, and markers repeat the distin
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,9 @@ def looks(methods: Iterable[MethodRecord]) -> dict[str, Look]:
 @contextmanager
 def styled() -> Iterator[None]:
     """Apply the style to everything that is drawn or saved in the context, and restore matplotlib afterwards."""
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        # Names from outside may have characters that the font lacks, and such a warning holds them as they are.
+        warnings.filterwarnings("ignore", "Glyph")
         yield
 
 
