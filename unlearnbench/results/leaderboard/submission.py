@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
-from unlearnbench.escape import markdown, one_line
+from unlearnbench.escape import markdown
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.names import Place, below
 from unlearnbench.results.leaderboard.view import manifest_id
@@ -21,6 +21,8 @@ from unlearnbench.results.record import stored_file, write_record
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
+# Readers copy this into a shell.
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
 
 class Submission(BaseModel):
@@ -116,7 +118,7 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
     methods = {
         found.label: f"{found.name} of {found.distribution} {found.distribution_version}" for found in unlearners
     }
-    installs = sorted({f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()})
+    installs = {f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()}
     environments = {json.dumps(record.environment, sort_keys=True): record.environment for record in records.values()}
     return Submission(
         methods=methods,
@@ -126,7 +128,7 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
         features={place: r.files["features"].sha256 for place, r in records.items() if "features" in r.files},
         environments=[environments[key] for key in sorted(environments)],
         rerun=[
-            f"pip install {shlex.join(installs)}",
+            f"pip install {' '.join(sorted(filter(_REQUIREMENT.fullmatch, installs)))}",
             f"unlearnbench run {' '.join(manifests)} -o runs",
             "unlearnbench compare . runs",
         ],
@@ -136,7 +138,7 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
 def _readme(submission: Submission) -> str:
     methods = "\n".join(f"- {markdown(label)}: {markdown(text)}" for label, text in submission.methods.items())
     problems = "\n".join(f"- {markdown(title)} (`{identity}`)" for identity, title in submission.problems.items())
-    rerun = "\n".join(one_line(line).replace("`", "'") for line in submission.rerun)
+    rerun = "\n".join(submission.rerun)
     return (
         "# Submission to the leaderboard\n\n"
         "Made by `unlearnbench submit`. Put this folder below `leaderboard/submissions/`, check it, build the pages, "
