@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.commands import python, start
 
-from unlearnbench.errors import StoreError
+from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.store import CHECKPOINT, ENTRY, Store, held, lock_fault, write_json
 
 
@@ -95,6 +95,72 @@ def test_a_damaged_entry_is_named_and_made_again(tmp_path: Path, damage: Callabl
     assert (folder / "data.bin").read_text() == "content"
     assert Store(tmp_path / "store", said.append).has("models", "a")
     assert len(said) == 1
+
+
+def _same_size_and_time(folder: Path) -> None:
+    file = folder / "data.bin"
+    found = file.stat()
+    file.write_text("CONTENT")
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _changed_facts(folder: Path) -> None:
+    text = (folder / ENTRY).read_text()
+    (folder / ENTRY).write_text(text.replace('"number": 1', '"number": 9'))
+
+
+def _list_of_files(folder: Path) -> None:
+    write_json(folder / ENTRY, {"facts": {}, "files": []})
+
+
+def _stranger(folder: Path) -> None:
+    write_json(folder / ENTRY, {"facts": {}, "files": {"../../x": {"size": 1, "sha256": ""}}})
+
+
+def _deep_entry(folder: Path) -> None:
+    (folder / ENTRY).write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_same_size_and_time, "{folder}/data.bin is damaged: its content is not what was written"),
+        (_changed_facts, "{folder}/entry.json is damaged: its content is not what was written"),
+        (_list_of_files, "{folder}/entry.json is missing or not readable"),
+        (_stranger, "{folder}: '../../x' leads out of this folder"),
+        (_deep_entry, "{folder}/entry.json is missing or not readable"),
+    ],
+)
+def test_a_changed_entry_is_named_and_made_again(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    build, calls = builder()
+    folder = Store(tmp_path / "store").get("models", "a", build)
+    damage(folder)
+    said: list[str] = []
+    Store(tmp_path / "store", said.append).get("models", "a", build)
+    assert said == [f"{message.format(folder=folder)}; it is made again"]
+    assert (len(calls), (folder / "data.bin").read_text()) == (2, "content")
+
+
+def test_two_entries_exchanged_are_named_and_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    first, second = (store.get("models", name, builder(name)[0]) for name in ("a", "b"))
+    first.rename(tmp_path / "away")
+    second.rename(first)
+    (tmp_path / "away").rename(second)
+    said: list[str] = []
+    again = Store(tmp_path / "store", said.append)
+    assert [(again.get("models", name, builder(name)[0]) / "data.bin").read_text() for name in "ab"] == ["a", "b"]
+    assert said == [
+        f"{first}/entry.json is that of models/b; it is made again",
+        f"{second}/entry.json is that of models/a; it is made again",
+    ]
+
+
+def test_facts_of_another_entry_are_not_read(tmp_path: Path) -> None:
+    folder = Store(tmp_path / "store").get("models", "a", builder()[0])
+    folder.rename(folder.with_name("b"))
+    with pytest.raises(InvalidFileError, match=r"entry\.json is that of models/a"):
+        Store(tmp_path / "store").facts("models", "b")
 
 
 def test_a_copied_store_is_taken_by_its_content(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from unlearnbench.errors import StoreError, UnwritableError, os_reason
+from unlearnbench.documents import read_json
+from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, os_reason
+from unlearnbench.names import below
 
 ENTRY = "entry.json"
 CHECKPOINT = "checkpoint.pt"
@@ -133,8 +135,9 @@ def write_json(path: Path, value: Any) -> None:
 class Store:
     """Results that take work to make: models, features, relevance tables.
 
-    An entry is a folder `KIND/ID` with an `entry.json` that holds facts and the hash of each file. It is made under a
-    temporary name and then renamed, by one process at a time; a second process waits and reads it.
+    An entry is a folder `KIND/ID` with an `entry.json` that holds the kind and the ID, facts, the hash of each file,
+    and a hash of all that. Each is compared when a store first reads the entry. It is made under a temporary name and
+    then renamed, by one process at a time; a second process waits and reads it.
 
     Args:
         folder: Folder of the store, created if missing.
@@ -148,7 +151,7 @@ class Store:
     def __init__(self, folder: Path, say: Say = lambda message: None, *, create: bool = True) -> None:
         self.folder = folder
         self.say = say
-        self._trusted: set[Path] = set()
+        self._checked: dict[Path, list[tuple[str, int, int]]] = {}
         if create:
             self._check_writable()
 
@@ -182,14 +185,23 @@ class Store:
         folder = self.entry(kind, identity)
         if not folder.is_dir():
             return False
-        damage = self._damage(folder)
+        found = _listing(folder)
+        if self._checked.get(folder) == found:
+            return True
+        damage = _damage(folder)
         if damage:
             self.say(f"{damage}; it is made again")
+        else:
+            self._checked[folder] = found
         return not damage
 
     def facts(self, kind: str, identity: str) -> dict[str, Any]:
-        """Return the facts that the entry's builder gave."""
-        facts: dict[str, Any] = json.loads((self.entry(kind, identity) / ENTRY).read_text(encoding="utf-8"))["facts"]
+        """Return the facts that the entry's builder gave.
+
+        Raises:
+            InvalidFileError: If the entry is missing, damaged or another one.
+        """
+        facts: dict[str, Any] = _read_entry(self.entry(kind, identity))["facts"]
         return facts
 
     def get(self, kind: str, identity: str, build: Callable[[Path], dict[str, Any]]) -> Path:
@@ -202,8 +214,7 @@ class Store:
                 interrupted call, and returns facts to keep.
         """
         folder = self.entry(kind, identity)
-        if folder in self._trusted or self.has(kind, identity):
-            self._trusted.add(folder)
+        if self.has(kind, identity):
             return folder
         lock = FileLock(f"{folder}.lock")
         with writing(folder):
@@ -214,11 +225,11 @@ class Store:
                 self.say(f"another run is making {kind}/{identity}; waiting for it")
                 lock.acquire()
         try:
-            if not folder.is_dir() or self._damage(folder):
+            if not folder.is_dir() or _damage(folder):
                 self._make(folder, build)
         finally:
             lock.release()
-        self._trusted.add(folder)
+        self._checked[folder] = _listing(folder)
         return folder
 
     def _make(self, folder: Path, build: Callable[[Path], dict[str, Any]]) -> None:
@@ -234,36 +245,74 @@ class Store:
         with writing(folder):
             (partial / CHECKPOINT).unlink(missing_ok=True)
             files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}
-            write_json(partial / ENTRY, {"facts": facts, "files": files})
+            content = {"kind": folder.parent.name, "identity": folder.name, "facts": facts, "files": files}
+            write_json(partial / ENTRY, {**content, "sha256": _content_hash(content)})
             if folder.is_dir():
                 shutil.rmtree(folder)
             partial.rename(folder)
 
-    def _damage(self, folder: Path) -> str:
-        """Return what is wrong with an entry, or "" if nothing is.
 
-        A file is trusted if its size and time are those noted when it was written; any other file is read and its
-        hash compared.
-        """
-        try:
-            files = json.loads((folder / ENTRY).read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return f"{folder / ENTRY} is missing or not readable"
-        for name, stamp in files.items():
-            file = folder / name
-            if not file.is_file():
-                return f"{file} is missing"
-            found = file.stat()
-            if found.st_size != stamp["size"]:
-                return f"{file} is damaged: {found.st_size} bytes, not {stamp['size']}"
-            if found.st_mtime_ns != stamp["modified"] and file_hash(file) != stamp["sha256"]:
-                return f"{file} is damaged: its content is not what was written"
-        return ""
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of each file of an entry, by which a store sees that it has read the entry before."""
+    try:
+        found = [(file.name, file.stat()) for file in folder.iterdir()]
+    except OSError:
+        return []
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def _stamp(file: Path) -> dict[str, Any]:
-    found = file.stat()
-    return {"sha256": file_hash(file), "size": found.st_size, "modified": found.st_mtime_ns}
+    return {"sha256": file_hash(file), "size": file.stat().st_size}
+
+
+def _content_hash(content: dict[str, Any]) -> str:
+    # A file holds the keys of tables as text, by which they are then sorted.
+    values = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _read_entry(folder: Path) -> dict[str, Any]:
+    """Return what an entry's own file says.
+
+    Raises:
+        InvalidFileError: If the file cannot be read, was changed, or is that of another entry.
+    """
+    path = folder / ENTRY
+    try:
+        content = read_json(path)
+    except InvalidFileError as error:
+        raise InvalidFileError(f"{path} is missing or not readable") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("facts", "files")):
+        raise InvalidFileError(f"{path} is missing or not readable")
+    # An entry of the version before holds these two alone, so that it can be taken for another.
+    if content.keys() != {"facts", "files"}:
+        told = content.pop("sha256", None)
+        if told != _content_hash(content):
+            raise InvalidFileError(f"{path} is damaged: its content is not what was written")
+        if (content.get("kind"), content.get("identity")) != (folder.parent.name, folder.name):
+            raise InvalidFileError(f"{path} is that of {content.get('kind')}/{content.get('identity')}")
+    return content
+
+
+def _damage(folder: Path) -> str:
+    """Return what is wrong with an entry, or "" if nothing is."""
+    try:
+        files = _read_entry(folder)["files"]
+        for name, stamp in files.items():
+            file = below(folder, name)
+            if not file.is_file():
+                return f"{file} is missing"
+            if file.stat().st_size != stamp["size"]:
+                return f"{file} is damaged: {file.stat().st_size} bytes, not {stamp['size']}"
+            if file_hash(file) != stamp["sha256"]:
+                return f"{file} is damaged: its content is not what was written"
+    except InvalidFileError as error:
+        return str(error)
+    except (KeyError, TypeError):
+        return f"{folder / ENTRY} is missing or not readable"
+    except OSError as error:
+        return f"{error.filename or folder} cannot be read: {os_reason(error)}"
+    return ""
 
 
 def content_id(*parts: Any) -> str:

@@ -95,6 +95,48 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "escaped.txt").exists()
 
 
+def bomb(path: Path, kind: str) -> None:
+    """Write an archive of half a megabyte or less that unpacks to 200 MB."""
+    zeros = path.with_name("zeros")
+    with zeros.open("wb") as file:
+        file.truncate(200_000_000)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(zeros, "a/0.png")
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(zeros, "a/0.png")
+    zeros.unlink()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path, kind: str) -> None:
+    archive, inside = tmp_path / f"x.{kind}", tmp_path / "inside"
+    inside.mkdir()
+    bomb(archive, kind)
+    with pytest.raises(DatasetError) as caught:
+        unpack(archive, inside)
+    assert str(caught.value) == (
+        f"{archive}: refused: it unpacks to more than 10 times its size\n"
+        "  If it is to be trusted, unpack it yourself and add the folder"
+    )
+    assert sum(file.stat().st_size for file in inside.rglob("*.png")) == 0
+
+
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+    archive, inside = tmp_path / "x.zip", tmp_path / "inside"
+    inside.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "text")
+    content = bytearray(archive.read_bytes())
+    # This bit of the flags, in the file's own header and in the directory, says that the content is encrypted.
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(header) + flags] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"x\.zip: it is encrypted; unpack it yourself"):
+        unpack(archive, inside)
+
+
 def test_a_zip_archive_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("../escaped.txt", "hi")

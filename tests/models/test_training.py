@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -173,32 +175,73 @@ def test_a_checkpoint_is_written_only_now_and_then(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
-def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path: Path, content: bytes) -> None:
-    whole, _ = train(tmp_path / "never")
-    checkpoint = tmp_path / "checkpoint.pt"
-    checkpoint.write_bytes(content)
+def assert_starts_anew(checkpoint: Path, what: str) -> None:
+    """Check that a training names a checkpoint, drops it, and ends as one that never saw it."""
+    whole, _ = train(checkpoint.with_name("never"))
     said: list[str] = []
     job = ReferenceTraining(
         NETWORK.build(0, "original"), data(), torch.arange(40), RECIPE, 0, "original", say=said.append
     )
     job.train(checkpoint)
-    assert said == [f"{checkpoint} is damaged; the training starts anew"]
+    assert said == [f"{checkpoint} {what}; the training starts anew"]
     assert same(weights(whole), weights(job.model))
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    assert_starts_anew(tmp_path / "checkpoint.pt", "is damaged")
 
 
 def test_a_truncated_checkpoint_is_named_and_not_used(tmp_path: Path) -> None:
-    whole, job = train(tmp_path / "never")
     checkpoint = tmp_path / "checkpoint.pt"
-    job.save(checkpoint)
+    train(tmp_path / "never")[1].save(checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    said: list[str] = []
-    again = ReferenceTraining(
-        NETWORK.build(0, "original"), data(), torch.arange(40), RECIPE, 0, "original", say=said.append
-    )
-    again.train(checkpoint)
-    assert said == [f"{checkpoint} is damaged; the training starts anew"]
-    assert same(weights(whole), weights(again.model))
+    assert_starts_anew(checkpoint, "is damaged")
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1, 2], 7, None, {"model": {}, "optimizer": {}, "epoch": 1}])
+def test_a_checkpoint_that_loads_but_is_none_of_a_training_is_dropped(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "checkpoint.pt")
+    assert_starts_anew(tmp_path / "checkpoint.pt", "is damaged")
+
+
+def later_epoch(state: dict[str, Any]) -> None:
+    state["epoch"] = 10**9
+
+
+def nudged_weight(state: dict[str, Any]) -> None:
+    next(iter(state["model"].values())).view(-1)[0] += 1e-3
+
+
+def no_numbers(state: dict[str, Any]) -> None:
+    next(iter(state["model"].values())).fill_(math.nan)
+
+
+def nudged_momentum(state: dict[str, Any]) -> None:
+    state["optimizer"]["state"][0]["momentum_buffer"].view(-1)[0] += 1e-3
+
+
+@pytest.mark.parametrize("change", [later_epoch, nudged_weight, no_numbers, nudged_momentum])
+def test_a_checkpoint_that_was_changed_is_dropped(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    train(tmp_path / "never")[1].save(checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    change(state)
+    torch.save(state, checkpoint)
+    assert_starts_anew(checkpoint, "is damaged")
+
+
+@pytest.mark.parametrize("other", ["seed", "recipe", "network"])
+def test_a_checkpoint_of_another_training_is_dropped(tmp_path: Path, other: str) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    settings = RECIPE.model_copy(update={"weight_decay": 0.0}) if other == "recipe" else RECIPE
+    network = Network("digits_net", {"width": 5}, 10, (1, 8, 8)) if other == "network" else NETWORK
+    seed = 1 if other == "seed" else 0
+    job = ReferenceTraining(network.build(0, "original"), data(), torch.arange(40), settings, seed, "original")
+    job.save(checkpoint)
+    assert_starts_anew(checkpoint, "is that of another training")
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_truncated_record_is_named(path: Path) -> None:
 
 def test_bytes_that_are_no_text_are_no_record(path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
-    assert refusal(path).startswith("not a whole JSON file: ")
+    assert refusal(path) == "not UTF-8 text (byte 0)"
 
 
 @pytest.mark.parametrize(

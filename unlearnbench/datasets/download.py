@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import lzma
 import os
+import struct
 import tarfile
 import time
 import urllib.request
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from unlearnbench import __version__
 from unlearnbench.errors import DatasetError, os_reason
+from unlearnbench.escape import one_line
 from unlearnbench.machine import require_space
 
 BLOCK_BYTES = 1 << 18
@@ -111,6 +114,9 @@ def _checksum_fits(path: Path, download: Download) -> bool:
 
 # gzip and zip gain little on images, so that the unpacked files are about as large as the archive.
 GROWTH = 1.5
+# What unpacks to more than this many times its size, and to more than 64 MiB, is no archive of images.
+LARGEST_GROWTH = 10
+ALWAYS_UNPACKED = 2**26
 
 
 def is_archive(path: Path) -> bool:
@@ -146,21 +152,69 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar or zip archive.
 
     Raises:
-        DatasetError: If the archive is damaged or holds a path that leads out of the folder, or the disk is full.
+        DatasetError: If the archive is damaged or encrypted, holds a path that leads out of the folder, or unpacks to
+            far more than its own size, or if the disk is full.
     """
     try:
         if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+            _unpack_tar(archive, folder)
         else:
-            with zipfile.ZipFile(archive) as compressed:
-                compressed.extractall(folder)
+            _unpack_zip(archive, folder)
     except tarfile.FilterError as error:
         raise DatasetError(f"{archive}: refused: {error}") from error
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DatasetError(f"{archive}: damaged archive: {error}") from error
+    except (gzip.BadGzipFile, *_DAMAGES) as error:
+        raise DatasetError(f"{archive}: damaged archive: {one_line(str(error))}") from error
+    # zipfile says so of a compression that it does not know.
+    except RuntimeError as error:
+        raise DatasetError(f"{archive}: cannot be unpacked: {error}") from error
     except OSError as error:
         raise DatasetError(f"{archive}: cannot be unpacked to {folder}: {os_reason(error)}") from error
+
+
+_DAMAGES = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, ValueError)
+
+
+class _Allowance:
+    """The number of bytes that an archive may still unpack to."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._bytes = max(ALWAYS_UNPACKED, LARGEST_GROWTH * archive.stat().st_size)
+
+    def take(self, size: int) -> None:
+        """Take the size of a file away.
+
+        Raises:
+            DatasetError: If less is left.
+        """
+        self._bytes -= size
+        if self._bytes < 0:
+            raise DatasetError(
+                f"{self._archive}: refused: it unpacks to more than {LARGEST_GROWTH} times its size\n"
+                "  If it is to be trusted, unpack it yourself and add the folder"
+            )
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    allowance = _Allowance(archive)
+
+    def allowed(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
+        # The size stands before the content, which is then not even decompressed.
+        allowance.take(member.size)
+        return tarfile.data_filter(member, place)
+
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter=allowed)
+
+
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    allowance = _Allowance(archive)
+    with zipfile.ZipFile(archive) as compressed:
+        for member in compressed.infolist():
+            allowance.take(member.file_size)
+            if member.flag_bits & 1:
+                raise DatasetError(f"{archive}: it is encrypted; unpack it yourself and add the folder")
+        compressed.extractall(folder)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from unlearnbench.datasets.class_folders import Found, FoundPart, raise_faults
 from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
 from unlearnbench.datasets.download import is_there
 from unlearnbench.datasets.images import DIGEST_BYTES, FileImages, _digest, _threads, decode, image_size
+from unlearnbench.documents import parsed_json
 from unlearnbench.errors import DatasetError, os_reason
 from unlearnbench.machine import require_space
 from unlearnbench.store import write_json
@@ -216,7 +217,7 @@ def open_prepared(folder: Path) -> Dataset:
         DatasetError: If a file is missing or has another size, or another version prepared the data set.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = parsed_json((folder / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise DatasetError(f"{folder}: prepared in format {facts['format']}, this version reads {FORMAT}{_AGAIN}")
         for file, size in facts["files"].items():
@@ -228,7 +229,7 @@ def open_prepared(folder: Path) -> Dataset:
         raise DatasetError(f"{error.filename}: missing{_AGAIN}") from error
     except OSError as error:
         raise DatasetError(f"{error.filename or folder}: cannot be read: {os_reason(error)}{_AGAIN}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{folder / FACTS}: not readable: {error}{_AGAIN}") from error
     parts = functools.partial(_part, folder, facts)
     return Dataset(info, train=lambda: parts(test=False), test=lambda: parts(test=True))

@@ -94,7 +94,7 @@ class Display:
         self._done_passes = 0.0
         self._started = self._spoke = monotonic()
         self.bars = _Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
@@ -229,7 +229,7 @@ class Counting:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),

@@ -171,12 +171,13 @@ class Runner:
         references = self._references(cell)
         facts = self.store.facts("models", cell.model_id)
         evaluation = self.store.facts("features", cell.features_id)
+        model = self.store.entry("models", cell.model_id) / MODEL_FILE
         started = time.monotonic()
         with contextlib.ExitStack() as opened, own_random_state(derived_seed(cell.seed, "metrics")):
             features = opened.enter_context(open_features(folder / FEATURE_FILE))
+            features.check_is_of(file_hash(model), cell.seed, cell.problem.id)
             metrics = judge(self.plan.metrics, self._material(cell, features, references, opened))
         seconds = {**facts["seconds"], **evaluation["seconds"], "metrics": time.monotonic() - started}
-        model = self.store.entry("models", cell.model_id) / MODEL_FILE
         files = {
             name: FileRecord(path=file.relative_to(self.output).as_posix(), sha256=file_hash(file))
             for name, file in {"model": model, "features": folder / FEATURE_FILE}.items()

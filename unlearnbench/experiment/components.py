@@ -53,7 +53,7 @@ def _lookup(
     return used(plugin, options)
 
 
-def _variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
+def variants(choice: LabelledChoice) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the label and options of every combination of a choice's matrix."""
     label = choice.label or choice.name
     for values in itertools.product(*choice.matrix.values()):
@@ -77,7 +77,7 @@ def _labelled(
     for index, choice in enumerate(file.sections.get(key, ())):
         for name in choice.matrix.keys() & choice.options.keys():
             file.fault((key, index, "matrix", name), f"{name!r} stands among the options too; keep one")
-        for label, options in _variants(choice):
+        for label, options in variants(choice):
             component = _lookup(file, key, (key, index), choice.name, options, choice.matrix)
             if component is not None and isinstance(choice, UnlearnerChoice):
                 for name in sorted(set(choice.keep) - component.options.keys()):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from unlearnbench.models.recipe import PositiveInt, Section, TrainingRecipe
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
 # This is the range that HDF5 and safetensors can hold.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -33,7 +33,7 @@ class LabelledChoice(Choice):
         matrix: List of values for each of some options; each combination becomes an entry.
     """
 
-    label: Name | None = None
+    label: Label | None = None
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.models.recipe import recipe_identity
 from unlearnbench.models.weights import Weights
+from unlearnbench.names import LONGEST_NAME
 from unlearnbench.registry.component import Component
 from unlearnbench.store import content_id
 
@@ -182,8 +183,9 @@ class Problem:
     def slug(self) -> str:
         """Name of the problem in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")
-        text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}-{self.id[:6]}"
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+        text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".")
+        return f"{name[: LONGEST_NAME - 7]}-{self.id[:6]}"
 
     @property
     def title(self) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from unlearnbench import __version__
 from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
@@ -20,9 +20,8 @@ from unlearnbench.frontends.cli_results import (
     RankOrder,
     add_board_commands,
     leaderboard_app,
-    table_console,
-    tell,
 )
+from unlearnbench.frontends.terminal import echo, messages, table_console, tell
 
 if TYPE_CHECKING:
     from unlearnbench.experiment.plan import Plan
@@ -46,17 +45,13 @@ Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", 
 Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="DIR")]
 
 
-def _messages() -> Console:
-    return Console(stderr=True)
-
-
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1))
+    echo(json.dumps(value, indent=1))
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"unlearnbench {__version__}")
+        echo(f"unlearnbench {__version__}")
         raise typer.Exit
 
 
@@ -118,11 +113,11 @@ def run(
         limits = (cell_time_limit, cell_memory)
         records = [record for plan in plans for record in _run_plan(plan, output, device, jobs, limits)]
     except KeyboardInterrupt:
-        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
     _show_tables(records, as_json)
     _tell_left_over(plans, output)
-    _messages().print(
+    messages().print(
         f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
         markup=False,
         highlight=False,
@@ -139,7 +134,7 @@ def _tell_left_over(plans: list[Plan], output: Path) -> None:
         paths = left_over(plan, output)
         if paths:
             number = "1 record is" if len(paths) == 1 else f"{len(paths)} records are"
-            _messages().print(
+            messages().print(
                 f"{number} not of {plan.resolved.file} as it stands, and yet in tables of {output}: {paths[0]}"
                 f"{', ...' if len(paths) > 1 else ''}; remove what is not wanted",
                 markup=False,
@@ -163,12 +158,12 @@ def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_ru
 
     resolved = resolve(path, to_run=to_run)
     for missing in resolved.missing:
-        typer.echo(missing, err=True)
+        echo(missing, err=True)
     labels = [method.label for method in resolved.methods]
     for label in only:
         if label not in labels:
             raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
-    return plan_for(resolved, output, _precision(device), only, lambda line: typer.echo(line, err=True))
+    return plan_for(resolved, output, _precision(device), only, tell)
 
 
 def _precision(device: str) -> Precision:
@@ -194,7 +189,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         return
     for plan in plans:
         work = works[plan.resolved.file]
-        typer.echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
+        echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
         table_console().print(work_table(work))
 
 
@@ -218,26 +213,26 @@ def _run_plan(
     from unlearnbench.machine import interrupts_end_at_once
     from unlearnbench.store import Store
 
-    messages = _messages()
+    console = messages()
     spoken: set[str] = set()
 
     def say(message: str) -> None:
         if message not in spoken:
             spoken.add(message)
-            messages.print(message, markup=False, highlight=False, soft_wrap=True)
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     store = Store(output / "store", say)
     finished = kept_records(plan, output, store)
     if len(finished) == len(plan.cells):
-        messages.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
+        console.print(f"{plan.resolved.manifest.name}: all {len(plan.cells)} cells are done already", highlight=False)
         return [finished[cell.id] for cell in plan.cells]
-    with messages.status("starting", spinner="line"), interrupts_end_at_once():
+    with console.status("starting", spinner="line"), interrupts_end_at_once():
         from unlearnbench.engine.executor import run_plan
         from unlearnbench.engine.processes.method import Limits
 
     manifest, (seconds, memory) = plan.resolved.manifest, limits
     allowed = Limits(seconds or manifest.cell_time_limit, memory or manifest.cell_memory)
-    return run_plan(plan, output, store, finished, device, jobs, allowed, messages)
+    return run_plan(plan, output, store, finished, device, jobs, allowed, console)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
@@ -263,16 +258,16 @@ def validate(manifests: Manifests) -> None:
             resolved = resolve(path, to_run=False)
         except InvalidFileError as error:
             faults += 1
-            typer.echo(str(error), err=True)
+            echo(str(error), err=True)
             continue
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
-        typer.echo(
+        echo(
             f"{path}: valid: {problems}, {len(resolved.methods)} methods, "
             f"{len(resolved.manifest.seeds)} {'seed' if len(resolved.manifest.seeds) == 1 else 'seeds'}, "
             f"{resolved.number_of_cells} cells"
         )
         for missing in resolved.missing:
-            typer.echo(missing, err=True)
+            echo(missing, err=True)
     if faults:
         raise typer.Exit(1)
 
@@ -307,8 +302,8 @@ def evaluate(
     else:
         _show_tables(list(done.records), as_json)
     for line in spoken:
-        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
-    _messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
+        messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)
     if done.faults:
         raise typer.Exit(1)
 
@@ -326,7 +321,7 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
         for shown in relevance_tables(found):
             table_console().print(shown)
     for path in write_relevance(found, folder / "relevance"):
-        _messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+        messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -347,9 +342,9 @@ def report(
 
     written = write_report(folder, output or folder / "report", paper=paper, brief=brief, say=tell)
     for path in written.paths:
-        typer.echo(path)
+        echo(path)
     for line in written.not_drawn:
-        _messages().print(line, markup=False, highlight=False, soft_wrap=True)
+        messages().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -362,15 +357,19 @@ def reproduce(
     ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder of the new run.")] = Path("reproduced"),
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    by: Annotated[
+        str | None, typer.Option(help="Write an attestation that you ran it, for a leaderboard.", metavar="NAME")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a method again from its records and print both results with their paired difference."""
     from unlearnbench.frontends.cli_results import show_comparisons
+    from unlearnbench.names import below
     from unlearnbench.results.compare import compare
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
 
     recorded = read_row(row, label)
-    manifest = output / f"{recorded.first.manifest_name}.toml"
+    manifest = below(output, f"{recorded.first.manifest_name}.toml")
     try:
         output.mkdir(parents=True, exist_ok=True)
         manifest.write_text(recorded.manifest(), encoding="utf-8")
@@ -381,11 +380,24 @@ def reproduce(
         plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)
         records = of_row(recorded, _run_plan(plan, output, device))
     except KeyboardInterrupt:
-        _messages().print("interrupted; the same command goes on from here", highlight=False)
+        messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
     show_comparisons(compare(recorded.records, records), ("recorded", "here"), as_json)
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
+    if by is not None:
+        _attest(recorded.records, records, by, output)
+
+
+def _attest(recorded: Sequence[Record], here: Sequence[Record], by: str, output: Path) -> None:
+    """Write the attestation of a row that was run again."""
+    from unlearnbench.results.audit.attestation import ATTESTATIONS, attested
+    from unlearnbench.store import write_json
+
+    made = attested(recorded, here, by)
+    path = output / made.file_name
+    write_json(path, made.model_dump(mode="json"))
+    tell(f"written: {path}\n  To publish it, copy it into the leaderboard's folder {ATTESTATIONS}, and build the pages")
 
 
 # These commands come last because `--help` should begin with what a user begins with.
@@ -397,5 +409,5 @@ def main() -> None:
     try:
         app()
     except UnlearnBenchError as error:
-        typer.echo(str(error), err=True)
+        echo(str(error), err=True)
         sys.exit(error.exit_code)

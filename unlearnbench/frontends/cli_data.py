@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from unlearnbench.experiment.assets import Holding
-from unlearnbench.frontends.cli_results import table_console
+from unlearnbench.frontends.terminal import echo, messages, table_console
 from unlearnbench.machine import size_text
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def telling() -> Iterator[tuple[Counting, Listener]]:
     from unlearnbench.datasets.add import Listener
     from unlearnbench.engine.progress import Counting
 
-    with Counting(Console(stderr=True)) as counting:
+    with Counting(messages()) as counting:
         yield counting, Listener(counting.say, counting.start_images, counting.advance_images)
 
 
@@ -42,7 +41,7 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON f
 
     found = holdings()
     if as_json:
-        typer.echo(json.dumps([vars(holding) for holding in found], indent=1))
+        echo(json.dumps([vars(holding) for holding in found], indent=1))
         return
     table_console().print(holdings_table(found))
 
@@ -66,7 +65,7 @@ def data_add(
 
     with telling() as (_, listener):
         info = add(name, paths, FolderOptions(as_name, side, test_share), listener)
-    typer.echo(_sentence(info))
+    echo(_sentence(info))
 
 
 @data_app.command("fetch")
@@ -92,7 +91,7 @@ def data_fetch(
             raise DatasetError(f"{' '.join(weights)}: only `weights` takes more than a name")
         else:
             text = _sentence(fetch_dataset(name, listener, counting.download(name)))
-    typer.echo(text)
+    echo(text)
 
 
 def _sentence(info: DatasetInfo) -> str:

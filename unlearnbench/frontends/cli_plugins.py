@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from unlearnbench.frontends.cli_results import JsonOption
+from unlearnbench.frontends.terminal import echo, tell
 
 if TYPE_CHECKING:
     pass
@@ -28,8 +29,8 @@ def new_plugin(
     from unlearnbench.registry.scaffold import write_plugin
 
     place = write_plugin(name, output)
-    typer.echo(place)
-    typer.echo(f"pip install -e {place} && python -m pytest {place}", err=True)
+    echo(place)
+    echo(f"pip install -e {place} && python -m pytest {place}", err=True)
 
 
 @plugin_app.command()
@@ -52,9 +53,9 @@ def tune(
     file = to or tuned_file(manifest)
     check_target(file)
     budget = Budget(trials, seeds, output / "trials", device)
-    tuned = tune(manifest, budget, lambda line: typer.echo(line, err=True))
+    tuned = tune(manifest, budget, tell)
     file.write_text(manifest_toml(tuned, f"Written by unlearnbench tune {manifest.name}"), encoding="utf-8")
-    typer.echo(file)
+    echo(file)
 
 
 @plugin_app.command(name="list")
@@ -69,12 +70,12 @@ def list_plugins(
 
     plugins = installed(kind)
     if as_json:
-        typer.echo(json.dumps([vars(plugin) for plugin in plugins], indent=1))
+        echo(json.dumps([vars(plugin) for plugin in plugins], indent=1))
         return
     width = max((len(plugin.name) for plugin in plugins), default=0)
     for plugin in plugins:
         clash = "  (name taken twice)" if sum(other.name == plugin.name for other in plugins) > 1 else ""
-        typer.echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.distribution_version}{clash}")
+        echo(f"{plugin.name:<{width}}  {plugin.distribution} {plugin.distribution_version}{clash}")
 
 
 @plugin_app.command()
@@ -87,10 +88,10 @@ def show(
 
     plugins = plugins_named(name)
     if as_json:
-        typer.echo(json.dumps([plugin_json(plugin) for plugin in plugins], indent=1))
+        echo(json.dumps([plugin_json(plugin) for plugin in plugins], indent=1))
         return
     for number, plugin in enumerate(plugins):
-        typer.echo(("\n\n" if number else "") + plugin_page(plugin))
+        echo(("\n\n" if number else "") + plugin_page(plugin))
 
 
 @plugin_app.command()
@@ -106,7 +107,7 @@ def check(
     failed = 0
     for result in check_results(name):
         failed += result.status == "failed"
-        typer.echo(f"{result.status:<15} {result.check}{': ' if result.message else ''}{result.message}")
+        echo(f"{result.status:<15} {result.check}{': ' if result.message else ''}{result.message}")
     if failed:
         raise typer.Exit(1)
 
@@ -121,6 +122,6 @@ def doctor(
     healthy = True
     for diagnosis in diagnoses(output):
         healthy &= diagnosis.good
-        typer.echo(f"{'ok     ' if diagnosis.good else 'PROBLEM'}  {diagnosis.what}: {diagnosis.text}")
+        echo(f"{'ok     ' if diagnosis.good else 'PROBLEM'}  {diagnosis.what}: {diagnosis.text}")
     if not healthy:
         raise typer.Exit(1)

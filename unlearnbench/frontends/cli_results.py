@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from unlearnbench.frontends.terminal import echo, put, table_console, tell
 
 if TYPE_CHECKING:
     from unlearnbench.results.compare import Comparison
@@ -41,11 +42,6 @@ def add_board_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def tell(line: str) -> None:
-    """Print a message on stderr, because stdout holds only the data asked for."""
-    typer.echo(line, err=True)
-
-
 @leaderboard_app.command("build")
 def leaderboard_build(
     records: Annotated[
@@ -63,7 +59,7 @@ def leaderboard_build(
     from unlearnbench.results.leaderboard.build import build_leaderboard
 
     for path in build_leaderboard(records, output, rank_by.value, tell, beside=tuple(beside or ())):
-        typer.echo(path)
+        echo(path)
 
 
 @leaderboard_app.command("check")
@@ -91,7 +87,7 @@ def leaderboard_check(
         bad |= bool(verdict.faults)
         again = f"{verdict.recomputed} metrics computed again from features" if features else "features not given"
         faults = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
-        typer.echo(f"{folder}: {verdict.records} records, {again}, {faults}")
+        echo(f"{folder}: {verdict.records} records, {again}, {faults}")
     if bad:
         raise typer.Exit(1)
 
@@ -110,7 +106,7 @@ def submit(
     made = write_submission(runs, output, tuple(only or ()), tell)
     problems = "1 problem" if len(made.problems) == 1 else f"{len(made.problems)} problems"
     methods = "1 method" if len(made.methods) == 1 else f"{len(made.methods)} methods"
-    typer.echo(f"{output}: {len(made.records)} records of {methods} on {problems}")
+    echo(f"{output}: {len(made.records)} records of {methods} on {problems}")
     missing = missing_features(runs)
     if missing:
         tell(
@@ -134,7 +130,7 @@ def compare(
 
     one, other = (load_records(folder, tell) for folder in (first, second))
     if not as_json:
-        typer.echo(f"A: {first}\nB: {second}")
+        echo(f"A: {first}\nB: {second}")
     show_comparisons(compare_records(one, other, tuple(metrics or ())), ("A", "B"), as_json)
 
 
@@ -160,18 +156,12 @@ def _inspect_files(board: Board) -> Files:
         return {path.name: path.read_bytes() for path in write_inspect_logs(inspect_records(board), Path(folder))}
 
 
-def table_console() -> Console:
-    """Return the console for tables, which is wide enough to cut nothing if the output is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
-
-
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
     """Print comparisons, with a table for each problem."""
     from unlearnbench.results.compare import comparison_json, comparison_table
 
     if as_json:
-        typer.echo(json.dumps([comparison_json(comparison) for comparison in comparisons], indent=1))
+        echo(json.dumps([comparison_json(comparison) for comparison in comparisons], indent=1))
         return
     console = table_console()
     for problem in dict.fromkeys(comparison.first.problem.id for comparison in comparisons):
@@ -206,9 +196,9 @@ def export(
     files = _inspect_files(board) if form == "inspect" else export_board(board, form)
     only = next(iter(files.values())) if len(files) == 1 else b""
     if output is None and isinstance(only, str):
-        typer.echo(only, nl=False)
+        put(only)
         return
     if output is None:
         raise UnlearnBenchError(f"--to {form} writes files, not one text\n  say into which folder: --output {form}")
     for path in write_files(files, output):
-        typer.echo(path)
+        echo(path)

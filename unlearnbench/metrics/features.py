@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.errors import InvalidFileError, MetricError
+from unlearnbench.metrics.layout import layout_faults
 from unlearnbench.registry.identity import FEATURES_FORMAT
 
 FORMAT = FEATURES_FORMAT
@@ -83,6 +84,18 @@ class FeatureFile:
     def attributes(self) -> dict[str, Any]:
         """Attributes of the file."""
         return dict(self._file.attrs)
+
+    def check_is_of(self, model_sha256: str, seed: int, problem: str) -> None:
+        """Check that the features are those of a model, for a seed and a problem.
+
+        Raises:
+            InvalidFileError: If they are another's.
+        """
+        expected = {"model_sha256": model_sha256, "seed": seed, "problem": problem}
+        for key, value in expected.items():
+            found = self._file.attrs.get(key)
+            if found != value:
+                raise InvalidFileError(f"{self.path}: its {key} is {found!s:.64}, not {value!s:.64}")
 
     @property
     def retain_classes(self) -> NDArray[np.int64]:
@@ -177,6 +190,8 @@ def _checked(path: Path, file: h5py.File) -> FeatureFile:
         missing += [f"attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
         if missing:
             raise InvalidFileError(f"{path}: not a whole feature file: {', '.join(missing)} missing; {_AGAIN}")
+        for fault in layout_faults(file, _DATASETS):
+            raise InvalidFileError(f"{path}: not a feature file of ours: {fault}")
         return FeatureFile(path, file)
     # The exception that HDF5 raises depends on where the bytes are wrong.
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from unlearnbench.errors import TrainingFailedError
 from unlearnbench.machine import Precision, cpu_precision
 from unlearnbench.models.batches import Augmentation, Batches, batch_sizes, resized
 from unlearnbench.models.build import STREAMS
+from unlearnbench.models.checkpoints import misfits
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import held
@@ -178,6 +179,7 @@ class ReferenceTraining:
             UnwritableError: If the file cannot be written.
         """
         state = {
+            "of": self._identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -185,17 +187,57 @@ class ReferenceTraining:
         }
         temporary = checkpoint.with_suffix(".writing")
         with held(temporary) as file:
-            torch.save(state, file)
+            torch.save({**state, "sha256": _digest(state)}, file)
         temporary.replace(checkpoint)
 
+    @property
+    def _identity(self) -> list[Any]:
+        """What distinguishes this training from others whose checkpoints could lie in its place."""
+        return [self.role, self.seed, self.recipe.model_dump(mode="json"), len(self.positions)]
+
     def _load(self, checkpoint: Path) -> None:
-        try:
-            # Loading to the CPU keeps a full GPU from being mistaken for a damaged file.
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            self.say(f"{checkpoint} is damaged; the training starts anew")
+        state = _whole_state(checkpoint)
+        fits = state.get("of") == self._identity and not misfits(self.model.state_dict(), state["model"])
+        if not fits:
+            what = "is that of another training" if state else "is damaged"
+            self.say(f"{checkpoint} {what}; the training starts anew")
+            checkpoint.unlink()
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.advance(self.epoch * len(self.positions))
+
+
+def _whole_state(checkpoint: Path) -> dict[str, Any]:
+    """Return what `ReferenceTraining.save` wrote into a file, or nothing if the file holds anything else."""
+    try:
+        # Loading to the CPU keeps a full GPU from being mistaken for a damaged file.
+        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        whole = state.pop("sha256") == _digest(state)
+    except MemoryError:
+        raise
+    # A damaged pickle may raise almost any exception, and may hold anything.
+    except Exception:
+        return {}
+    return state if whole else {}
+
+
+def _digest(value: Any) -> str:
+    """Return the SHA-256 of nested tables, lists, tensors and plain values; torch's own format has none."""
+    digest = hashlib.sha256()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            digest.update(f"{one.dtype} {tuple(one.shape)}".encode())
+            digest.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        elif isinstance(one, dict):
+            digest.update(f"table of {len(one)}".encode())
+            waiting += [part for item in one.items() for part in item]
+        elif isinstance(one, list | tuple):
+            digest.update(f"list of {len(one)}".encode())
+            waiting += one
+        else:
+            digest.update(repr(one).encode())
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.datasets.dataset import data_folder
-from unlearnbench.datasets.download import Download, Progress, fetch, is_there
+from unlearnbench.datasets.download import LARGEST_GROWTH, Download, Progress, fetch, is_there
 from unlearnbench.errors import DatasetError, NotHereError, os_reason
 from unlearnbench.machine import size_text
 
@@ -194,8 +194,12 @@ def fetch_weights(published: PublishedWeights, progress: Progress = lambda done,
     archive = fetch(Download(published.url, None, "sha1", ""), folder, progress)
     try:
         with zipfile.ZipFile(archive) as compressed:
+            if compressed.getinfo(published.file_name).file_size > LARGEST_GROWTH * published.size:
+                raise DatasetError(
+                    f"{published.url}: {published.file_name} is far larger than the published checkpoint"
+                )
             content = compressed.read(published.file_name)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
         raise DatasetError(f"{published.url}: not an archive with {published.file_name}: {error}") from error
     finally:
         archive.unlink()

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unlearnbench.names import LONGEST_NAME
 from unlearnbench.registry.entry_points import Plugin
 
 
@@ -21,8 +22,8 @@ def used(plugin: Plugin, options: dict[str, Any]) -> Component:
 
 
 def label_slug(label: str) -> str:
-    """Return a label in the form that file names use."""
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", label)
+    """Return the name of a file or folder that stands for a label: at most 120 safe characters, no dot in front."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", label).lstrip(".")[:LONGEST_NAME] or "-"
 
 
 Role = Literal["reference", "unlearner"]

@@ -16,7 +16,7 @@ from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
 from unlearnbench.registry.entry_points import find, names
 from unlearnbench.results.load import Say, unheard
-from unlearnbench.results.record import Record, read_record, record_paths, with_hash, write_record
+from unlearnbench.results.record import Record, read_record, record_paths, stored_file, with_hash, write_record
 from unlearnbench.store import file_hash
 from unlearnbench.terms import REFERENCES
 
@@ -207,7 +207,7 @@ def feature_path(folder: Path, record: Record) -> Path:
     file = record.files.get("features")
     if file is None:
         raise InvalidFileError("the record names no feature file")
-    path = folder / file.path
+    path = stored_file(folder, file)
     if not path.is_file():
         raise InvalidFileError(f"{path}: no such file; run the manifest again to make it")
     if file_hash(path) != file.sha256:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import InvalidFileError, os_reason
+from unlearnbench.documents import check_size, parsed_json, read_text
+from unlearnbench.errors import InvalidFileError
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
 from unlearnbench.terms import HEADLINE, REFERENCES
@@ -16,6 +17,7 @@ from unlearnbench.terms import HEADLINE, REFERENCES
 Say = Callable[[str], None]
 
 SUBMISSIONS = "submissions"
+MOST_LINES = 20_000
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,7 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
         InvalidFileError: If the file cannot be read, or a line is not a record or was changed.
     """
     try:
-        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        head, *lines = _json_lines(read_text(path))
     except ValueError as error:
         raise InvalidFileError(f"{path}: not lines of JSON: {error}") from error
     entries, faults = [], []
@@ -172,6 +172,19 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
     if faults:
         raise InvalidFileError("\n".join(faults))
     return entries
+
+
+def _json_lines(text: str) -> list[Any]:
+    """Return the JSON values of each line.
+
+    Raises:
+        ValueError: If there is no line, one is not JSON, or all together exceed the bounds.
+    """
+    lines = text.splitlines() if text.count("\n") <= MOST_LINES else []
+    if not lines:
+        raise ValueError(f"it has {f'more than {MOST_LINES:,} lines' if text else 'no line'}")
+    check_size(text)
+    return [parsed_json(line) for line in lines]
 
 
 def _expanded(line: dict[str, Any], head: dict[str, Any]) -> tuple[dict[str, Any], bool]:

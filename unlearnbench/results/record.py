@@ -7,15 +7,20 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, TypeAdapter, ValidationError, create_model
 
-from unlearnbench.errors import InvalidFileError, os_reason
+from unlearnbench.documents import parsed_json, read_text
+from unlearnbench.errors import InvalidFileError
+from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
+from unlearnbench.models.recipe import Section
+from unlearnbench.names import Label, Name, StorePlace, below
 from unlearnbench.store import content_id, write_json, writing
 
 SCHEMA = 2
+MOST_CLASSES = 1_000_000
 
 Status = Literal["done", "failed", "not_applicable"]
 # A metric that compares with Original or FDR has no value if one of them failed, and its reason begins with this.
@@ -30,33 +35,33 @@ class ChangedRecordError(InvalidFileError):
 class ProblemRecord(RecordPart):
     """The problem: what was to be forgotten, by which network."""
 
-    id: str
-    slug: str
+    id: Name
+    slug: Name
     title: str
-    dataset: str
+    dataset: Label
     dataset_options: dict[str, Any]
     dataset_version: int = Field(ge=1)
     dataset_revision: str
-    architecture: str
+    architecture: Label
     architecture_options: dict[str, Any]
     architecture_version: int = Field(ge=1)
     weights: str | None
     start: str | None
     training: dict[str, Any]
-    num_classes: int
+    num_classes: int = Field(ge=1, le=MOST_CLASSES)
     forget_classes: tuple[int, ...]
     forget_class_names: tuple[str, ...]
     limited: str
-    limited_counts: tuple[int, ...]
-    train_images: int
-    test_images: int
+    limited_counts: tuple[NonNegativeInt, ...]
+    train_images: NonNegativeInt
+    test_images: NonNegativeInt
 
 
 class MethodRecord(RecordPart):
     """The unlearner or reference: what its result depends on, and as provenance its distribution and digest."""
 
-    label: str
-    name: str
+    label: Label
+    name: Label
     role: Literal["reference", "unlearner"]
     options: dict[str, Any]
     version: int = Field(ge=1)
@@ -74,14 +79,14 @@ class EpochRecord(RecordPart):
     """The headline metrics after an epoch, counted from 1; `image_passes` counts by kind up to the end of the epoch."""
 
     epoch: int
-    image_passes: dict[str, int]
+    image_passes: dict[str, NonNegativeInt]
     metrics: dict[str, float | None]
 
 
 class FileRecord(RecordPart):
     """A file of the store that the record was made from, by its path below the output folder."""
 
-    path: str
+    path: StorePlace
     sha256: str
 
 
@@ -98,6 +103,51 @@ class Measured(RecordPart):
     speed_up_seconds: float | None = None
 
 
+# These parts of a record stay plain JSON values, but pages and paths rest on them all the same.
+_SECTIONS: dict[str, Any] = {
+    key: (Annotated[field.annotation, *field.metadata, None] | None, None)
+    for key, field in Manifest.model_fields.items()
+}
+_MANIFEST = TypeAdapter[Any](create_model("RecordedManifest", __base__=Section, **_SECTIONS))
+_LIBRARIES, _KEPT = TypeAdapter[Any](dict[str, str]), TypeAdapter[Any](dict[str, Name])
+
+
+def _fits(form: TypeAdapter[Any], values: Any) -> None:
+    """Check that JSON values have a form.
+
+    Raises:
+        ValueError: If they do not; the message is one line.
+    """
+    try:
+        form.validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ValueError(_first_fault(error)) from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Return the first fault that pydantic found, as `key: message`."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{f'{key}: ' if key else ''}{message[:1].lower()}{message[1:]}"
+
+
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections of a manifest, which have the form that a manifest's have; any of them may be missing."""
+    _fits(_MANIFEST, values)
+    return values
+
+
+def _described(values: dict[str, Any]) -> dict[str, Any]:
+    _fits(_LIBRARIES, values.get("libraries", {}))
+    return values
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    _fits(_KEPT, values.get("kept", {}))
+    return values
+
+
 class Record(RecordPart):
     """One cell: an unlearner or reference on a problem with a seed.
 
@@ -106,19 +156,19 @@ class Record(RecordPart):
     """
 
     schema_version: Literal[2]
-    cell: str
+    cell: Label
     status: Status
     reason: str | None
-    manifest_name: str
-    manifest: dict[str, Any]
+    manifest_name: Name
+    manifest: Annotated[dict[str, Any], AfterValidator(_resolved)]
     problem: ProblemRecord
     method: MethodRecord
-    seed: int
-    metrics: dict[str, MetricRecord]
-    details: dict[str, Any]
-    image_passes: dict[str, int]
+    seed: Seed
+    metrics: dict[Label, MetricRecord]
+    details: Annotated[dict[str, Any], AfterValidator(_named)]
+    image_passes: dict[str, NonNegativeInt]
     files: dict[str, FileRecord]
-    environment: dict[str, Any]
+    environment: Annotated[dict[str, Any], AfterValidator(_described)]
     measured: Measured
     hash: str
     epochs: tuple[EpochRecord, ...] = ()
@@ -161,16 +211,25 @@ def write_record(record: Record, path: Path) -> None:
         write_json(path, record.model_dump(mode="json"))
 
 
+def stored_file(folder: Path, file: FileRecord) -> Path:
+    """Return the path of a record's file in an output folder.
+
+    Raises:
+        InvalidFileError: If the path leads out of the store.
+    """
+    # The store itself may be a link to a larger disk.
+    return below(folder / "store", file.path.removeprefix("store/"))
+
+
 def read_record(path: Path) -> Record:
     """Return the record in a file.
 
     Raises:
         InvalidFileError: If the file is missing, truncated, of another schema, or was changed after it was written.
     """
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        values = parsed_json(text)
     except ValueError as error:
         raise InvalidFileError(f"{path}: not a whole JSON file: {error}{_AGAIN}") from error
     return checked_record(values, str(path), f"not a run record\n  Move it out of {path.parent}")
@@ -198,9 +257,7 @@ def checked_record(values: Any, where: str, foreign: str = "not a run record") -
     try:
         record = Record.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InvalidFileError(f"{where}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}{_AGAIN}") from error
+        raise InvalidFileError(f"{where}: {_first_fault(error)}{_AGAIN}") from error
     if record.hash != content_hash(values):
         raise ChangedRecordError(
             f"{where}: the content was changed after the run: its hash is not {record.hash[:16]}..."

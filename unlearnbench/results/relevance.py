@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import Any
 from rich.table import Table
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
+from unlearnbench.names import below
 from unlearnbench.results.record import Record
-from unlearnbench.store import ENTRY, content_id
+from unlearnbench.store import ENTRY, Store, content_id
 
 COLUMNS = ("seed", "class", "class_name", "layer", "share", "accuracy_before", "accuracy_after", "low")
 
@@ -53,15 +53,15 @@ def searches(records: Iterable[Record], folder: Path) -> list[SearchRecord]:
         identity = record.details.get("kept", {}).get("relevance")
         if identity is None or identity in found:
             continue
-        path = folder / "store" / "relevance" / identity / ENTRY
-        try:
-            found[identity] = SearchRecord(record, json.loads(path.read_text(encoding="utf-8"))["facts"])
-        except OSError as error:
+        path = below(folder / "store", f"relevance/{identity}/{ENTRY}")
+        if not path.is_file():
             raise InvalidFileError(
                 f"{path}: the relevance search is not in the store; run the manifest again, or, for a leaderboard, "
                 "give the output folder of its run"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
+            )
+        try:
+            found[identity] = SearchRecord(record, Store(folder / "store", create=False).facts("relevance", identity))
+        except InvalidFileError as error:
             raise InvalidFileError(
                 f"{path}: the relevance search is damaged; run the manifest again, which makes it anew"
             ) from error
@@ -151,7 +151,7 @@ def write_relevance(found: list[SearchRecord], folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, members in grouped_searches(found).items():
-            paths.append(folder / f"{name}.csv")
+            paths.append(below(folder, f"{name}.csv"))
             _write_table(members, paths[-1])
     except OSError as error:
         raise StoreError(f"{error.filename or folder}: cannot be written: {os_reason(error)}") from error

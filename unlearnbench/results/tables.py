@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from unlearnbench.escape import one_line
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, WITHOUT_FDR, Row
 from unlearnbench.results.record import Record
 from unlearnbench.terms import REFERENCES, SHARES, SHORT
+
+_BARE_BAR = re.compile(r"(?<!\\)\|")
 
 HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "image passes", "seconds", "seeds")
 
@@ -70,7 +74,7 @@ def is_share(metric: MetricRecord) -> bool:
 def method_name(row: Row) -> str:
     """Return the name of a row's unlearner or reference as tables show it; an FDR that was not trained is marked."""
     given = " (given)" if row.method.name == "fdr" and row.records[0].fdr != "train" else ""
-    return REFERENCES.get(row.label, row.label) + given if row.is_reference else row.label
+    return REFERENCES.get(row.label, row.label) + given if row.is_reference else one_line(row.label)
 
 
 def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
@@ -168,14 +172,10 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str
                 console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
 
 
-def one_line(text: str) -> str:
-    """Return text with every run of white space replaced by one space."""
-    return " ".join(text.split())
-
-
 def markdown_line(texts: Sequence[str]) -> str:
-    """Return one line of a markdown table, with the bars in cells escaped."""
-    return f"| {' | '.join(one_line(text).replace('|', chr(92) + '|') for text in texts)} |"
+    """Return one line of a markdown table; its cells are markdown, in which text from outside is escaped already."""
+    escaped = [_BARE_BAR.sub(r"\|", one_line(text)) for text in texts]
+    return f"| {' | '.join(escaped)} |"
 
 
 def points(value: float | None, *, sign: bool = False) -> str:

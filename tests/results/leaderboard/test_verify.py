@@ -475,8 +475,10 @@ def test_several_rows_are_not_run_again_at_once(board: Path) -> None:
 def test_a_row_of_several_manifests_is_run_again_from_one(tmp_path: Path) -> None:
     good = [make_record("good", seed) for seed in (0, 1)]
     of = {
-        "a-narrow": [with_changes(good[0], manifest={"unlearners": [{}]})],
-        "broad": [with_changes(record, manifest={"unlearners": [{}, {}]}) for record in good],
+        "a-narrow": [with_changes(good[0], manifest={"unlearners": [{"name": "good"}]})],
+        "broad": [
+            with_changes(record, manifest={"unlearners": [{"name": "good"}, {"name": "weak"}]}) for record in good
+        ],
         "small": good,
     }
     named = [with_changes(record, manifest_name=name) for name, records in of.items() for record in records]

@@ -28,15 +28,14 @@ def image_folder(folder: Path, *, source: str = "default") -> Dataset:
     Source: own. Classes are in alphabetical order. Without a test part, every fifth image of each class becomes a
     test image, chosen by the hash of its name.
     """
-    place = folder / "image_folder" / source
-    if not is_prepared(place):
-        added = sources(folder)
+    added = sources(folder)
+    if source not in added:
         known = did_you_mean(source, added) if added else ""
         raise DatasetError(
             f"no images were added as {source!r}{known}\n"
             f"  Add them: unlearnbench data add image_folder PATH --as {source}"
         )
-    return open_prepared(place)
+    return open_prepared(folder / "image_folder" / source)
 
 
 def sources(folder: Path) -> list[str]:

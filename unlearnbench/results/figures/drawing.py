@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.names import below
 from unlearnbench.results.experiments import Experiment, experiments
 from unlearnbench.results.figures.style import DOTS_PER_INCH
-from unlearnbench.results.record import FileRecord, Record
+from unlearnbench.results.record import FileRecord, Record, stored_file
 from unlearnbench.store import file_hash
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class FigureData:
             NotDrawnError: If the store does not hold the file, or holds another one in its place.
         """
         named = record.files.get(kind)
-        path = self.folder / named.path if named else self.folder
+        path = stored_file(self.folder, named) if named else self.folder
         what = f"{path}: the {kind} of {record.method.label}, seed {record.seed}, {'is' if kind == 'model' else 'are'}"
         if not path.is_file():
             raise NotDrawnError(f"{what} not in the store")
@@ -100,7 +101,7 @@ class FigureData:
 
     def _holds(self, named: FileRecord) -> bool:
         """Return whether the store holds a record's own file, and not one that another machine made in its place."""
-        path = self.folder / named.path
+        path = stored_file(self.folder, named)
         return path.is_file() and _hash(path, path.stat().st_mtime_ns) == named.sha256
 
 
@@ -144,7 +145,7 @@ def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:
         brief: Whether to write only the PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{drawing.name}.{suffix}" for suffix in ("png", "svg", "csv")]
+    paths = [below(folder, f"{drawing.name}.{suffix}") for suffix in ("png", "svg", "csv")]
     # The program's version and the date are left out because they would change the file each time.
     drawing.figure.savefig(paths[0], dpi=DOTS_PER_INCH, metadata={"Software": None})
     if brief:

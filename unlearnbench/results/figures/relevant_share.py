@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from unlearnbench.errors import InvalidFileError
+from unlearnbench.names import below
 from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError
 from unlearnbench.results.figures.style import ERWP, GREY, ORANGE, legend_below, new_figure, percent_axis
 from unlearnbench.results.record import Record
@@ -56,8 +57,7 @@ def _title(record: Record) -> str:
 
 def _folder(record: Record, source: FigureData) -> Path:
     """Return the folder of a record's search in the store."""
-    folder: Path = source.folder / "store" / "relevance" / record.details["kept"]["relevance"]
-    return folder
+    return below(source.folder / "store", f"relevance/{record.details['kept']['relevance']}")
 
 
 def _union(search: SearchRecord, source: FigureData) -> dict[str, float]:

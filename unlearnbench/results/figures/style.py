@@ -7,6 +7,7 @@ which people with colour-blindness can tell apart, and markers repeat the distin
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine has it
     "font.size": 8,
+    "text.parse_math": False,  # text from outside may hold dollars
     "axes.titlesize": 8,
     "axes.labelsize": 8,
     "xtick.labelsize": 7,
@@ -138,7 +140,9 @@ def looks(methods: Iterable[MethodRecord]) -> dict[str, MarkerStyle]:
 @contextmanager
 def styled() -> Iterator[None]:
     """Apply the style to everything that is drawn or saved in the context, and restore matplotlib afterwards."""
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        # Names from outside may have characters that the font lacks, and such a warning holds them as they are.
+        warnings.filterwarnings("ignore", "Glyph")
         yield
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.names import below
+from unlearnbench.results.audit.attestation import read_attestations
+from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page
 from unlearnbench.results.leaderboard.view import Board, make_board, manifest_id
 from unlearnbench.results.leaderboard.web_page import web_page
@@ -43,12 +46,15 @@ def build_leaderboard(
         The pages that were written.
 
     Raises:
-        InvalidFileError: If records cannot be used, or do not make up a table together.
+        InvalidFileError: If records cannot be used or do not make up a table together, or a row lacks seeds.
         StoreError: If the folder cannot be written.
     """
     every = [*load_entries(sources, say, unranked=True), *_beside(beside, say)]
     entries = [entry for entry in every if entry.ranked]
     check_entries(entries)
+    lacking = list(missing_seeds(entries))
+    if lacking:
+        raise InvalidFileError("\n".join(lacking))
     files = _collections(every, folder)
     _check_leftovers(every, sources, folder)
     pages = rebuilt_pages(every, folder, order)
@@ -57,8 +63,9 @@ def build_leaderboard(
     try:
         texts = rebuilt_manifests(entries) | pages
         for place, text in (files | texts).items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_text(text, encoding="utf-8")
+            path = below(folder, place)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         for path in (*outdated(folder, texts), *merged):
             path.unlink(missing_ok=True)
     except OSError as error:
@@ -100,6 +107,7 @@ def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[st
         _links(entries, folder),
         {identity: place for identity, (place, _) in _manifests(ranked).items()},
         {entry.record.manifest_name for entry in entries if not entry.ranked},
+        [attestation for _, attestation in read_attestations(folder)],
     )
     return board_pages(board, hand_written(folder))
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import StoreError, os_reason
+from unlearnbench.names import below
+from unlearnbench.registry.component import label_slug
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
 from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import Record
@@ -34,8 +36,9 @@ def write_files(files: Files, folder: Path) -> list[Path]:
     """
     try:
         for name, text in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+            path = below(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode() if isinstance(text, str) else text)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return [folder / name for name in files]
@@ -164,15 +167,11 @@ def write_hub(board: Board) -> Files:
     Source: https://huggingface.co/docs/hub/eval-results
     """
     return {
-        f".eval_results/{problem.problem.slug}-{_file_name(line.row.label)}.yaml": _hub_entries(problem, line)
+        f".eval_results/{problem.problem.slug}-{label_slug(line.row.label)}.yaml": _hub_entries(problem, line)
         for problem in board.problems
         for line in problem.lines
         if line.row.done
     }
-
-
-def _file_name(label: str) -> str:
-    return "".join(character if character.isalnum() or character in "._=+-" else "-" for character in label)
 
 
 def _hub_entries(problem: ProblemBoard, line: Line) -> str:

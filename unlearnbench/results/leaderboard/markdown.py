@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from unlearnbench.escape import markdown, markdown_link
+from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
 from unlearnbench.results.leaderboard.mean_rank import Overall
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import ProblemRecord
-from unlearnbench.results.tables import computed_on, markdown_line, one_line, percent, points, ranking_text
+from unlearnbench.results.tables import computed_on, markdown_line, percent, points, ranking_text
 from unlearnbench.terms import SHORT
 
 GENERATED = "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand."
@@ -28,7 +30,18 @@ means.
 per seed; **speed-up** is FDR's count divided by the method's. In brackets: the ratio of seconds as measured on the \
 machine of the records.
 - **seeds** links the record of each seed.
+- **self-reported** rows are what the one who ran them says; **verified** ones somebody has run again, with means of \
+FAe, FPAe and CAne within {100 * AGREEMENT:g} points.
 """
+
+
+TRUST = f"""\
+`unlearnbench leaderboard check` computes every metric again from the feature files that it is given, and refuses \
+records that were edited, whose problem, options or seeds are not those of their manifest, or whose features are \
+missing or another cell's; rows that lack seeds; and pages that the records do not give. It cannot find out how the \
+networks were made whose features were handed in: on which images, in how many passes and seconds, with which budget \
+for the options and which libraries. A row is therefore *{SELF_REPORTED}* until somebody has run `unlearnbench \
+reproduce`; the page of its problem then says who *verified* it, and where."""
 
 
 CARD = (
@@ -42,16 +55,22 @@ def problem_page(board: ProblemBoard, order: str) -> str:
     """Return the page of one problem."""
     lost = board.of_kind("below")
     parts = [
-        f"# {board.problem.title}",
+        f"# {markdown(board.problem.title)}",
         GENERATED,
         problem_table(board),
         _caption(order),
         *_reported_source(board),
-        *(["## Below the line", "\n".join(f"- {line.name}: {_plain(line.row.note)}" for line in lost)] if lost else []),
+        *(
+            ["## Below the line", "\n".join(f"- {markdown(line.name)}: {markdown(line.row.note)}" for line in lost)]
+            if lost
+            else []
+        ),
         "## Problem",
         _problem_facts(board),
         "## Methods",
         _methods(board),
+        "## Verified",
+        _verified(board),
         "## Columns",
         LEGEND.strip(),
         "[All problems](README.md)",
@@ -88,7 +107,9 @@ def problem_table(board: ProblemBoard) -> str:
 
 def _cells(line: Line, published: bool) -> list[str]:
     row = line.row
-    name = f"{'◆ ' if row.pareto else ''}**{line.name}**<br>{row.method.distribution} {row.method.distribution_version}"
+    made = markdown(f"{row.method.distribution} {row.method.distribution_version}")
+    origin = f"{made}, {'verified' if line.verified else SELF_REPORTED}"
+    name = f"{'◆ ' if row.pareto else ''}**{markdown(line.name)}**<br>{origin}"
     cells = [line.place, name]
     for short, metric in SHORT.items():
         cells.append(percent(row.mean(metric), row.std(metric)))
@@ -101,7 +122,7 @@ def _cells(line: Line, published: bool) -> list[str]:
         _speed_up(line),
         count(line.image_passes),
         _seeds(line),
-        ", ".join(f"[{name}]({target})" if target else name for name, target in line.manifests.items()),
+        ", ".join(_linked(name, target) for name, target in line.manifests.items()),
     ]
 
 
@@ -114,8 +135,12 @@ def _seeds(line: Line) -> str:
     shown = []
     for link in line.links:
         text = str(link.seed) if link.status == "done" else f"{link.seed} {link.status.replace('_', ' ')}"
-        shown.append(f"[{text}]({link.target})" if link.target else text)
+        shown.append(_linked(text, link.target))
     return " ".join(shown)
+
+
+def _linked(text: str, target: str) -> str:
+    return markdown_link(text, target) if target else markdown(text)
 
 
 def _reported_source(board: ProblemBoard) -> list[str]:
@@ -135,19 +160,25 @@ def _problem_facts(board: ProblemBoard) -> str:
     kept = original.row.mean(SHORT["CAne"]) if original else None
     gate = f"{100 * (kept - CANE_GATE):.2f}" if kept is not None else "unknown: Original has no result"
     facts = (
-        ("Forget classes", ", ".join(problem.forget_class_names)),
-        ("Limited data", f"{_limited(problem)}; {sum(problem.limited_counts):,} images in all"),
+        ("Forget classes", markdown(", ".join(problem.forget_class_names))),
+        ("Limited data", f"{markdown(_limited(problem))}; {sum(problem.limited_counts):,} images in all"),
         ("Images", f"{problem.train_images:,} for training, {problem.test_images:,} for testing"),
         ("Gate", f"CAne of at least {gate} (Original's, less {100 * CANE_GATE:g} points), seed by seed paired"),
-        ("Data set revision", f"`{problem.dataset_revision}`"),
-        ("Training of the references", options_text(training)),
-        ("Computed on", computed_on(record for row in board.rows for record in row.done) or "nothing"),
+        ("Data set revision", markdown(problem.dataset_revision)),
+        ("Training of the references", markdown(options_text(training))),
+        ("Computed on", markdown(computed_on(record for row in board.rows for record in row.done) or "nothing")),
     )
     return "\n".join(f"- {key}: {value}" for key, value in facts)
 
 
 def _limited(problem: ProblemRecord) -> str:
     return f"{problem.limited} of each class"
+
+
+def _verified(board: ProblemBoard) -> str:
+    """Return who ran which rows again, and what the others rest on."""
+    known = [f"- {markdown(line.name)}: {markdown(line.standing)}" for line in board.lines if line.verified]
+    return "\n".join(known) or "None of these rows: each is what the one who ran it reports."
 
 
 def _methods(board: ProblemBoard) -> str:
@@ -162,19 +193,16 @@ def _methods(board: ProblemBoard) -> str:
     for line in shown:
         made = f"{line.row.method.distribution} {line.row.method.distribution_version}"
         numbers = map(count, line.data_card.values())
-        lines.append(
-            markdown_line([line.name, made, *numbers, line.search, computed_on(line.row.records), _options(line)])
-        )
+        texts = [
+            line.name,
+            made,
+            *numbers,
+            line.search,
+            computed_on(line.row.records),
+            options_text(line.row.method.options),
+        ]
+        lines.append(markdown_line([markdown(text) for text in texts]))
     return "\n".join([*lines, "", CARD])
-
-
-def _options(line: Line) -> str:
-    return _plain(options_text(line.row.method.options))
-
-
-def _plain(text: str) -> str:
-    """Return text as one line that markdown does not interpret."""
-    return one_line(text).replace("<", "&lt;")
 
 
 def overview_page(board: Board, others: Mapping[str, str]) -> str:
@@ -184,7 +212,7 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         board: Leaderboard to show.
         others: Titles of hand-written pages beside it, by file name.
     """
-    links = ", ".join(f"[{one_line(title)}]({name})" for name, title in others.items())
+    links = ", ".join(markdown_link(title, name) for name, title in others.items())
     parts = [
         "# Leaderboard",
         f"{GENERATED} [`index.html`](index.html) is the same with plots, to be opened in a browser.",
@@ -197,15 +225,16 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         "## Problems",
     ]
     for problem in board.problems:
-        parts += [f"### [{problem.problem.title}]({page_name(problem)})", _summary(problem)]
-    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), "## Columns", LEGEND.strip()]) + "\n"
+        parts += [f"### {markdown_link(problem.problem.title, page_name(problem))}", _summary(problem)]
+    trust = ["## How far to trust these rows", TRUST]
+    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), *trust, "## Columns", LEGEND.strip()]) + "\n"
 
 
 def _unranked(board: Board) -> list[str]:
     """Return what says which records lie beside those of the tables."""
     if not board.unranked:
         return []
-    names = ", ".join(f"`{_plain(name)}`" for name in board.unranked)
+    names = ", ".join(f"`{name}`" for name in board.unranked)
     return [
         "## Not ranked",
         "The tables rank the runs whose manifests lie in `manifests/`. The files of records also hold the runs of "
@@ -223,13 +252,13 @@ def _overall_table(board: Board) -> str:
     header = ["method", "mean rank", "95 % interval", "ranked on", *titles]
     lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
     lines += [markdown_line(_overall_cells(method, board)) for method in board.overall]
-    numbered = (f"{number}. {problem.problem.title}" for number, problem in enumerate(board.problems, 1))
+    numbered = (f"{number}. {markdown(problem.problem.title)}" for number, problem in enumerate(board.problems, 1))
     return "\n".join([*lines, "", *numbered])
 
 
 def _overall_cells(method: Overall, board: Board) -> Sequence[str]:
     return (
-        method.label,
+        markdown(method.label),
         f"{method.mean_rank:.2f}",
         interval_text(method.interval),
         f"{method.ranked_on} of {len(method.places)}",

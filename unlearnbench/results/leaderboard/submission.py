@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
+from unlearnbench.escape import markdown
 from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.names import Place, below
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
-from unlearnbench.results.record import write_record
+from unlearnbench.results.record import stored_file, write_record
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
+# Readers copy this into a shell.
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
 
 class Submission(BaseModel):
@@ -39,9 +45,9 @@ class Submission(BaseModel):
     schema_version: int = 1
     methods: dict[str, str]
     problems: dict[str, str]
-    records: dict[str, str]
-    manifests: dict[str, str]
-    features: dict[str, str]
+    records: dict[Place, str]
+    manifests: dict[Place, str]
+    features: dict[Place, str]
     environments: list[dict[str, Any]]
     rerun: list[str]
 
@@ -65,7 +71,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
         if folder.exists() and any(folder.iterdir()):
             raise StoreError(f"{folder}: not empty; choose another folder with --output")
         for entry in entries:
-            target = folder / "records" / entry.place
+            target = below(folder, f"records/{entry.place}")
             target.parent.mkdir(parents=True, exist_ok=True)
             write_record(entry.record, target)
         manifests = _write_manifests(entries, folder)
@@ -80,7 +86,7 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
 def missing_features(source: Path) -> int:
     """Return how many records of an output folder name a feature file that is no longer there."""
     files = [entry.record.files.get("features") for entry in load_entries([source])]
-    return sum(file is not None and not (source / file.path).is_file() for file in files)
+    return sum(file is not None and not stored_file(source, file).is_file() for file in files)
 
 
 def _chosen(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
@@ -101,7 +107,7 @@ def _write_manifests(entries: Sequence[Entry], folder: Path) -> list[str]:
     for identity, record in found.items():
         same = sum(other.manifest_name == record.manifest_name for other in found.values())
         name = f"{record.manifest_name}{f'-{identity[:6]}' if same > 1 else ''}.toml"
-        (folder / name).write_text(manifest_toml(record.manifest, "As resolved by the run."), encoding="utf-8")
+        below(folder, name).write_text(manifest_toml(record.manifest, "As resolved by the run."), encoding="utf-8")
         names.append(name)
     return sorted(names)
 
@@ -112,7 +118,7 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
     methods = {
         found.label: f"{found.name} of {found.distribution} {found.distribution_version}" for found in unlearners
     }
-    installs = sorted({f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()})
+    installs = {f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()}
     environments = {json.dumps(record.environment, sort_keys=True): record.environment for record in records.values()}
     return Submission(
         methods=methods,
@@ -122,7 +128,7 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
         features={place: r.files["features"].sha256 for place, r in records.items() if "features" in r.files},
         environments=[environments[key] for key in sorted(environments)],
         rerun=[
-            f"pip install {' '.join(installs)}",
+            f"pip install {' '.join(sorted(filter(_REQUIREMENT.fullmatch, installs)))}",
             f"unlearnbench run {' '.join(manifests)} -o runs",
             "unlearnbench compare . runs",
         ],
@@ -130,8 +136,8 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
 
 
 def _readme(submission: Submission) -> str:
-    methods = "\n".join(f"- `{label}`: {text}" for label, text in submission.methods.items())
-    problems = "\n".join(f"- {title} (`{identity}`)" for identity, title in submission.problems.items())
+    methods = "\n".join(f"- {markdown(label)}: {markdown(text)}" for label, text in submission.methods.items())
+    problems = "\n".join(f"- {markdown(title)} (`{identity}`)" for identity, title in submission.problems.items())
     rerun = "\n".join(submission.rerun)
     return (
         "# Submission to the leaderboard\n\n"
@@ -153,9 +159,7 @@ def read_submission(path: Path) -> Submission:
         InvalidFileError: If the file is not one.
     """
     try:
-        return Submission.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        return Submission.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -172,9 +176,14 @@ def submission_faults(folder: Path) -> list[str]:
     faults = []
     for place, wanted in {**told.records, **told.manifests}.items():
         key = "records" if place in told.records else "manifests"
-        if not (folder / place).is_file():
+        try:
+            file = below(folder, place)
+        except InvalidFileError as error:
+            faults.append(f"{path}: {key}.{place}: {error}")
+            continue
+        if not file.is_file():
             faults.append(f"{path}: {key}.{place}: no such file")
-        elif file_hash(folder / place) != wanted:
+        elif file_hash(file) != wanted:
             faults.append(f"{path}: {key}.{place}: the file's hash is another; it was changed after `submit`")
     there = {file.relative_to(folder).as_posix() for file in (folder / "records").rglob("*.json")}
     faults += [f"{path}: records: {place} is not among them" for place in sorted(there - told.records.keys())]

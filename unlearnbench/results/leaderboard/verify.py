@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
-from unlearnbench.metrics.metric_record import Hits, unpacked
+from unlearnbench.results.audit.attestation import attestation_faults
+from unlearnbench.results.audit.consistency import inconsistencies
+from unlearnbench.results.audit.forgery import copied, exchanged, missing_seeds, same_outputs
 from unlearnbench.results.evaluate import evaluated, reference_records
 from unlearnbench.results.leaderboard.build import outdated, rebuilt_manifests, rebuilt_pages
 from unlearnbench.results.leaderboard.submission import SUBMISSION_FILE, submission_faults
@@ -30,6 +31,7 @@ from unlearnbench.results.record import (
     Record,
     differences,
     record_paths,
+    stored_file,
 )
 
 # Values computed on another machine may differ in their last digits.
@@ -89,7 +91,9 @@ def verify(
     entries = [entry for entry in shown if entry.ranked]
     for entry in every:
         faults += [f"{entry.where}: {fault}" for fault in inconsistencies(entry.record)]
-    faults += entry_faults(entries)
+    faults += [*entry_faults(entries), *copied(every)]
+    if _is_board(folder):
+        faults += [*missing_seeds(entries), *attestation_faults(folder, [entry.record for entry in every])]
     board = known or _enclosing_leaderboard(folder)
     if board is not None and board.resolve() != folder.resolve():
         faults += _unknown_problems(entries, board, folder)
@@ -141,15 +145,21 @@ def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, 
         groups.setdefault(entry.submission, []).append(entry.record)
     # The metrics of a submission were computed with the references that it was run with.
     references = {name: reference_records(records) for name, records in groups.items()}
+    places: dict[str, Path] = {}
     for entry in entries if folders else ():
         file = entry.record.files.get("features")
-        place = next((folder for folder in folders if file and (folder / file.path).is_file()), None)
         if file is None:
-            continue
-        if place is None:
-            faults.append(f"{entry.where}: files.features: {file.path} is in none of the folders given with --features")
+            # That a cell which is done names none is told already.
             continue
         try:
+            place = next((folder for folder in folders if stored_file(folder, file).is_file()), None)
+            if place is None:
+                faults.append(
+                    f"{entry.where}: files.features: {file.path} is in none of the folders given with --features"
+                )
+                continue
+            faults += [f"{entry.where}: {fault}" for fault in exchanged(entry.record, place)]
+            places[entry.record.hash] = place
             found, kept = evaluated(place, entry.record, references[entry.submission], (), lambda line: None)
         except UnlearnBenchError as error:
             faults.append(f"{entry.where}: files.features: {error}")
@@ -162,7 +172,8 @@ def _recompute(entries: Sequence[Entry], folders: Sequence[Path]) -> tuple[int, 
             for label, value in told.items()
             if not _same(value, found[label].value)
         ]
-    return count, faults
+    held = [entry for entry in entries if entry.record.hash in places]
+    return count, [*faults, *same_outputs(held, lambda record: places[record.hash])]
 
 
 def _same(told: float | None, found: float | None) -> bool:
@@ -171,10 +182,14 @@ def _same(told: float | None, found: float | None) -> bool:
     return math.isclose(told, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
+def _is_board(folder: Path) -> bool:
+    """Return whether a folder has pages, which a folder of records or a submission has not."""
+    return (folder / "manifests").is_dir() or (folder / "index.html").is_file()
+
+
 def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
     """Yield the pages and manifests of a leaderboard that differ from those that its records give."""
-    if not (folder / "manifests").is_dir() and not (folder / "index.html").is_file():
-        # A folder of records or a submission has no pages.
+    if not _is_board(folder):
         return
     mend = f"unlearnbench leaderboard build {folder} -o {folder}"
     ranked = [entry for entry in entries if entry.ranked]
@@ -185,65 +200,3 @@ def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator
             yield f"{path}: not what the records give\n  {mend}"
     for path in outdated(folder, texts):
         yield f"{path}: the records give no such file\n  {mend}"
-
-
-def wrong_shares(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, float]]:
-    """Yield key, value and true value of each metric whose value is not the share of the images that it counts."""
-    metrics = values.get("metrics")
-    for label, metric in metrics.items() if isinstance(metrics, dict) else ():
-        hits = metric.get("hits") if isinstance(metric, dict) else None
-        if hits:
-            share = float(unpacked(Hits(**hits)).mean())
-            if metric.get("value") != share:
-                yield f"metrics.{label}.value", metric.get("value"), share
-
-
-def inconsistencies(record: Record) -> Iterator[str]:
-    """Yield the contradictions in a record, each beginning with its key."""
-    for key, told, share in wrong_shares(record.model_dump(mode="json")):
-        yield f"{key}: {told!r}, but its test images give {share!r}"
-    choice = record.manifest
-    if not choice:
-        yield "manifest: it is empty"
-        return
-    yield from _other_problem(record.problem, choice.get("problem", {}))
-    problem = record.problem
-    pairs = (
-        ("problem.dataset", problem.dataset, _name(choice.get("dataset"))),
-        ("problem.architecture", problem.architecture, _name(choice.get("architecture"))),
-    )
-    for key, told, wanted in pairs:
-        if told != wanted:
-            yield f"{key}: {told!r}, but the manifest in the record has {wanted!r}"
-    training = choice.get("training", {})
-    for key, value in problem.training.items():
-        # Weights may fill in what the manifest leaves open.
-        if key in training and training[key] is not None and training[key] != value:
-            yield f"problem.training.{key}: {value!r}, but the manifest in the record has {training[key]!r}"
-    if record.seed not in choice.get("seeds", ()):
-        yield f"seed: {record.seed} is not among the seeds of the manifest in the record"
-    names = {entry.get("name") for entry in choice.get("unlearners", ())}
-    if record.method.role == "unlearner" and record.method.name not in names:
-        yield f"method.name: {record.method.name!r} is not among the unlearners of the manifest in the record"
-    if len(problem.limited_counts) != problem.num_classes:
-        yield f"problem.limited_counts: {len(problem.limited_counts)} numbers for {problem.num_classes} classes"
-
-
-def _other_problem(problem: ProblemRecord, choice: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how the forget classes or the limited data differ from those that the manifest asks for."""
-    forget = problem.forget_classes
-    last, named = choice.get("forget_last"), choice.get("forget_classes")
-    if last is not None and forget != tuple(range(problem.num_classes - last, problem.num_classes)):
-        yield f"problem.forget_classes: {list(forget)}, but the manifest in the record has the last {last}"
-    if named is not None:
-        both = dict(zip(forget, problem.forget_class_names, strict=False))
-        if {str(key) for key in named} - {str(key) for key in both} - set(both.values()) or len(named) != len(forget):
-            yield f"problem.forget_classes: {list(forget)}, but the manifest in the record has {list(named)}"
-    share, images = choice.get("limited_share"), choice.get("limited_images_per_class")
-    wanted = f"{share * 100:.10g} %" if share is not None else f"{images} image{'s' if images != 1 else ''}"
-    if (share is not None or images is not None) and problem.limited != wanted:
-        yield f"problem.limited: {problem.limited!r}, but the manifest in the record has {wanted!r}"
-
-
-def _name(choice: Any) -> Any:
-    return choice.get("name") if isinstance(choice, dict) else None

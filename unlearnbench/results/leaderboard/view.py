@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unlearnbench.results.audit.attestation import SELF_REPORTED, Attestation, standing
 from unlearnbench.results.leaderboard.mean_rank import Overall, overall
 from unlearnbench.results.ranking import PAPER, Row, rows_by_problem
 from unlearnbench.results.record import ProblemRecord, Record
@@ -48,6 +49,7 @@ class Line:
         reported: A paper's fractions by metric.
         links: Links to its records.
         manifests: Names of its manifests, each with its file below the leaderboard's folder.
+        standing: Who verified it, or that it is self-reported.
     """
 
     row: Row
@@ -60,6 +62,12 @@ class Line:
     reported: Mapping[str, float]
     links: tuple[Link, ...]
     manifests: Mapping[str, str]
+    standing: str
+
+    @property
+    def verified(self) -> bool:
+        """Whether somebody has run it again."""
+        return self.standing != SELF_REPORTED
 
     @property
     def data_card(self) -> dict[str, float | None]:
@@ -135,6 +143,7 @@ def make_board(
     record_files: Mapping[str, str] | None = None,
     manifest_files: Mapping[str, str] | None = None,
     unranked: Iterable[str] = (),
+    attestations: Sequence[Attestation] = (),
 ) -> Board:
     """Return what a leaderboard shows of records.
 
@@ -144,10 +153,11 @@ def make_board(
         record_files: Record files below the leaderboard's folder, by the hashes of the records.
         manifest_files: Manifest files below the leaderboard's folder, by `manifest_id`.
         unranked: Names of the manifests whose records lie beside these and are not ranked.
+        attestations: What others found who ran rows again.
     """
     records = tuple(records)
     problems = rows_by_problem(records, order)
-    boards = [_problem_board(rows, record_files or {}, manifest_files or {}) for rows in problems]
+    boards = [_problem_board(rows, record_files or {}, manifest_files or {}, attestations) for rows in problems]
     return Board(tuple(boards), tuple(overall(problems)), order, records, tuple(sorted(unranked)))
 
 
@@ -157,7 +167,10 @@ def manifest_id(record: Record) -> str:
 
 
 def _problem_board(
-    rows: Sequence[Row], record_files: Mapping[str, str], manifest_files: Mapping[str, str]
+    rows: Sequence[Row],
+    record_files: Mapping[str, str],
+    manifest_files: Mapping[str, str],
+    attestations: Sequence[Attestation],
 ) -> ProblemBoard:
     problem = rows[0].problem
     published = published_table(problem)
@@ -174,6 +187,7 @@ def _problem_board(
             reported=published.figures(row.method) if published else {},
             links=tuple(Link(r.seed, r.status, record_files.get(r.hash, "")) for r in row.records),
             manifests={r.manifest_name: manifest_files.get(manifest_id(r), "") for r in row.records},
+            standing=standing(row.records, attestations),
         )
         for row in rows
     ]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from unlearnbench.escape import html, one_line, url
 from unlearnbench.results.leaderboard import plot
 from unlearnbench.results.leaderboard.markdown import interval_text, place_text
 from unlearnbench.results.leaderboard.view import Board, Line, factor
 from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS
-from unlearnbench.results.tables import computed_on, one_line, points, ranking_text
+from unlearnbench.results.tables import computed_on, points, ranking_text
 from unlearnbench.terms import SHORT
 
 
@@ -20,12 +23,13 @@ def web_page(board: Board) -> str:
     environment = Environment(
         loader=PackageLoader("unlearnbench.results.leaderboard", ""),
         autoescape=True,
+        finalize=_escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(points=points, factor=factor, one_line=one_line, sortable=_sortable)
+    environment.filters.update(points=points, factor=factor, one_line=one_line, sortable=_sortable, url=url)
     environment.globals.update(
         short=SHORT,
         gate=100 * CANE_GATE,
@@ -37,6 +41,11 @@ def web_page(board: Board) -> str:
     )
     template = environment.get_template("leaderboard.html.j2")
     return template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
+
+
+def _escaped(value: Any) -> Any:
+    """Return text from outside as HTML; what the template's own macros give is HTML already."""
+    return Markup(html(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _sortable(value: float | None) -> str:
@@ -57,6 +66,7 @@ def _provenance(line: Line) -> list[tuple[str, str]]:
         ("method", f"{method.name}, version {method.version}, of {method.distribution} {method.distribution_version}"),
         ("computed on", computed_on(records)),
         ("commit", ", ".join(commits)),
+        ("standing", line.standing),
         ("libraries", " / ".join(text for text in texts if text)),
     ]
     return [(name, value) for name, value in facts if value]

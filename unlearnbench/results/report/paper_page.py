@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
+from unlearnbench.escape import markdown
 from unlearnbench.results.ranking import Row, grouped_rows
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.claim_values import distinct_rows
@@ -68,14 +69,14 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
             spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
             yield (
                 published.source.partition("supplement, ")[2],
-                row.problem.title,
-                method_name(row),
+                markdown(row.problem.title),
+                markdown(method_name(row)),
                 NAMES[metric],
                 f"{100 * reported:.2f}",
                 f"{100 * mean:.2f}{spread}",
                 f"{100 * (mean - reported):+.2f}",
                 str(len(values)),
-                "given weights" if row.problem.weights else f"{row.problem.training['epochs']} epochs",
+                "given weights" if row.problem.weights else f"{row.problem.training.get('epochs')} epochs",
             )
 
 
@@ -90,5 +91,5 @@ def _claim(outcome: JudgedClaim) -> tuple[str, ...]:
     claim = outcome.claim
     verdict = outcome.verdict if outcome.verdict == "not run" else f"**{outcome.verdict}**"
     missing = "missing: " if outcome.verdict == "not run" else ""
-    on = outcome.where or "-"
-    return f"{claim.text} (`{claim.id}`)", claim.where, verdict, f"{missing}{outcome.found}", on, outcome.same or "-"
+    found, on = markdown(outcome.found), markdown(outcome.where) or "-"
+    return f"{claim.text} (`{claim.id}`)", claim.where, verdict, f"{missing}{found}", on, outcome.same or "-"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import StoreError, os_reason
+from unlearnbench.escape import markdown, url
+from unlearnbench.names import below
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
     attention_maps,
@@ -102,7 +104,7 @@ def write_report(
         if paper:
             texts[PAPER_PAGE] = paper_page(material.records)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            below(folder, name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return Written((*(folder / name for name in texts), *tables, *pictures), not_drawn)
@@ -128,15 +130,16 @@ def _draw_all(
 def _entry(drawing: Drawing, brief: bool) -> str:
     place = f"{FIGURE_FOLDER}/{drawing.name}"
     if brief:
-        return f"![{drawing.name}]({place}.png)\n\n{drawing.title}"
-    return f"![{drawing.name}]({place}.png)\n\n{drawing.title} [SVG]({place}.svg), [CSV]({place}.csv)"
+        return f"![{drawing.name}]({url(place)}.png)\n\n{markdown(drawing.title)}"
+    links = f"[SVG]({url(place)}.svg), [CSV]({url(place)}.csv)"
+    return f"![{drawing.name}]({url(place)}.png)\n\n{markdown(drawing.title)} {links}"
 
 
 def _write_tables(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     """Write the numbers of each experiment's tables as CSV."""
     paths = []
     for experiment in experiments:
-        paths.append(folder / TABLE_FOLDER / f"{experiment.name}.csv")
+        paths.append(below(folder, f"{TABLE_FOLDER}/{experiment.name}.csv"))
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_text(csv_text([_numbers(experiment, row) for row in experiment.rows]), encoding="utf-8")
     return paths
@@ -165,12 +168,12 @@ def _page(source: FigureData, entries: Sequence[str], not_drawn: Sequence[str], 
     if paper:
         parts.append(f"[The paper's numbers and claims beside ours]({PAPER_PAGE})")
     for experiment in source.experiments:
-        parts += [f"## {experiment.name}", *filter(None, [experiment.manifest.get("description")])]
+        parts += [f"## {experiment.name}", *filter(None, [markdown(experiment.manifest.get("description") or "")])]
         parts += _tables(experiment)
         if not brief:
             parts.append(f"[CSV]({TABLE_FOLDER}/{experiment.name}.csv)")
     parts += ["## Figures", *entries] if entries else []
-    parts += ["## Not drawn", "\n".join(f"- {line}" for line in not_drawn)] if not_drawn else []
+    parts += ["## Not drawn", "\n".join(f"- {markdown(line)}" for line in not_drawn)] if not_drawn else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -181,11 +184,15 @@ def _tables(experiment: Experiment) -> Iterator[str]:
         yield "Mean ± standard deviation over seeds, in percent; the gap is FPAe less FDR's, seed by seed, in points."
     else:
         for rows in experiment.problems:
-            yield f"### {rows[0].problem.title}"
+            yield f"### {markdown(rows[0].problem.title)}"
             yield _table(HEADER, [cells(row, rows) for row in rows])
             yield caption(rows)
     yield _computed_on(experiment)
-    notes = [f"- {row.problem.slug}, {method_name(row)}: {row.note}" for row in experiment.rows if row.note]
+    notes = [
+        f"- {row.problem.slug}, {markdown(method_name(row))}: {markdown(row.note)}"
+        for row in experiment.rows
+        if row.note
+    ]
     if notes:
         yield "\n".join(notes)
 
@@ -197,8 +204,10 @@ def _computed_on(experiment: Experiment) -> str:
         problem = f"{row.problem.slug}, " if len(experiment.problems) > 1 else ""
         places.setdefault(computed_on(row.records), []).append(problem + method_name(row))
     if len(places) == 1:
-        return f"Computed on {next(iter(places))}."
-    return "\n".join(["Computed on", "", *(f"- {place}: {'; '.join(names)}" for place, names in places.items())])
+        return f"Computed on {markdown(next(iter(places)))}."
+    return "\n".join(
+        ["Computed on", "", *(f"- {markdown(place)}: {markdown('; '.join(names))}" for place, names in places.items())]
+    )
 
 
 def _matrix_table(experiment: Experiment) -> str:
@@ -219,4 +228,5 @@ def _matrix_table(experiment: Experiment) -> str:
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rules = ["---" if name == "method" else "---:" for name in header]
-    return "\n".join([markdown_line(header), markdown_line(rules), *(markdown_line(line) for line in lines)])
+    escaped = [[markdown(text) for text in line] for line in (header, *lines)]
+    return "\n".join(map(markdown_line, [escaped[0], rules, *escaped[1:]]))
