@@ -23,7 +23,6 @@ ENTRY = "entry.json"
 CHECKPOINT = "checkpoint.pt"
 
 Say = Callable[[str], None]
-Stamps = dict[str, tuple[int, int]]
 
 
 def file_hash(path: Path) -> str:
@@ -152,7 +151,7 @@ class Store:
     def __init__(self, folder: Path, say: Say = lambda message: None, *, create: bool = True) -> None:
         self.folder = folder
         self.say = say
-        self._trusted: dict[Path, Stamps] = {}
+        self._checked: dict[Path, list[tuple[str, int, int]]] = {}
         if create:
             self._check_writable()
 
@@ -186,14 +185,14 @@ class Store:
         folder = self.entry(kind, identity)
         if not folder.is_dir():
             return False
-        # What was read once and lies there untouched need not be read again.
-        if folder in self._trusted and self._trusted[folder] == _stamps(folder):
+        found = _listing(folder)
+        if self._checked.get(folder) == found:
             return True
         damage = _damage(folder)
         if damage:
             self.say(f"{damage}; it is made again")
         else:
-            self._trusted[folder] = _stamps(folder)
+            self._checked[folder] = found
         return not damage
 
     def facts(self, kind: str, identity: str) -> dict[str, Any]:
@@ -230,7 +229,7 @@ class Store:
                 self._make(folder, build)
         finally:
             lock.release()
-        self._trusted[folder] = _stamps(folder)
+        self._checked[folder] = _listing(folder)
         return folder
 
     def _make(self, folder: Path, build: Callable[[Path], dict[str, Any]]) -> None:
@@ -253,12 +252,13 @@ class Store:
             partial.rename(folder)
 
 
-def _stamps(folder: Path) -> Stamps:
-    """Return the size and the time of each file in a folder."""
-    with contextlib.suppress(OSError):
-        found = {file.name: file.stat() for file in folder.iterdir()}
-        return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
-    return {}
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of each file of an entry, by which a store sees that it has read the entry before."""
+    try:
+        found = [(file.name, file.stat()) for file in folder.iterdir()]
+    except OSError:
+        return []
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def _stamp(file: Path) -> dict[str, Any]:
