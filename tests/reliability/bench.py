@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from support.commands import Done
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
@@ -77,22 +76,28 @@ class Bench:
         """Return the command line of `unlearnbench ARGUMENTS`."""
         return [sys.executable, "-m", "unlearnbench", *map(str, arguments)]
 
-    def start(self, command: Sequence[str], mark: str = "", **rest: Any) -> subprocess.Popen[str]:
-        """Start a command as the leader of a group of processes, as a terminal does."""
+    def start(self, command: Sequence[str], mark: str = "", path: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command as the leader of a group of processes, as a terminal does.
+
+        Args:
+            command: Command line.
+            mark: Mark by which its processes are found; see `alive`.
+            path: Folder that is put first on Python's search path.
+        """
+        paths = [str(folder) for folder in (path, os.environ.get("PYTHONPATH")) if folder]
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, **self.environment, MARK: mark},
+            env={**os.environ, **self.environment, MARK: mark, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
-            **rest,
         )
 
-    def done(self, command: Sequence[str], **rest: Any) -> Done:
-        """Run a command to its end."""
-        process = self.start(command, **rest)
+    def done(self, command: Sequence[str], path: Path | None = None) -> Done:
+        """Run a command to its end; see `start`."""
+        process = self.start(command, path=path)
         try:
             out, err = process.communicate(timeout=RUN_SECONDS)
         except subprocess.TimeoutExpired:

@@ -29,10 +29,10 @@ def attempt(random: Random, bench: Bench) -> Trial:
     return Trial(kind, fault)
 
 
-def _worse(bench: Bench, output: Path, statements: str, *arguments: str, **rest: object) -> Done:
+def _worse(bench: Bench, output: Path, statements: str, *arguments: str) -> Done:
     code = [sys.executable, "-c", WORSE.format(statements)]
     command = [*code, "run", str(bench.manifest), "-o", str(output), "--device", "cpu", *arguments]
-    return bench.done(command, **rest)
+    return bench.done(command)
 
 
 def _then_good(bench: Bench, output: Path, bad: Done, codes: tuple[int, ...], said: str) -> str:
