@@ -1,4 +1,4 @@
-"""Methods that do harm run beside others: each ends its own cell, and the others' records are as if they had not been."""
+"""Methods that do harm run beside others: each ends its own cell, and the others' records are as without them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Any
 from support.hostile import HONEST, METHODS, ODD, REASONS, entry
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
-from support.records import comparable_records
 
-from .bench import END_SECONDS, Bench, alive
+from .bench import END_SECONDS, Bench, alive, records_of
 from .trials import Trial
 
 NAMES = (*HONEST, *REASONS, *ODD)
@@ -54,12 +53,12 @@ def _fault(bench: Bench, output: Path, names: list[str], code: int, out: str, er
         return f"--json prints no JSON: {out[:200]!r}"
     if missing := {"original", "fdr", "wd", "folnrc", *names} - rows:
         return f"no row of {', '.join(sorted(missing))}"
-    records = comparable_records(output)
+    records = records_of(output)
     for name in names:
         status = records[f"{name}/seed-0.json"]["status"]
         if status != ("failed" if name in failing else "done"):
             return f"{name} is {status}"
-    expected = comparable_records(bench.finished)
+    expected = records_of(bench.finished)
     wrong = [name for name, record in expected.items() if _without_manifest(records[name]) != _without_manifest(record)]
     return f"other records: {', '.join(wrong)}" if wrong else ""
 
