@@ -20,10 +20,10 @@ def main() -> int:
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--trials", type=int, default=20, help="number of trials (20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the trials (0)")
-    parser.add_argument("--only", type=int, default=None, metavar="N", help="repeat the trial of this number alone")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="repeat the trials of these numbers alone")
     told = parser.parse_args()
     attempt = import_module(f".{told.subject}", __package__).attempt
-    numbers = range(told.trials) if told.only is None else [told.only]
+    numbers = told.only or range(told.trials)
     trials = []
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         for trial in run_trials(told.subject, attempt, numbers, told.seed, Bench(Path(folder))):
