@@ -364,6 +364,18 @@ def test_a_store_that_only_reads_makes_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    killed = (
+        "import os, signal, sys; from pathlib import Path; import unlearnbench.store as store; "
+        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); store.write_json(Path(sys.argv[1]), 1)"
+    )
+    path = tmp_path / "a.json"
+    assert python("-c", killed, path).code == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    write_json(path, 2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_json_is_written_whole_and_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"b": 1, "a": [1.5, None]})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import shutil
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,10 @@ ENTRY = "entry.json"
 CHECKPOINT = "checkpoint.pt"
 
 Say = Callable[[str], None]
+
+LOCK_SECONDS = 5.0
+# File systems without locks answer with one of these.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, errno.EINVAL}
 
 
 def file_hash(path: Path) -> str:
@@ -113,23 +121,56 @@ def held(path: Path) -> Iterator[HeldFile]:
 
 def lock_fault(folder: Path) -> str:
     """Return why processes cannot exclude each other by locks in an existing folder, or "" if they can."""
-    with tempfile.TemporaryDirectory(prefix=".lock-", dir=folder, ignore_cleanup_errors=True) as place:
-        lock = FileLock(Path(place) / "lock")
-        try:
-            # Nobody else knows of this file, so that a lock which somebody else has is none.
-            lock.acquire(timeout=0)
-            lock.release()
-        except (OSError, NotImplementedError, Timeout) as error:
-            return os_reason(error) if isinstance(error, OSError) else "they are never granted"
+    place = folder / ".locks-are-tried"
+    lock = FileLock(place)
+    try:
+        # Whoever tries the same at this moment has the lock for no longer than this takes.
+        lock.acquire(timeout=LOCK_SECONDS)
+        lock.release()
+    except (NotImplementedError, Timeout):
+        return "none is ever granted"
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return os_reason(error)
+    finally:
+        with contextlib.suppress(OSError):
+            place.unlink(missing_ok=True)
     return ""
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader finds either the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path)
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine left behind that ended while they wrote a file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_host()}.*.tmp"):
+        number = left.name.split(".")[-2]
+        if number.isdecimal() and not _lives(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())
+
+
+def _lives(process: int) -> bool:
+    if sys.platform == "win32":
+        # To ask after a process there is to end it.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 class Store:

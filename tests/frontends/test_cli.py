@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import FinishedRun
@@ -458,6 +459,23 @@ def test_a_damaged_record_is_named_and_made_again(finished: FinishedRun, copied:
     assert done.code == 0
     assert done.err.splitlines()[0].startswith(f"{path}: not a ")
     assert done.err.splitlines()[0].endswith("; it is made again")
+    assert comparable_records(copied.output) == comparable_records(finished.output)
+
+
+@pytest.mark.parametrize(
+    ("replace", "reason"),
+    [(Path.mkdir, "Is a directory"), (lambda path: path.symlink_to("/nowhere"), "No such file or directory")],
+    ids=["folder", "link"],
+)
+def test_what_stands_in_a_record_s_place_is_named_and_makes_way(
+    finished: FinishedRun, copied: FinishedRun, replace: Any, reason: str
+) -> None:
+    path = record_files(copied.output)["erwp/seed-1.json"]
+    path.unlink()
+    replace(path)
+    done = cli("run", copied.manifest, "-o", copied.output, "--device", "cpu")
+    assert done.code == 0
+    assert done.err.splitlines()[0] == f"{path}: cannot be read: {reason}; it is made again"
     assert comparable_records(copied.output) == comparable_records(finished.output)
 
 

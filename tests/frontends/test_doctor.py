@@ -48,7 +48,7 @@ def test_an_output_folder_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatc
 def test_an_output_folder_below_a_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert doctor._output(tmp_path / "file" / "runs") == (
-        f"{tmp_path}/file/runs cannot be written: Not a directory; name another with --output",
+        f"{tmp_path}/file is not a folder; name another with --output",
         False,
     )
 

@@ -276,8 +276,8 @@ class Maker:
         """Put what an unlearner is given into a folder, and return what its process has to know."""
         # An interrupted run may have left some of it behind.
         shutil.rmtree(handed, ignore_errors=True)
-        handed.mkdir()
         with writing(handed):
+            handed.mkdir()
             shutil.copyfile(original / MODEL_FILE, handed / ORIGINAL)
             limited = self.data.limited_tensors(cell.problem.limited_counts, cell.seed)
             (handed / LIMITED).write_bytes(save(limited))

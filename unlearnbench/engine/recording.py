@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -120,7 +121,8 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
     found = {}
     for cell in plan.cells:
         path = output / "records" / cell.path
-        if not path.is_file():
+        # What is there and cannot be read, such as a folder or a link to nowhere, is reported too.
+        if not os.path.lexists(path):
             continue
         try:
             record = read_record(path)

@@ -84,6 +84,8 @@ def _nearest(folder: Path) -> Path:
 
 def _output(folder: Path) -> tuple[str, bool]:
     place = _nearest(folder.absolute())
+    if not place.is_dir():
+        return f"{place} is not a folder; name another with --output", False
     try:
         fault = lock_fault(place)
     except OSError as error:

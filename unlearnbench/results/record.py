@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -204,10 +205,14 @@ def content_hash(values: dict[str, Any]) -> str:
 def write_record(record: Record, path: Path) -> None:
     """Write a record so that a reader finds either the old file or the complete new one.
 
+    A folder in its place is removed, since only records belong there.
+
     Raises:
         UnwritableError: If the file cannot be written.
     """
     with writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         write_json(path, record.model_dump(mode="json"))
 
 

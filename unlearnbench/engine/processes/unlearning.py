@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 import torch
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
@@ -102,7 +102,7 @@ def _run(link: _Link, assignment: Assignment) -> dict[str, Any]:
     model = load_network(network.unfilled(), assignment.folder / ORIGINAL).to(device).eval()
     task = UnlearningTask(
         limited_batches(
-            load_file(assignment.folder / LIMITED), assignment.mean, assignment.std, assignment.recipe, device
+            load((assignment.folder / LIMITED).read_bytes()), assignment.mean, assignment.std, assignment.recipe, device
         ),
         assignment.forget_classes,
         network.num_classes,

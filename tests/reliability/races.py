@@ -1,0 +1,52 @@
+"""Several commands work on one output folder at a time: all succeed, and the records are those of one alone."""
+
+from __future__ import annotations
+
+from random import Random
+
+from support.commands import Done
+
+from .bench import Bench, traceback_in
+from .trials import Trial
+
+
+def attempt(random: Random, bench: Bench) -> Trial:
+    """Start two or three runs on one folder, perhaps with readers beside them."""
+    runs = random.choice((2, 3))
+    jobs = [random.choice((1, 2)) for _ in range(runs)]
+    reader = random.choice(("", "table", "evaluate", "leaderboard"))
+    kind = f"{runs} runs{f' and {reader}' if reader else ''}"
+    with bench.copied() if reader else bench.place() as place:
+        output = place if reader else place / "runs"
+        if reader:
+            _take_away(random, bench, output)
+        commands = [
+            bench.command("run", bench.manifest, "-o", output, "--device", "cpu", "--jobs", str(number), "--json")
+            for number in jobs
+        ]
+        commands += [_reader(bench, reader, output)] if reader else []
+        processes = [bench.start(command) for command in commands]
+        done = [Done(0, *process.communicate(timeout=300)) for process in processes]
+        done = [Done(process.returncode, one.out, one.err) for process, one in zip(processes, done, strict=True)]
+        fault = next(filter(None, map(traceback_in, done)), "") or _unequal(done[:runs]) or bench.differs(output)
+    return Trial(kind, fault)
+
+
+def _take_away(random: Random, bench: Bench, output: object) -> None:
+    """Remove some records, so that there is something to run while others read."""
+    paths = sorted(output.glob("records/**/*.json"))  # type: ignore[attr-defined]
+    for path in random.sample(paths, len(paths) // 2):
+        path.unlink()
+
+
+def _reader(bench: Bench, reader: str, output: object) -> list[str]:
+    if reader == "leaderboard":
+        return bench.command("leaderboard", "build", str(output), "-o", f"{output}-board")
+    return bench.command(reader, str(output))
+
+
+def _unequal(runs: list[Done]) -> str:
+    failed = [run for run in runs if run.code]
+    if failed:
+        return f"exit code {failed[0].code}: {failed[0].err.strip()[-300:]}"
+    return "" if len({run.out for run in runs}) == 1 else "the runs print different tables"
