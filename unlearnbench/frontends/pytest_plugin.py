@@ -15,8 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from unlearnbench.experiment.resolve import Resolved
-    from unlearnbench.results.report.expectations import Expectation
     from unlearnbench.results.record import Record
+    from unlearnbench.results.report.expectations import Expectation
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
