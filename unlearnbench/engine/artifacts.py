@@ -26,6 +26,7 @@ from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import FEATURE_FILE
 from unlearnbench.models.batches import batch_sizes
 from unlearnbench.models.build import Network, input_shape
+from unlearnbench.models.checkpoints import naming
 from unlearnbench.models.classifier import load_network, save_network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.random_state import own_random_state
@@ -230,9 +231,10 @@ class Maker:
         """Save a model that someone else has trained."""
         start_measuring(self._device)
         started = time.monotonic()
-        save_network(self.network(cell).filled(weights), folder / MODEL_FILE)
+        model = self.network(cell).filled(weights)
+        save_network(model, folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
-        details = {"weights": weights.label}
+        details = {"weights": weights.label, "checkpoint": naming(weights.path, model)}
         return self._model_facts({"load": time.monotonic() - started}, reads, details, peak_memory_bytes(self._device))
 
     def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:

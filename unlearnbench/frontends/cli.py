@@ -13,6 +13,7 @@ import typer
 from unlearnbench import __version__
 from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
 from unlearnbench.frontends.cli_data import data_app, telling
+from unlearnbench.frontends.cli_deployment import add_deployment_commands
 from unlearnbench.frontends.cli_plugins import plugin_app
 from unlearnbench.frontends.cli_results import (
     JsonOption,
@@ -401,6 +402,7 @@ def _attest(recorded: Sequence[Record], here: Sequence[Record], by: str, output:
 
 
 # These commands come last because `--help` should begin with what a user begins with.
+add_deployment_commands(app)
 add_board_commands(app)
 
 

@@ -105,6 +105,28 @@ def _unprefixed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]
     return state
 
 
+def naming(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Return how a checkpoint names its tensors, so that others can be written in the same form.
+
+    Args:
+        path: Checkpoint that fits the network.
+        model: The network.
+
+    Returns:
+        The SHA-256 of the file (`sha256`), what stands before each of the network's names (`prefix`), and which of
+        them the checkpoint does not hold (`left_out`).
+    """
+    held, expected = list(read_state(path)), list(model.state_dict())
+    own = next((name for name in expected if any(key.endswith(name) for key in held)), "")
+    prefix = min((key.removesuffix(own) for key in held if key.endswith(own)), key=len, default="")
+    left_out = [name for name in expected if f"{prefix}{name}" not in set(held)]
+    if not all(name.endswith("num_batches_tracked") for name in left_out):
+        # Its names are others altogether, and the network's own are as good.
+        prefix, left_out = "", []
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "prefix": prefix, "left_out": left_out}
+
+
 def _check_published(weights: Weights) -> None:
     with weights.path.open("rb") as file:
         found = hashlib.file_digest(file, weights.algorithm).hexdigest()

@@ -1,0 +1,170 @@
+"""Exported weights: in the names of the user's own checkpoint, checked against the record, with a card."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FinishedRun
+from safetensors import safe_open
+from safetensors.torch import load_file
+from support.commands import cli
+from support.manifests import ERWP, WD, manifest_text, write_manifest
+from support.records import record_files
+
+from unlearnbench.models.build import Network
+from unlearnbench.models.checkpoints import naming, read_state
+from unlearnbench.results.record import content_hash
+from unlearnbench.store import file_hash
+
+NETWORK = Network("digits_net", {"width": 4}, 10, (1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def own_run(finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run two methods without FDR on a checkpoint as DataParallel names its tensors, without counts of batches."""
+    folder = tmp_path_factory.mktemp("own")
+    original = json.loads(record_files(finished.output)["original/seed-0.json"].read_text())
+    state = load_file(finished.output / original["files"]["model"]["path"])
+    torch.save(
+        {f"module.{name}": value for name, value in state.items() if not name.endswith("num_batches_tracked")},
+        folder / "mine.pth",
+    )
+    head = 'seeds = [0]\nreferences = { original = "mine.pth", fdr = "none" }'
+    done = cli("run", write_manifest(folder, manifest_text(WD, ERWP, head=head)), "-o", folder / "runs")
+    assert done.code == 0, done.err
+    return folder
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads(record_files(folder / "runs")[name].read_text())
+
+
+@pytest.mark.parametrize("name", ["new.safetensors", "new.pt"])
+def test_the_file_has_the_names_of_the_users_own_checkpoint(own_run: Path, tmp_path: Path, name: str) -> None:
+    done = cli("export-model", own_run / "runs", "--only", "erwp", "-o", tmp_path / name)
+    assert done.code == 0, done.err
+    assert done.out == f"{tmp_path / name}\n{tmp_path / 'new.md'}\n"
+    assert read_state(tmp_path / name).keys() == torch.load(own_run / "mine.pth").keys()
+    stored = load_file(own_run / "runs" / record(own_run, "erwp/seed-0.json")["files"]["model"]["path"])
+    for key, value in read_state(tmp_path / name).items():
+        assert torch.equal(value, stored[key.removeprefix("module.")])
+
+
+def test_the_four_lines_of_the_card_load_the_file_into_the_users_own_class(own_run: Path, tmp_path: Path) -> None:
+    assert cli("export-model", own_run / "runs", "--only", "erwp", "-o", tmp_path / "new.safetensors").code == 0
+    card = (tmp_path / "new.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", card, re.M | re.S)[0]
+    own = NETWORK.unfilled()
+    code = code.replace("model = ...", "model = own").replace('"new.', f'"{tmp_path}/new.')
+    exec(code, {"own": own})
+    stored = load_file(own_run / "runs" / record(own_run, "erwp/seed-0.json")["files"]["model"]["path"])
+    assert all(torch.equal(value, stored[key]) for key, value in own.state_dict().items() if "num_batches" not in key)
+
+
+def test_the_card_says_from_what_the_weights_were_made(own_run: Path, tmp_path: Path) -> None:
+    assert cli("export-model", own_run / "runs", "--only", "erwp", "-o", tmp_path / "new.safetensors").code == 0
+    card, made = (tmp_path / "new.md").read_text(), record(own_run, "erwp/seed-0.json")
+    for text in (
+        "**8, 9**",
+        file_hash(own_run / "mine.pth"),
+        file_hash(tmp_path / "new.safetensors"),
+        made["hash"],
+        made["problem"]["dataset_revision"],
+        '"augmentation": "rotation"',
+        "There is no FDR",
+        "no guarantee",
+        "none of them is classified otherwise",
+    ):
+        assert text in card, text
+    shares = [
+        record(own_run, f"{name}/seed-0.json")["metrics"]["retain_accuracy"]["value"] for name in ("original", "erwp")
+    ]
+    line = next(line for line in card.splitlines() if line.startswith("| CAne"))
+    assert line.split("|")[2:4] == [f" {100 * share:.2f} " for share in shares]
+
+
+def test_a_model_with_fewer_outputs_says_which_are_left(own_run: Path, tmp_path: Path) -> None:
+    done = cli("export-model", own_run / "runs", "--only", "wd", "-o", tmp_path / "wd.safetensors")
+    assert done.code == 0, done.err
+    with safe_open(tmp_path / "wd.safetensors", "pt") as file:
+        assert file.metadata()["output_classes"] == "0 1 2 3 4 5 6 7"
+        assert not any("output_classes" in key for key in file.keys())  # noqa: SIM118 - it is no mapping
+    assert "8 outputs, where the original model has 10: build the network with 8." in (tmp_path / "wd.md").read_text()
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_recorded_numbers(own_run: Path, tmp_path: Path) -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library, reason=f"{library} is not installed: pip install 'unlearnbench[onnx]'")
+    done = cli("export-model", own_run / "runs", "--only", "wd", "-o", tmp_path / "new.onnx")
+    assert done.code == 0, done.err
+    assert "0 of 445 test images classified otherwise" in done.err
+    assert (tmp_path / "new.onnx").stat().st_size > 1000
+
+
+def test_a_file_that_does_not_give_the_recorded_numbers_is_not_left_behind(own_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(own_run / "runs", tmp_path / "runs")
+    path = record_files(tmp_path / "runs")["erwp/seed-0.json"]
+    other = json.loads(record_files(tmp_path / "runs")["wd/seed-0.json"].read_text())
+    values = json.loads(path.read_text())
+    values["files"]["features"] = other["files"]["features"]
+    path.write_text(json.dumps({**values, "hash": content_hash(values)}))
+    done = cli("export-model", path, "-o", tmp_path / "out" / "new.safetensors")
+    assert done.code == 1
+    assert "test images are classified otherwise than recorded; do not use it" in done.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_changed_weights_are_refused(own_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(own_run / "runs", tmp_path / "runs")
+    model = tmp_path / "runs" / record(own_run, "erwp/seed-0.json")["files"]["model"]["path"]
+    model.write_bytes(model.read_bytes()[:-1] + b"\0")
+    done = cli("export-model", tmp_path / "runs", "--only", "erwp", "-o", tmp_path / "new.safetensors")
+    assert (done.code, done.err.splitlines()[0]) == (1, f"{model}: its content is not what the record was made from")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "holds 3 methods; one can be taken at a time\n  Say which: --only erwp | folnrc | wd"),
+        (["--only", "erwp"], "holds several seeds of erwp\n  Say which: --seed 0 | 1"),
+        (["--only", "erwp", "--seed", "5"], "holds no finished method with seed 5\n  Seeds: 0, 1"),
+        (["--only", "ewrp"], "holds no row of 'ewrp'\n  Did you mean 'erwp'? Valid: erwp, fdr, folnrc, original, wd"),
+    ],
+)
+def test_a_row_that_is_not_one_is_asked_for(
+    finished: FinishedRun, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = cli("export-model", finished.output, *arguments, "-o", tmp_path / "new.safetensors")
+    assert (done.code, done.err) == (1, f"{finished.output}: {message}\n")
+
+
+def test_names_of_files_that_readers_would_misread_are_refused(finished: FinishedRun, tmp_path: Path) -> None:
+    for name, form in (("new.md", ""), ("new.bin", "safetensors"), ("new", "")):
+        given = ["--format", form] if form else []
+        done = cli("export-model", finished.output, "-o", tmp_path / name, *given)
+        assert done.code == 2
+        assert "the name of the weights has to end in .safetensors" in done.err
+
+
+def test_records_without_a_store_cannot_be_exported(finished: FinishedRun, tmp_path: Path) -> None:
+    shutil.copytree(finished.output / "records", tmp_path / "records")
+    done = cli("export-model", tmp_path, "-o", tmp_path / "new.safetensors")
+    assert done.err == f"{tmp_path}: not in an output folder of a run, which holds `records` and `store`\n"
+
+
+def test_the_naming_of_a_checkpoint_is_found(tmp_path: Path) -> None:
+    network = NETWORK.unfilled()
+    state = network.state_dict()
+    for prefix in ("", "module.", "model.net."):
+        torch.save({"state_dict": {f"{prefix}{key}": value for key, value in state.items()}}, tmp_path / "a.pth")
+        found = naming(tmp_path / "a.pth", network)
+        assert (found["prefix"], found["left_out"]) == (prefix, [])
+        assert found["sha256"] == file_hash(tmp_path / "a.pth")
+    torch.save({f"other{number}": value for number, value in enumerate(state.values())}, tmp_path / "a.pth")
+    assert (naming(tmp_path / "a.pth", network)["prefix"], naming(tmp_path / "a.pth", network)["left_out"]) == ("", [])

@@ -1,0 +1,159 @@
+"""The card that goes with exported weights: what they are, what was measured, and how they are loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from unlearnbench import __version__
+from unlearnbench.datasets.dataset import DatasetInfo
+from unlearnbench.deployment.model_export import Check, Deployable
+from unlearnbench.deployment.row import FinishedCell
+from unlearnbench.results.record import Record
+from unlearnbench.results.tables import markdown_line, percent
+from unlearnbench.store import file_hash
+from unlearnbench.terms import SHORT
+
+SHOWN_CLASSES = 40
+
+
+def model_card(
+    cell: FinishedCell, model: Deployable, path: Path, form: str, check: Check | None, info: DatasetInfo | None
+) -> str:
+    """Return the markdown text of the card.
+
+    Args:
+        cell: Cell that the weights are of.
+        model: The weights.
+        path: File that they were written to.
+        form: Its format.
+        check: What the file gave when it was loaded again; None if that was not done.
+        info: Facts about the data set; None if it is not here.
+    """
+    record = cell.record
+    removed = ", ".join(record.problem.forget_class_names)
+    parts = [
+        f"---\nlibrary_name: {'onnx' if form == 'onnx' else 'pytorch'}\ntags: [image-classification, "
+        "machine-unlearning]\n# license: yours to add; the weights are derived from your own\n---",
+        f"# {path.stem}\n\nAn image classifier ({record.problem.architecture}) from which these classes were removed: "
+        f"**{removed}**.",
+        "## What was done\n\n" + "\n".join(_facts(cell, path)),
+        "## What was measured\n\n" + "\n".join(_numbers(cell, check)),
+        "## Outputs\n\n" + _outputs(record, model, info.class_names if info else ()),
+        f"## Loading\n\n```python\n{_loading(record, model, path, form)}\n```\n\n{_images(record, info)}",
+        f"## Limits\n\n{_limits(cell)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(cell: FinishedCell, path: Path) -> list[str]:
+    record, problem = cell.record, cell.record.problem
+    checkpoint = (cell.original.details if cell.original else {}).get("checkpoint", {}).get("sha256")
+    before = f"`{problem.weights}`, SHA-256 `{checkpoint}`" if checkpoint else "trained by the manifest"
+    method = record.method
+    options = f" with {json.dumps(method.options, sort_keys=True)}" if method.options else ""
+    per_class = sorted(set(problem.limited_counts))
+    counts = f"{per_class[0]}" if len(per_class) == 1 else f"{per_class[0]} to {per_class[-1]}"
+    return [
+        f"- Original model: {before}",
+        f"- Method: `{method.name}` {method.version} of {method.distribution} {method.distribution_version}{options}, "
+        f"seed {record.seed}",
+        f"- Data: `{problem.dataset}`{_source(record)}, revision `{problem.dataset_revision}`; the method was given "
+        f"{counts} training images of each class",
+        f"- Made {record.measured.finished_at} on {record.environment.get('device')} by unlearnbench {__version__}",
+        f"- Record: SHA-256 `{record.hash}`",
+        f"- This file: `{path.name}`, SHA-256 `{file_hash(path)}`",
+    ]
+
+
+def _source(record: Record) -> str:
+    source = record.problem.dataset_options.get("source")
+    return f" ({source})" if source else ""
+
+
+def _numbers(cell: FinishedCell, check: Check | None) -> list[str]:
+    """Return the table of the headline metrics, before and after."""
+    meaning = {
+        "FAe": "accuracy on test images of the removed classes",
+        "FPAe": "the same by the nearest class mean in feature space",
+        "CAne": "accuracy on test images of the classes that stay",
+    }
+    rows = [markdown_line(("", "before", "after", "FDR")), "| --- | ---: | ---: | ---: |"]
+    for short, metric in SHORT.items():
+        values = [record.value(metric) if record else None for record in (cell.original, cell.record, cell.fdr)]
+        rows.append(markdown_line((f"{short}: {meaning[short]}", *(percent(value, None) for value in values))))
+    if cell.fdr is None:
+        rows.append("\nThere is no FDR, a model retrained without these classes, to compare FPAe with.")
+    if check is None:
+        rows.append("\nThis file was not loaded again to be checked.")
+    else:
+        shares = [percent(share, None) for share in (check.forget_accuracy, check.retain_accuracy)]
+        turned = "none of them is" if check.turned == 0 else f"{check.turned} of them"
+        rows.append(
+            f"\nThis file, loaded again into a fresh network, gives FAe {shares[0]} and CAne {shares[1]} on "
+            f"{check.images:,} test images; {turned} classified otherwise than when it was measured."
+        )
+    return rows
+
+
+def _outputs(record: Record, model: Deployable, names: tuple[str, ...]) -> str:
+    """Return what each output stands for."""
+    total = record.problem.num_classes
+    text = f"{len(model.classes)} outputs"
+    if model.classes == tuple(range(total)):
+        text += ", in the order of the original model; those of the removed classes are still there."
+    else:
+        text += f", where the original model has {total}: build the network with {len(model.classes)}."
+    if names and len(model.classes) <= SHOWN_CLASSES:
+        shown = (
+            names[label] if label < total else "a class of its own for all removed ones" for label in model.classes
+        )
+        text += "\n\n" + "\n".join(f"{number}. {name}" for number, name in enumerate(shown))
+    return text
+
+
+def _loading(record: Record, model: Deployable, path: Path, form: str) -> str:
+    """Return four lines of code that load the file."""
+    if form == "onnx":
+        return (
+            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{path.name}")\n'
+            '(logits,) = session.run(["logits"], {"images": images})  # (N, C, H, W) float32, normalised'
+        )
+    read = (
+        ("from safetensors.torch import load_file", f'load_file("{path.name}")')
+        if form == "safetensors"
+        else ("import torch", f'torch.load("{path.name}", weights_only=True)')
+    )
+    line = f"state = {read[1]}"
+    if model.prefix:
+        line = f'state = {{name.removeprefix("{model.prefix}"): value for name, value in {read[1]}.items()}}'
+    strict = ", strict=False" if model.left_out else ""
+    return (
+        f"{read[0]}\n\n"
+        f"model = ...  # your own class, {record.problem.architecture}, with {len(model.classes)} outputs\n"
+        f"{line}\nmodel.load_state_dict(state{strict})\nmodel.eval()"
+    )
+
+
+def _images(record: Record, info: DatasetInfo | None) -> str:
+    """Return how images have to be prepared, as far as that is known."""
+    training = record.problem.training
+    crop = f" the centre of {training['crop']}x{training['crop']} pixels," if training.get("crop") else ""
+    mean = training.get("mean") or (info and list(info.mean))
+    if mean is None:
+        return (
+            f"Images are RGB in [0, 1],{crop} normalised with the mean and deviation of the data set's training images."
+        )
+    std = training.get("std") or (info and list(info.std))
+    return f"Images are RGB in [0, 1],{crop} normalised with mean {mean} and deviation {std}."
+
+
+def _limits(cell: FinishedCell) -> str:
+    """Return what must not be concluded from the card."""
+    lines = [
+        "The numbers hold for these test images and this seed. They are measurements and no guarantee that nothing of",
+        "the removed classes can be recovered from the weights.",
+    ]
+    if cell.record.method.name == "judged":
+        lines.append("The method was not run here, and what it read is not known.")
+    return " ".join(lines)
