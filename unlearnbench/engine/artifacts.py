@@ -230,7 +230,7 @@ class Maker:
         """Save a model that someone else has trained."""
         start_measuring(self._device)
         started = time.monotonic()
-        save_network(self.network(cell).filled(weights), folder / MODEL_FILE)
+        save_network(self.network(cell).filled(weights, self._store.say), folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
         details = {"weights": weights.label}
         return self._model_facts({"load": time.monotonic() - started}, reads, details, peak_memory_bytes(self._device))
@@ -332,7 +332,7 @@ class Maker:
         problem = cell.problem
         architecture = problem.architecture
         shape = input_shape(problem.info.shape, self.recipe)
-        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape, problem.start)
+        return Network(architecture.address, architecture.options, len(problem.info.class_names), shape, problem.start)
 
     def load(self, network: Network, weights: Path) -> nn.Module:
         """Return a network with the weights of a file, on the device and in evaluation mode."""

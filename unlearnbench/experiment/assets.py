@@ -16,7 +16,7 @@ from unlearnbench.errors import DatasetError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.machine import size_text
-from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights
+from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights, published_weights
 from unlearnbench.registry.entry_points import names
 
 
@@ -111,12 +111,13 @@ def fetch_published(architecture: str, label: str, progress: Progress = lambda d
     Raises:
         DatasetError: If none are published under this name, or `fetch` fails.
     """
-    if (architecture, label) not in WEIGHTS:
+    published = published_weights(architecture).get(label)
+    if published is None:
         known = [f"{name} {label}" for name, label in WEIGHTS]
+        known += [f"{architecture} {name}" for name in published_weights(architecture)]
         raise DatasetError(
             f"no weights {architecture} {label} are published{did_you_mean(f'{architecture} {label}', known)}"
         )
-    published = WEIGHTS[(architecture, label)]
     return cached_weights(published) or fetch_weights(published, progress)
 
 
@@ -139,7 +140,7 @@ def fetch_missing(
         fetch_dataset(dataset.name, listener, progress(dataset.name))
     architecture: ArchitectureChoice | None = sections.get("architecture")
     for label in (architecture.weights, architecture.start) if architecture else ():
-        if label is not None and architecture and (architecture.name, label) in WEIGHTS:
+        if label is not None and architecture and label in published_weights(architecture.name):
             fetch_published(architecture.name, label, progress(f"{architecture.name} {label}"))
 
 

@@ -71,7 +71,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     weights = {key: _weights(file, key, *named, path.parent, dataset) for key, named in _named_weights(file).items()}
     problems = []
     if dataset is not None:
-        _check_recipe(file, dataset[1].info)
+        _check_recipe(file, dataset[1].info, weights)
         for choice in choices:
             sides = split_sides(file, choice, dataset[1].info)
             if sides is not None and architecture is not None and "training" in file.sections:
@@ -185,7 +185,7 @@ def _weights(
     return weights
 
 
-def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
+def _check_recipe(file: ManifestFile, info: DatasetInfo, weights: dict[WeightKey, Weights | None]) -> None:
     """Note what a training recipe asks of images that they cannot provide."""
     recipe: TrainingRecipe | None = file.sections.get("training")
     if recipe is None:
@@ -193,6 +193,13 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
     channels, height, width = info.shape
     if recipe.crop is not None and recipe.crop > min(height, width):
         file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
+    for published in weights.values():
+        if recipe.crop is None and published is not None and (published.side or 0) > min(height, width):
+            file.fault(
+                ("training",),
+                f"{published.label!r} takes {published.side} pixels a side, {info.name} has {height}x{width}\n"
+                "  Add the images with that side, or set `crop` in [training] to the size that the network is to see",
+            )
     side = recipe.crop or min(height, width)
     if recipe.resolutions and recipe.resolutions[-1][1] >= side:
         file.fault(
@@ -209,9 +216,11 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
 
 
 def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
-    """Return the recipe, with the normalisation of the published weights' training unless it has its own."""
+    """Return the recipe, with the normalisation and size of the published weights' images unless it has its own."""
     recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
     for given in (weights.get("weights"), weights.get("start")):
+        if recipe["crop"] is None and given is not None:
+            recipe["crop"] = given.side
         if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
             recipe.update(mean=list(given.mean), std=list(given.std))
     return recipe
