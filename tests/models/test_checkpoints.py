@@ -186,3 +186,16 @@ def test_a_network_starts_from_weights_with_a_classifier_of_its_seed(tmp_path: P
     assert torch.equal(first.get_parameter("0.weight"), trained.get_parameter("0.weight"))
     assert torch.equal(second.get_parameter("0.weight"), trained.get_parameter("0.weight"))
     assert not torch.equal(first.get_parameter("13.weight"), second.get_parameter("13.weight"))
+
+
+def test_outputs_in_another_order_are_put_into_that_of_the_classes(tmp_path: Path) -> None:
+    trained, model = network(), network()
+    torch.save(trained.state_dict(), tmp_path / "x.pth")
+    given = weights(tmp_path / "x.pth")
+    # The checkpoint's outputs stand for the classes 2, 0 and 1.
+    ordered = given.in_order((2, 0, 1))
+    load_weights(model, ordered, new_classifier=False)
+    images = torch.linspace(-1, 1, 2 * 16).view(2, 1, 4, 4)
+    assert torch.equal(model.eval()(images)[:, [2, 0, 1]], trained.eval()(images))
+    assert ordered.identity != given.identity
+    assert given.in_order((0, 1, 2)) is given

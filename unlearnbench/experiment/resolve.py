@@ -22,7 +22,7 @@ from unlearnbench.experiment.manifest import (
     ReferencesChoice,
     Tuning,
 )
-from unlearnbench.experiment.problem import Problem, problem_choices, split_sides
+from unlearnbench.experiment.problem import Problem, class_order, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.models.recipe import TrainingRecipe
@@ -69,6 +69,9 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     _check_tuning(file)
     choices = problem_choices(file)
     weights = {key: _weights(file, key, *named, path.parent, dataset) for key, named in _named_weights(file).items()}
+    network: ArchitectureChoice | None = file.sections.get("architecture")
+    if network is not None and network.class_order is not None and not weights.keys() - {"start"}:
+        file.fault(("architecture", "class_order"), "orders the outputs of `weights`, which are not given")
     problems = []
     if dataset is not None:
         _check_recipe(file, dataset[1].info, weights)
@@ -182,6 +185,9 @@ def _weights(
         hint = f'\n  To train from it: start = "{label}"' if key == "weights" else ""
         file.fault(path, f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be {role}{hint}")
         return None
+    if key != "start" and dataset is not None and choice.class_order is not None:
+        order = class_order(file, choice.class_order, dataset[1].info)
+        return weights.in_order(order) if order is not None else None
     return weights
 
 

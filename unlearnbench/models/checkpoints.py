@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,30 @@ def load_weights(
         if other:
             state = {**state, **{k: v for k, v in expected.items() if k.startswith(heads)}}
     faults = misfits(expected, state)
+    if weights.class_order is not None and not faults:
+        state = _reordered(state, classifier_names(model), weights.class_order)
     if faults:
         raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
     # Older versions of torch do not store the count of batches; every other key was compared above.
     model.load_state_dict(state, strict=False)
+
+
+def _reordered(state: dict[str, Tensor], heads: Sequence[str], class_order: Sequence[int]) -> dict[str, Tensor]:
+    """Return the tensors of a model whose outputs stand in the order of the classes.
+
+    Args:
+        state: Tensors of a model whose output o stands for class `class_order[o]`.
+        heads: Names of the layers of its classifier.
+        class_order: Class of each output.
+    """
+    outputs = torch.argsort(torch.tensor(class_order))
+
+    def by_output(key: str, value: Tensor) -> bool:
+        # Spectral norm keeps a vector for the outputs, `_u`, and one for the inputs.
+        rows = value.dim() > 1 or key.endswith(("bias", "_u"))
+        return key.startswith(tuple(f"{name}." for name in heads)) and rows and len(value) == len(outputs)
+
+    return {key: value[outputs] if by_output(key, value) else value for key, value in state.items()}
 
 
 def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:

@@ -15,6 +15,7 @@ from unlearnbench.errors import DatasetError, NotHereError, os_reason
 from unlearnbench.machine import size_text
 from unlearnbench.models.libraries import hub, torchvision_models
 from unlearnbench.models.libraries.published import PublishedWeights
+from unlearnbench.store import content_id
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Weights:
         mean: Channel means that images were normalised with in its training; None if unknown.
         std: Channel standard deviations that they were normalised with; None if unknown.
         side: Side of the square that their library cuts from an image; None if unknown.
+        class_order: Class that each output stands for; None if output k stands for class k.
     """
 
     label: str
@@ -42,6 +44,13 @@ class Weights:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     side: int | None = None
+    class_order: tuple[int, ...] | None = None
+
+    def in_order(self, class_order: tuple[int, ...]) -> Weights:
+        """Return these weights with outputs that stand for classes in another order than the data set's."""
+        if class_order == tuple(range(len(class_order))):
+            return self
+        return replace(self, identity=content_id(self.identity, class_order), class_order=class_order)
 
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from support.commands import cli
+from support.hub import VIT, cache
 from support.manifests import WD, manifest_text, write_manifest
 
 from unlearnbench.errors import DatasetError, NotHereError, PluginError
@@ -21,24 +20,8 @@ from unlearnbench.models.libraries.members import check_member
 from unlearnbench.models.weights import find_weights
 
 SHAPE = (1, 8, 8)
-VIT = {
-    **{"architectures": ["ViTForImageClassification"], "model_type": "vit", "image_size": 224, "patch_size": 4},
-    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
-    "id2label": {str(label): f"label {label}" for label in range(10)},
-}
 has_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="no extra hub")
 has_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="no extra timm")
-
-
-def cache(home: Path, repository: str, files: dict[str, Any], revision: str = "main", commit: str = "0f1e") -> Path:
-    place = home / "hub" / f"models--{repository.replace('/', '--')}"
-    folder = place / "snapshots" / commit
-    folder.mkdir(parents=True)
-    (place / "refs").mkdir(exist_ok=True)
-    (place / "refs" / revision).write_text(commit)
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content))
-    return folder
 
 
 @pytest.fixture
