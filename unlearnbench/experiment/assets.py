@@ -32,6 +32,8 @@ class Holding:
         test_images: Number of test images.
         revision: Revision of the images and labels.
         size: Size in the data folder in bytes; None if it needs no space.
+        shape: Channels, height and width of its images; empty if it is not there.
+        class_names: Names of its classes, likewise.
         note: Why it is not there, and the command that helps.
     """
 
@@ -43,6 +45,8 @@ class Holding:
     revision: str | None = None
     size: int | None = None
     note: str = ""
+    shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def holdings() -> list[Holding]:
@@ -70,7 +74,17 @@ def _dataset_holding(name: str, options: dict[str, str]) -> Holding:
         return Holding(name, False, note=_note(name, folder, error))
     size = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else None
     train, test = sum(info.train_counts), sum(info.test_counts)
-    return Holding(name, True, len(info.class_names), train, test, info.revision, size)
+    return Holding(
+        name,
+        True,
+        len(info.class_names),
+        train,
+        test,
+        info.revision,
+        size,
+        shape=info.shape,
+        class_names=info.class_names,
+    )
 
 
 def _note(name: str, folder: Path, error: Exception) -> str:

@@ -195,8 +195,9 @@ def cautions(rows: Sequence[Row]) -> list[str]:
     if right is not None and near is not None and near > 2 * chance and right < SUSPICIOUS * near:
         found.append(
             f"Caution: Original's CAne is {points(right)} %, while {points(near)} % of the same images lie nearest to "
-            "the prototype of their class: its outputs may stand in another order than the data's classes (`class_order` "
-            "in [architecture] gives it), or the images were normalised in another way (`mean`, `std` in [training])."
+            "the prototype of their class: its outputs may stand in another order than the data's classes "
+            "(`class_order` in [architecture] gives it), or the images were normalised in another way (`mean`, `std` "
+            "in [training])."
         )
     elif right is not None and right <= chance:
         found.append(
