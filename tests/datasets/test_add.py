@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_before_packing(
 def test_a_disk_that_fills_up_while_packing_is_named(
     data: Path, small_cifar: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unlearnbench.datasets.add.pack", full)
@@ -241,7 +241,7 @@ def test_a_large_image_folder_is_indexed_where_it_lies(
     packed = add("image_folder", [given], FolderOptions(side=16))
     images = open_dataset("image_folder").train().images.read(np.arange(8))
     monkeypatch.setattr("unlearnbench.datasets.add.PACK_LIMIT_BYTES", 100)
-    indexed = add("image_folder", [given], FolderOptions(side=16))
+    indexed = add("image_folder", [given], FolderOptions(side=16, replace=True))
     assert (indexed.class_names, indexed.train_counts) == (packed.class_names, packed.train_counts)
     assert not (data / "image_folder" / "default" / "images.npy").exists()
     assert np.array_equal(open_dataset("image_folder").train().images.read(np.arange(8)), images)

@@ -23,7 +23,7 @@ from support.tiny_data import (
     write_image,
 )
 
-from unlearnbench.datasets.add import FolderOptions, add
+from unlearnbench.datasets.add import FolderOptions, Listener, add
 from unlearnbench.datasets.builtin import cifar100, cub200, imagenet1k
 from unlearnbench.datasets.dataset import open_dataset
 from unlearnbench.errors import DatasetError
@@ -71,7 +71,7 @@ def test_a_class_may_be_called_train(data: Path, tmp_path: Path, monkeypatch: py
     assert info.class_names == names
     assert add("cifar100", [tmp_path / "x"]) == info
     assert add("image_folder", [given]).class_names == names
-    assert add("image_folder", [given / "train"]).class_names == names
+    assert add("image_folder", [given / "train"], FolderOptions(replace=True)).class_names == names
 
 
 @pytest.mark.parametrize("change", ["image", "label"])
@@ -318,12 +318,33 @@ def test_a_class_with_one_image_needs_a_test_part(data: Path, tmp_path: Path) ->
         add("image_folder", [given])
 
 
-def test_images_of_one_small_size_keep_it_and_others_become_squares(data: Path, tmp_path: Path) -> None:
+def test_the_size_of_most_images_is_kept_and_what_differs_is_said(data: Path, tmp_path: Path) -> None:
     given = class_tree(tmp_path / "given", {"a": 3, "b": 3}, side=9)
-    assert add("image_folder", [given]).shape == (3, 9, 9)
-    write_image(given / "a" / "wide.png", 9, 12)
-    assert add("image_folder", [given]).shape == (3, 256, 256)
-    assert add("image_folder", [given], FolderOptions(side=16)).shape == (3, 16, 16)
+    again = FolderOptions(replace=True)
+    lines: list[str] = []
+    listener = Listener(say=lines.append)
+    assert add("image_folder", [given], again, listener).shape == (3, 9, 9)
+    assert lines == []
+    wide = write_image(given / "a" / "wide.png", 9, 12)
+    assert add("image_folder", [given], again, listener).shape == (3, 9, 9)
+    assert lines[0] == f"default: 1 of 7 images is not 9x9 and is resized and cropped to it: {wide} (12x9)"
+    for number in range(6):
+        write_image(given / "b" / f"{number}.png", 20 + number, 30)
+    lines.clear()
+    assert add("image_folder", [given], again, listener).shape == (3, 256, 256)
+    assert lines[0] == (
+        "default: images have sizes from 9x9 to 30x25: each is resized and cropped to 256x256; "
+        "--side chooses another square"
+    )
+    assert add("image_folder", [given], FolderOptions(side=16, replace=True)).shape == (3, 16, 16)
+
+
+def test_images_of_one_size_that_is_no_square_keep_it(data: Path, tmp_path: Path) -> None:
+    for label in "ab":
+        for number in range(3):
+            write_image(tmp_path / "given" / label / f"{number}.png", 8, 12, number)
+    write_image(tmp_path / "given" / "a" / "large.png", 16, 30)
+    assert add("image_folder", [tmp_path / "given"]).shape == (3, 8, 12)
 
 
 def test_every_file_that_is_no_image_is_named_at_once(data: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_resize_and_centre_crop_are_those_of_torchvision(size: tuple[int, int]) 
     from torchvision.transforms import CenterCrop, Compose, Resize
 
     expected = Compose([Resize(32), CenterCrop(32)])(Image.fromarray(pixels(*size, 3)))
-    found = decode(png(*size, 3), "a.png", side=32)
+    found = decode(png(*size, 3), "a.png", size=(32, 32))
     assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
 
 

@@ -195,7 +195,7 @@ def test_a_run_ends_in_a_table_and_tells_where_things_are(tmp_path: Path) -> Non
     output = tmp_path / ("long-" * 20) / "runs"
     done = cli("run", path, "-o", output, "--device", "cpu")
     assert done.code == 0
-    assert done.out.startswith("digits / digits_net: forget 2 of 10 classes, limited data 10 % per class")
+    assert done.out.startswith("digits / digits_net: forget 2 of 10 classes (8, 9), limited data 10 % per class")
     table = [line.split("│")[1:4] for line in done.out.splitlines() if line.startswith("│")]
     assert [(rank.strip(), method.strip()) for rank, method, _ in table][:2] == [("", "Original"), ("", "FDR")]
     lines = done.err.splitlines()
@@ -505,7 +505,7 @@ def test_leaderboard_build_writes_its_pages(finished: FinishedRun, tmp_path: Pat
     assert written[0] == f"{tmp_path}/board/README.md"
     assert sorted(written) == sorted(str(path) for path in (tmp_path / "board").iterdir() if path.is_file())
     page = Path(written[2]).read_text()
-    assert page.startswith("# digits / digits_net: forget 2 of 10 classes, limited data 10 % per class\n")
+    assert page.startswith("# digits / digits_net: forget 2 of 10 classes (8, 9), limited data 10 % per class\n")
     assert "- Forget classes: 8, 9\n" in page
 
 

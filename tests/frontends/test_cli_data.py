@@ -45,7 +45,9 @@ def cifar_manifest(folder: Path) -> Path:
 def test_fetch_downloads_adds_and_removes_the_archive(cifar_online: None, data: Path) -> None:
     done = cli("data", "fetch", "cifar100")
     assert done.code == 0, done.err
-    assert done.out.startswith("cifar100: 4 classes, 24 training and 8 test images, revision ")
+    assert done.out.startswith(
+        "cifar100: 4 classes (apple, bear, cup and 1 more), 24 training and 8 test images of 3x32x32, revision "
+    )
     assert list((data / "downloads").iterdir()) == []
 
 
@@ -89,7 +91,7 @@ def test_a_download_that_arrived_is_not_fetched_again_after_a_failed_add(
     from unlearnbench.datasets import add as adding
 
     with monkeypatch.context() as patch:
-        patch.setattr(adding, "pack", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(adding, "pack", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert cli("data", "fetch", "cifar100").code == 2
     assert cli("data", "fetch", "cifar100").code == 0
     assert server.ranges == [None]
@@ -99,11 +101,15 @@ def test_list_shows_what_is_here_and_how_to_get_the_rest(data: Path, small_cifar
     assert cli("data", "add", "cifar100", cifar_folders(tmp_path / "given")).code == 0
     flowers = class_tree(tmp_path / "flowers", {"rose": 5, "tulip": 5})
     done = cli("data", "add", "image_folder", flowers, "--as", "my-flowers", "--side", "16", "--test-share", "0.4")
-    assert done.out.startswith("my-flowers: 2 classes, 6 training and 4 test images, revision ")
+    assert done.out.startswith(
+        "my-flowers: 2 classes (rose, tulip), 6 training and 4 test images of 3x16x16, revision "
+    )
     found = {row["name"]: row for row in cli("data", "list", "--json").json}
     assert found["cifar100"]["there"]
     assert found["cifar100"]["train_images"] == 24
     assert found["image_folder my-flowers"]["classes"] == 2
+    assert found["image_folder my-flowers"]["shape"] == [3, 16, 16]
+    assert found["image_folder my-flowers"]["class_names"] == ["rose", "tulip"]
     assert found["digits"]["there"]
     assert not found["cub200"]["there"]
     assert found["cub200"]["note"] == "1.2 GB to fetch: unlearnbench data fetch cub200"
@@ -115,6 +121,8 @@ def test_list_shows_what_is_here_and_how_to_get_the_rest(data: Path, small_cifar
     table = cli("data", "list")
     assert table.code == 0
     assert "my-flowers" in table.out
+    assert "3x16x16" in table.out
+    assert "rose, tulip" in table.out
 
 
 def test_an_image_folder_is_named_by_its_source_in_a_manifest(data: Path, tmp_path: Path) -> None:
@@ -127,13 +135,18 @@ def test_an_image_folder_is_named_by_its_source_in_a_manifest(data: Path, tmp_pa
     assert done.code == 0, done.err
 
 
-def test_a_data_set_of_other_content_says_what_it_replaced(data: Path, tmp_path: Path) -> None:
+def test_a_data_set_of_other_content_is_replaced_only_on_request(data: Path, tmp_path: Path) -> None:
     first = class_tree(tmp_path / "first", {"rose": 6, "tulip": 6})
     other = class_tree(tmp_path / "other", {"oak": 6, "beech": 6})
-    before, same, after = (
+    before, same, refused = (
         cli("data", "add", "image_folder", folder, "--as", "mine") for folder in (first, first, other)
     )
-    assert (before.code, same.code, after.code) == (0, 0, 0)
+    after = cli("data", "add", "image_folder", other, "--as", "mine", "--replace")
+    assert (before.code, same.code, refused.code, after.code) == (0, 0, 2, 0)
+    assert refused.err.splitlines()[-2:] == [
+        f"--as mine: other images were added under this name (revision {before.out.split()[-1]})",
+        "  Choose another name, or replace them: --replace",
+    ]
     assert "replaced" not in before.err + same.err
     old, new = (done.out.split()[-1] for done in (before, after))
     assert f"mine: replaced revision {old} by {new}\n" in after.err
@@ -180,3 +193,36 @@ def test_a_data_folder_that_cannot_be_read_is_named(
     assert (done.code, done.err) == (1, f"{manifest}:3: dataset.name: {message}")
     with pytest.raises(DatasetError, match="Set UNLEARNBENCH_DATA to another folder"):
         weights_module.cached_weights(weights_module.WEIGHTS["resnet20", "pytorchcv"])
+
+
+def test_a_data_set_is_removed_by_its_name(data: Path, small_cifar: None, tmp_path: Path) -> None:
+    assert cli("data", "add", "cifar100", cifar_folders(tmp_path / "given")).code == 0
+    for name in ("mine", "other"):
+        flowers = class_tree(tmp_path / name, {"rose": 5, "tulip": 5})
+        assert cli("data", "add", "image_folder", flowers, "--as", name).code == 0
+    done = cli("data", "remove", "cifar100")
+    assert (done.code, done.out) == (0, "removed: cifar100\n")
+    assert not (data / "cifar100").exists()
+    assert cli("data", "remove", "image_folder", "--as", "mine").out == "removed: image_folder mine\n"
+    assert [entry.name for entry in (data / "image_folder").glob("[!.]*")] == ["other"]
+    # The images themselves are the user's.
+    assert len(list((tmp_path / "mine").rglob("*.png"))) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cifar100"], "cifar100 is not on this machine: nothing at {0}/cifar100"),
+        (
+            ["image_folder", "--as", "mine"],
+            "image_folder mine is not on this machine: nothing at {0}/image_folder/mine",
+        ),
+        (["image_folder"], "image_folder: there can be several; name one with --as NAME"),
+        (["image_folder", "--as", "../x"], "--as ../x: a name is letters, digits, dots, dashes and underscores"),
+        (["digits"], "'digits' was not added\n"),
+    ],
+)
+def test_what_is_not_there_cannot_be_removed(data: Path, arguments: list[str], message: str) -> None:
+    done = cli("data", "remove", *arguments)
+    assert done.code == 2
+    assert done.err.startswith(message.format(data))

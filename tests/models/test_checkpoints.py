@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,20 +33,71 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("form", ["safetensors", "state_dict", "wrapped", "data parallel", "old torch"])
-def test_a_checkpoint_of_any_usual_form_fills_the_network(tmp_path: Path, form: str) -> None:
+State = dict[str, torch.Tensor]
+
+
+def behind(prefix: str, state: State) -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def averaged(state: State) -> State:
+    return {"n_averaged": torch.tensor(3), **behind("module.", state)}
+
+
+FORMS: dict[str, tuple[Callable[[State], object], str]] = {
+    "state_dict": (lambda s: s, ""),
+    "old torch": (lambda s: {key: value for key, value in s.items() if "tracked" not in key}, ""),
+    "wrapped": (lambda s: {"epoch": 3, "state_dict": s, "best": 0.5}, "in 'state_dict'"),
+    "nested": (lambda s: {"model": {"state_dict": s}, "epoch": 3}, "in 'model', in 'state_dict'"),
+    "of the average alone": (lambda s: {"state_dict_ema": s}, "in 'state_dict_ema'"),
+    "beside its average": (
+        lambda s: {"state_dict_ema": behind("x.", s), "state_dict": s},
+        "in 'state_dict' (not 'state_dict_ema')",
+    ),
+    "params": (lambda s: {"params": s}, "in 'params'"),
+    "student": (
+        lambda s: {"teacher": behind("x.", s), "student": behind("module.backbone.", s)},
+        "in 'student' (not 'teacher'), behind 'module.backbone.'",
+    ),
+    "data parallel": (lambda s: behind("module.", s), "behind 'module.'"),
+    "compiled data parallel": (lambda s: behind("_orig_mod.module.", s), "behind '_orig_mod.module.'"),
+    "averaged": (averaged, "behind 'module.'"),
+    "Lightning": (
+        lambda s: {"state_dict": behind("model.", s), "pytorch-lightning_version": "2.4", "loops": {}},
+        "in 'state_dict', behind 'model.'",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_checkpoint_of_any_usual_form_fills_the_network_and_the_way_to_it_is_said(tmp_path: Path, form: str) -> None:
     trained, model = network(), network()
-    state = trained.state_dict()
-    path = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
-    if form == "safetensors":
-        save_file(dict(state), path)
-    elif form == "wrapped":
-        torch.save({"epoch": 3, "state_dict": state, "best": 0.5}, path)
-    elif form == "data parallel":
-        torch.save({f"module.{key}": value for key, value in state.items()}, path)
-    else:
-        torch.save({k: v for k, v in state.items() if form != "old torch" or "tracked" not in k}, path)
-    load_weights(model, weights(path), new_classifier=False)
+    make, told = FORMS[form]
+    torch.save(make(trained.state_dict()), tmp_path / "x.pth")
+    lines: list[str] = []
+    load_weights(model, weights(tmp_path / "x.pth"), new_classifier=False, say=lines.append)
+    assert same(model, trained)
+    assert lines == ([f"{tmp_path}/x.pth: took the weights {told}"] if told else [])
+
+
+def test_a_checkpoint_in_safetensors_fills_the_network(tmp_path: Path) -> None:
+    trained, model = network(), network()
+    save_file(dict(trained.state_dict()), tmp_path / "x.safetensors")
+    load_weights(model, weights(tmp_path / "x.safetensors"), new_classifier=False)
+    assert same(model, trained)
+
+
+def test_what_stands_beside_the_prefix_is_named(tmp_path: Path) -> None:
+    state = {**behind("model.", network().state_dict()), "loss.weight": torch.ones(1)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(InvalidFileError, match=r"x\.pth: does not fit Sequential\n  unexpected: loss\.weight$"):
+        load_weights(network(), weights(tmp_path / "x.pth"), new_classifier=False)
+
+
+def test_auxiliary_outputs_of_a_checkpoint_are_left_out_where_the_network_has_none(tmp_path: Path) -> None:
+    trained, model = network(), network()
+    torch.save({**trained.state_dict(), "aux1.fc1.weight": torch.ones(1)}, tmp_path / "x.pth")
+    load_weights(model, weights(tmp_path / "x.pth"), new_classifier=False)
     assert same(model, trained)
 
 
@@ -134,3 +186,16 @@ def test_a_network_starts_from_weights_with_a_classifier_of_its_seed(tmp_path: P
     assert torch.equal(first.get_parameter("0.weight"), trained.get_parameter("0.weight"))
     assert torch.equal(second.get_parameter("0.weight"), trained.get_parameter("0.weight"))
     assert not torch.equal(first.get_parameter("13.weight"), second.get_parameter("13.weight"))
+
+
+def test_outputs_in_another_order_are_put_into_that_of_the_classes(tmp_path: Path) -> None:
+    trained, model = network(), network()
+    torch.save(trained.state_dict(), tmp_path / "x.pth")
+    given = weights(tmp_path / "x.pth")
+    # The checkpoint's outputs stand for the classes 2, 0 and 1.
+    ordered = given.in_order((2, 0, 1))
+    load_weights(model, ordered, new_classifier=False)
+    images = torch.linspace(-1, 1, 2 * 16).view(2, 1, 4, 4)
+    assert torch.equal(model.eval()(images)[:, [2, 0, 1]], trained.eval()(images))
+    assert ordered.identity != given.identity
+    assert given.in_order((0, 1, 2)) is given

@@ -13,6 +13,7 @@ from unlearnbench.results.ranking import Row, rows_by_problem
 from unlearnbench.results.tables import (
     DISPENSABLE,
     HEADER,
+    cautions,
     cells,
     fitting_table,
     gap_to_fdr,
@@ -169,3 +170,31 @@ def test_it_is_decided_of_each_metric_whether_it_is_a_share() -> None:
         "speed_up",
     }
     assert set(built_in("metrics")) >= SHARES
+
+
+def cautions_of(original: tuple[float, float, float], fdr_forget_accuracy: float, near: float = 0.9) -> list[str]:
+    record = make_record("original", 0, metrics=original)
+    known = record.metrics["retain_accuracy"].model_copy(update={"name": "retain_prototype_accuracy", "value": near})
+    record = record.model_copy(update={"metrics": {**record.metrics, "retain_prototype_accuracy": known}})
+    (found,) = rows_by_problem([record, make_record("fdr", 0, metrics=(fdr_forget_accuracy, 0.5, 0.9))])
+    return cautions(found)
+
+
+def test_good_references_need_no_caution() -> None:
+    assert cautions_of((0.9, 0.8, 0.9), 0.1) == []
+
+
+def test_an_fdr_that_recognises_forget_classes_is_no_yardstick() -> None:
+    (line,) = cautions_of((0.9, 0.8, 0.9), 0.73)
+    assert line.startswith("Caution: FDR recognises 73.00 % of the forget images, where chance is 10.00 %: what its")
+
+
+def test_a_classifier_far_below_its_prototypes_points_to_the_order_of_the_classes() -> None:
+    (line,) = cautions_of((0.1, 0.8, 0.12), 0.0)
+    assert line.startswith("Caution: Original's CAne is 12.00 %, while 90.00 % of the same images lie nearest to the")
+    assert "`class_order`" in line
+
+
+def test_an_original_at_chance_is_told() -> None:
+    (line,) = cautions_of((0.1, 0.1, 0.1), 0.0, near=0.15)
+    assert line.startswith("Caution: Original's CAne is 10.00 %, where chance is 10.00 %: there is nothing to forget.")

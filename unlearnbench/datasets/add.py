@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -14,11 +15,11 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from unlearnbench.datasets.class_folders import Found, raise_faults
+from unlearnbench.datasets.class_folders import Found
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder
 from unlearnbench.datasets.download import is_archive, unpacked
-from unlearnbench.datasets.images import image_size
-from unlearnbench.datasets.storage import Advance, image_fault, index, open_prepared, pack
+from unlearnbench.datasets.findings import Size, common_size
+from unlearnbench.datasets.storage import Advance, index, open_prepared, pack
 from unlearnbench.errors import DatasetError, did_you_mean, os_reason
 from unlearnbench.registry.entry_points import find, names
 
@@ -26,7 +27,6 @@ Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 # A larger image folder is not packed; its images stay where they are.
 PACK_LIMIT_BYTES = 16 * 2**30
-LARGEST_KEPT_SIDE = 256
 TEST_SHARE = 0.2
 
 
@@ -38,11 +38,13 @@ class FolderOptions:
         name: Name under which the images are added.
         side: Side of the square that each image becomes; None leaves the choice to the size of the images.
         test_share: Share of each class that becomes the test part if the folders have none.
+        replace: Whether images that were added under this name before, and are others, may be replaced.
     """
 
     name: str = "default"
     side: int | None = None
     test_share: float = TEST_SHARE
+    replace: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,7 @@ def add(
     if offer is None:
         addable = [known for known in names("datasets") if offer_of(known)]
         raise DatasetError(f"{name!r} cannot be added{did_you_mean(name, addable)}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", options.name):
-        raise DatasetError(f"--as {options.name}: a name is letters, digits, dots, dashes and underscores")
+    check_name(options.name)
     target = data_folder() / name / options.name if offer.named else data_folder() / name
     with _scratch(target) as scratch:
         new = scratch / "new"
@@ -135,7 +136,12 @@ def add(
             _prepare(name, offer, [path.resolve() for path in paths], new, scratch, options, listener)
         except OSError as error:
             raise DatasetError(f"{name}: cannot be written to {new.parent}: {os_reason(error)}") from error
-        before = _revision(target)
+        before, now = _revision(target), open_prepared(new).info.revision
+        if offer.named and before not in (None, now) and not options.replace:
+            raise DatasetError(
+                f"--as {options.name}: other images were added under this name (revision {before})\n"
+                "  Choose another name, or replace them: --replace"
+            )
         if target.exists():
             target.rename(scratch / "replaced")
         new.rename(target)
@@ -143,6 +149,17 @@ def add(
     if before not in (None, info.revision):
         listener.say(f"{info.name}: replaced revision {before} by {info.revision}")
     return info
+
+
+def check_name(name: str) -> str:
+    """Return a name that class folders are added under.
+
+    Raises:
+        DatasetError: If it could not be the name of a folder.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise DatasetError(f"--as {name}: a name is letters, digits, dots, dashes and underscores")
+    return name
 
 
 def _revision(folder: Path) -> str | None:
@@ -191,42 +208,58 @@ def _prepare(
     roots = unpacked(paths, inside, listener.say)
     found = offer.find(roots, options)
     listener.start(len(found.train.labels) + len(found.test.labels))
-    side, shape = _size(name, offer, found, options)
-    large = len(found.train.labels) * shape[1] * shape[2] * shape[0] > PACK_LIMIT_BYTES
+    size = _size(name, offer, found, options)
+    shape = (3, size.height, size.width)
+    large = len(found.train.labels) * math.prod(shape) > PACK_LIMIT_BYTES
     label = options.name if offer.named else name
     if offer.packed and not (offer.named and large):
-        pack(found, new, label, side, shape, listener.advance)
-        return
-    if inside in roots:
+        notes = pack(found, new, label, shape, listener.advance, resized=offer.shape is None)
+    elif inside in roots:
         raise DatasetError(f"{name}: too large to be packed; unpack the archive yourself and add the folder")
-    index(found, new, label, shape[1], Path(os.path.commonpath(roots)), listener.advance)
+    elif size.height != size.width:
+        raise DatasetError(
+            f"{name}: too large to be packed, and then images have to be squares; choose one with --side"
+        )
+    else:
+        root = Path(os.path.commonpath(roots))
+        notes = index(found, new, label, size.height, root, listener.advance)
+    for note in (*found.notes, size.note, *notes):
+        if note:
+            listener.say(f"{label}: {note}")
 
 
-def _size(name: str, offer: Offer, found: Found, options: FolderOptions) -> tuple[int | None, tuple[int, int, int]]:
-    """Return the side that images are resized to, or None if they keep their size, and the shape they have then."""
+def _size(name: str, offer: Offer, found: Found, options: FolderOptions) -> Size:
+    """Return the height and width that images are stored in."""
     if offer.shape is not None:
-        return None, offer.shape
+        return Size(*offer.shape[1:])
     side = offer.side or options.side
-    if side is None:
-        common = _common_size(name, found)
-        if common is not None:
-            return None, (3, *common)
-        side = LARGEST_KEPT_SIDE
-    return side, (3, side, side)
+    return common_size(name, found) if side is None else Size(side, side)
 
 
-def _common_size(name: str, found: Found) -> tuple[int, int] | None:
-    """Return the height and width that all images share, or None if they differ or are large.
+def remove(name: str, source: str | None = None) -> None:
+    """Remove a data set that was added or fetched from the data folder; files that stayed elsewhere are left there.
+
+    Args:
+        name: Name of the data set.
+        source: Name that class folders were added under; None for a data set of which there is only one.
 
     Raises:
-        DatasetError: If files are not images, each of which is named.
+        DatasetError: If there is no such data set, or it cannot be removed.
     """
-    sizes: set[tuple[int, int]] = set()
-    faults = []
-    for file in (*found.train.images, *found.test.images):
+    offer = offer_of(name) if name in names("datasets") else None
+    if offer is None:
+        removable = [known for known in names("datasets") if offer_of(known)]
+        raise DatasetError(f"{name!r} was not added{did_you_mean(name, removable)}")
+    if offer.named and source is None:
+        there = sorted(entry.name for entry in (data_folder() / name).glob("[!.]*"))
+        listed = f"\n  Added: {', '.join(there)}" if there else ""
+        raise DatasetError(f"{name}: there can be several; name one with --as NAME{listed}")
+    place = data_folder() / name / check_name(source) if offer.named and source else data_folder() / name
+    with _scratch(place) as scratch:
+        if not place.is_dir():
+            raise DatasetError(f"{name}{f' {source}' if source else ''} is not on this machine: nothing at {place}")
         try:
-            sizes.add(image_size(Path(file).read_bytes(), Path(file)))
-        except DatasetError as error:
-            faults.append(image_fault(error))
-    raise_faults(name, faults)
-    return sizes.pop() if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_KEPT_SIDE else None
+            # Renamed first, so that nobody finds half of it.
+            place.rename(scratch / "removed")
+        except OSError as error:
+            raise DatasetError(f"{place}: cannot be removed: {os_reason(error)}") from error

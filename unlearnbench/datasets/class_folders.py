@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from unlearnbench.errors import DatasetError
 
 # Operating systems write these files into any folder that a user opens; nobody means them as images.
-LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+LITTER = {"Thumbs.db", "desktop.ini", "__MACOSX", "__pycache__"}
 SHOWN_FAULTS = 20
 
 
@@ -41,11 +42,13 @@ class Found:
         class_names: K names in the order of the class indices.
         train: The training part.
         test: The test part.
+        notes: What the user should know about how the folders were read, a line each.
     """
 
     class_names: tuple[str, ...]
     train: FoundPart
     test: FoundPart
+    notes: tuple[str, ...] = ()
 
     def counts(self, part: FoundPart) -> tuple[int, ...]:
         """Return how many images each class has in a part."""
@@ -74,21 +77,33 @@ def class_images(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
     """
     classes: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if _is_litter(entry):
+        if is_litter(entry):
             continue
         if not entry.is_dir():
             faults.append(f"{entry}: a file beside the class folders; move it into one, or away")
             continue
-        files = sorted((file for file in entry.iterdir() if not _is_litter(file)), key=lambda file: file.name)
+        files = sorted((file for file in entry.iterdir() if not is_litter(file)), key=lambda file: file.name)
         faults.extend(f"{file}: a folder within a class; a class holds files only" for file in files if file.is_dir())
         if not files:
             faults.append(f"{entry}: class {entry.name!r} has no image")
-        classes[entry.name] = [file for file in files if not file.is_dir()]
+        # Operating systems write an accented letter as one character or as two; it is the same class.
+        name = unicodedata.normalize("NFC", entry.name)
+        classes.setdefault(name, []).extend(file for file in files if not file.is_dir())
     return classes
 
 
-def _is_litter(entry: Path) -> bool:
-    return entry.name in LITTER or entry.name.startswith("._")
+def is_litter(entry: Path) -> bool:
+    """Return whether nobody means a file or folder as data: hidden ones, and those that systems write."""
+    return entry.name in LITTER or entry.name.startswith(".")
+
+
+def alike(class_names: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each pair of class names that differ only in the case of letters."""
+    by_fold: dict[str, str] = {}
+    for name in class_names:
+        other = by_fold.setdefault(name.casefold(), name)
+        if other != name:
+            yield f"the classes {other!r} and {name!r} differ only in case, and count as two"
 
 
 def merged(trees: Sequence[dict[str, list[Path]]]) -> dict[str, list[Path]]:
@@ -118,7 +133,7 @@ def paired(name: str, train: dict[str, list[Path]], test: dict[str, list[Path]],
     if not train and not found:
         found.append("no class folder was found")
     raise_faults(name, found)
-    return Found(tuple(train), _part(train), _part(test))
+    return Found(tuple(train), _part(train), _part(test), tuple(alike(tuple(train))))
 
 
 def _part(classes: dict[str, list[Path]]) -> FoundPart:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from unlearnbench.errors import DatasetError, os_reason
 from unlearnbench.machine import cores
 
 SMALLEST_SIDE = 2
+# Cameras and scanners store 12 bits in files of 16.
+TWELVE_BITS = 0xFFF
 _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -31,7 +33,18 @@ def image_size(content: bytes, name: Path | str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode(content: bytes, name: Path | str, side: int | None = None) -> NDArray[np.uint8]:
+def image_fault(error: DatasetError) -> str:
+    """Describe what is wrong with one of the files, and what to do with it if it is not an image."""
+    stray = str(error).endswith("not an image that can be read")
+    return f"{error}; remove it or move it out" if stray else str(error)
+
+
+def decode(
+    content: bytes,
+    name: Path | str,
+    size: tuple[int, int] | None = None,
+    dark: Callable[[int], None] = lambda largest: None,
+) -> NDArray[np.uint8]:
     """Return an image as RGB, (3, H, W) uint8.
 
     Grey, palette, CMYK and other colour spaces are converted, 16-bit grey keeps its upper 8 bits, and transparent
@@ -41,8 +54,11 @@ def decode(content: bytes, name: Path | str, side: int | None = None) -> NDArray
     Args:
         content: Bytes of the file.
         name: Name of the file, for messages.
-        side: Side that the shorter side is resized to (bilinear, antialiased), before the image is cropped to the
-            square in the centre, exactly as torchvision's `Resize` and `CenterCrop` do; None keeps the size.
+        size: Height and width of the image that is returned; None keeps the image's own. An image of another size is
+            resized (bilinear, antialiased) until it covers it and cropped in the centre; for a square that is exactly
+            what torchvision's `Resize` and `CenterCrop` do.
+        dark: Callback that receives the largest value of a 16-bit image whose values need only 12 bits, so that its
+            upper 8 bits are nearly black.
 
     Raises:
         DatasetError: If the content is not a complete image, a side has a single pixel, or its values have no fixed
@@ -53,9 +69,9 @@ def decode(content: bytes, name: Path | str, side: int | None = None) -> NDArray
             image.load()
         except (OSError, ValueError, SyntaxError) as error:
             raise DatasetError(f"{name}: damaged image: {error}") from error
-        rgb = _as_rgb(image, name)
-    if side is not None:
-        rgb = _square(rgb, side)
+        rgb = _as_rgb(image, name, dark)
+    if size is not None and (rgb.height, rgb.width) != size:
+        rgb = _covering(rgb, *size)
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
 
 
@@ -71,11 +87,13 @@ def _opened(content: bytes, name: Path | str) -> Image.Image:
     return image
 
 
-def _as_rgb(image: Image.Image, name: Path | str) -> Image.Image:
+def _as_rgb(image: Image.Image, name: Path | str, dark: Callable[[int], None]) -> Image.Image:
     if image.mode in _DEEP_GREY:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise DatasetError(f"{name}: grey values {values.min()} to {values.max()} do not fit 16 bits")
+        if 0 < values.max() <= TWELVE_BITS:
+            dark(int(values.max()))
         # Pillow's own conversion would clip everything above 255 to white.
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -87,15 +105,17 @@ def _as_rgb(image: Image.Image, name: Path | str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    width, height = image.size
-    if min(width, height) != side:
-        longer = int(side * max(width, height) / min(width, height))
-        size = (side, longer) if width <= height else (longer, side)
-        image = image.resize(size, Image.Resampling.BILINEAR)
+def _covering(image: Image.Image, height: int, width: int) -> Image.Image:
+    # The side that has to grow most, or may shrink least, becomes exact; the other is cropped.
+    if image.width * height <= image.height * width:
+        resized = (width, int(width * image.height / image.width))
+    else:
+        resized = (int(height * image.width / image.height), height)
+    if image.size != resized:
+        image = image.resize(resized, Image.Resampling.BILINEAR)
     # torchvision rounds the offset, with halves going to the even number.
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 DIGEST_BYTES = 16
@@ -153,7 +173,7 @@ class FileImages:
                 f"{self.name}: {path} is not the file that was added\n"
                 "  Bring it back, or add the data set again: unlearnbench data add"
             )
-        return decode(content, path, self.side)
+        return decode(content, path, (self.side, self.side))
 
 
 @functools.cache

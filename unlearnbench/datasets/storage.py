@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,16 @@ from numpy.typing import NDArray
 from unlearnbench.datasets.class_folders import Found, FoundPart, raise_faults
 from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
 from unlearnbench.datasets.download import is_there
-from unlearnbench.datasets.images import DIGEST_BYTES, FileImages, _digest, _threads, decode, image_size
+from unlearnbench.datasets.findings import Copies, Depths, unreadable
+from unlearnbench.datasets.images import (
+    DIGEST_BYTES,
+    FileImages,
+    _digest,
+    _threads,
+    decode,
+    image_fault,
+    image_size,
+)
 from unlearnbench.documents import parsed_json
 from unlearnbench.errors import DatasetError, os_reason
 from unlearnbench.machine import require_space
@@ -40,12 +50,6 @@ USUAL_MEAN, USUAL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Advance = Callable[[int], None]
 
 
-def image_fault(error: DatasetError) -> str:
-    """Describe what is wrong with one of the files, and what to do with it if it is not an image."""
-    stray = str(error).endswith("not an image that can be read")
-    return f"{error}; remove it or move it out" if stray else str(error)
-
-
 def _chunks(part: FoundPart) -> Iterator[Any]:
     for start in range(0, len(part.labels), CHUNK):
         yield part.images[start : start + CHUNK]
@@ -55,19 +59,23 @@ def pack(
     found: Found,
     folder: Path,
     name: str,
-    side: int | None,
     shape: tuple[int, int, int],
     advance: Advance = lambda images: None,
-) -> None:
+    *,
+    resized: bool = False,
+) -> list[str]:
     """Write a data set as one array of images of one size.
 
     Args:
         found: Images that were found.
         folder: Empty folder to write into.
         name: Name of the data set.
-        side: Side of the square that each image becomes; None keeps its size.
-        shape: Channels, height and width that each image has then.
+        shape: Channels, height and width of each stored image.
         advance: Callback that receives the number of images after each chunk.
+        resized: Whether images of another size are resized and cropped; if not, they are faults.
+
+    Returns:
+        What the user should know about the images, a line each.
 
     Raises:
         DatasetError: If files are not images, each of which is named, or the disk is full.
@@ -75,29 +83,39 @@ def pack(
     digest, faults = hashlib.sha256(), list[str]()
     total = len(found.train.labels) + len(found.test.labels)
     require_space(folder, total * int(np.prod(shape)), name)
-    histogram = np.zeros((3, 256), dtype=np.int64)
+    histogram = np.zeros((shape[0], 256), dtype=np.int64)
+    copies, depths = Copies(), Depths()
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (total, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for part in (found.train, found.test):
+            labels = iter(part.labels)
             for chunk in _chunks(part):
-                images = _decoded(chunk, side, shape, faults)
+                images = _decoded(chunk, shape, faults, depths.add, resized=resized)
                 advance(len(chunk))
                 if not faults:
+                    hashes = [_digest(image.tobytes()) for image in images]
+                    copies.add(hashes, list(itertools.islice(labels, len(hashes))), test=part is found.test)
                     # The array is written in order because a full disk raises an error this way, where a memory map
                     # would end the process with a signal.
                     file.write(images.tobytes())
                     digest.update(images.tobytes())
                     if part is found.train:
-                        histogram += [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]
+                        histogram += [np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)]
     raise_faults(name, faults)
     mean, std = _statistics(histogram)
     facts = {"kind": "packed", "shape": list(shape), "mean": mean, "std": std}
     _write_facts(found, folder, name, facts, digest)
+    return [*copies.notes(), *depths.notes()]
 
 
 def _decoded(
-    chunk: Sequence[Path] | NDArray[np.uint8], side: int | None, shape: tuple[int, int, int], faults: list[str]
+    chunk: Sequence[Path] | NDArray[np.uint8],
+    shape: tuple[int, int, int],
+    faults: list[str],
+    dark: Callable[[int], None],
+    *,
+    resized: bool,
 ) -> NDArray[np.uint8]:
     """Return the images (B, 3, H, W) of a chunk, and append each file that cannot be used to `faults`."""
     if isinstance(chunk, np.ndarray):
@@ -105,11 +123,11 @@ def _decoded(
 
     def read(path: Path) -> NDArray[np.uint8] | str:
         try:
-            image = decode(path.read_bytes(), path, side)
+            image = decode(path.read_bytes(), path, shape[1:] if resized else None, dark)
         except DatasetError as error:
             return image_fault(error)
         except OSError as error:
-            return f"{path}: cannot be read: {os_reason(error)}"
+            return unreadable(path, error)
         if image.shape != shape:
             size, usual = (f"{s[2]}x{s[1]}" for s in (image.shape, shape))
             return f"{path}: {size} pixels where {usual} belong"
@@ -132,7 +150,9 @@ def _statistics(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]
     return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
 
 
-def index(found: Found, folder: Path, name: str, side: int, root: Path, advance: Advance = lambda images: None) -> None:
+def index(
+    found: Found, folder: Path, name: str, side: int, root: Path, advance: Advance = lambda images: None
+) -> list[str]:
     """Write an index of files that stay where they are and are decoded when they are read.
 
     Each file is read once here, to hash it and to check its header; its pixels are decoded only when it is used.
@@ -144,6 +164,9 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
         side: Side of the square that each image becomes.
         root: Folder that the paths are relative to.
         advance: Callback that receives the number of images after each chunk.
+
+    Returns:
+        What the user should know about the images, a line each.
 
     Raises:
         DatasetError: If files are not images, each of which is named.
@@ -157,7 +180,7 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
         except DatasetError as error:
             return image_fault(error)
         except OSError as error:
-            return f"{path}: cannot be read: {os_reason(error)}"
+            return unreadable(path, error)
         return _digest(content)
 
     digests: list[bytes] = []
@@ -170,12 +193,16 @@ def index(found: Found, folder: Path, name: str, side: int, root: Path, advance:
                     digests.append(result)
             advance(len(chunk))
     raise_faults(name, faults)
+    copies, training = Copies(), len(found.train.labels)
+    copies.add(digests[:training], found.train.labels, test=False)
+    copies.add(digests[training:], found.test.labels, test=True)
     digest.update(b"".join(digests))
     np.save(folder / "digests.npy", np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES))
     files = [*found.train.images, *found.test.images]
     write_json(folder / "paths.json", [Path(file).relative_to(root).as_posix() for file in files])
     facts = {"kind": "indexed", "shape": [3, side, side], "mean": USUAL_MEAN, "std": USUAL_STD, "root": str(root)}
     _write_facts(found, folder, name, facts, digest)
+    return list(copies.notes())
 
 
 def _write_facts(found: Found, folder: Path, name: str, facts: dict[str, Any], digest: Any) -> None:

@@ -201,7 +201,7 @@ def check_file(
     else:
         shape = input_shape(dataset.info.shape, recipe)
         network = network_of(cell.record, shape, len(classes)).unfilled()
-        logits = _logits(filled(network, read_state(path), model), test)
+        logits = _logits(filled(network, read_state(path)[0], model), test)
     predicted = classes[logits.argmax(axis=1)]
     with open_features(cell.file("features")) as features:
         recorded = features.output_classes[features.array("test/logits").argmax(axis=1)]

@@ -231,7 +231,7 @@ class Maker:
         """Save a model that someone else has trained."""
         start_measuring(self._device)
         started = time.monotonic()
-        model = self.network(cell).filled(weights)
+        model = self.network(cell).filled(weights, self._store.say)
         save_network(model, folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
         details = {"weights": weights.label, "checkpoint": naming(weights.path, model)}
@@ -334,7 +334,7 @@ class Maker:
         problem = cell.problem
         architecture = problem.architecture
         shape = input_shape(problem.info.shape, self.recipe)
-        return Network(architecture.name, architecture.options, len(problem.info.class_names), shape, problem.start)
+        return Network(architecture.address, architecture.options, len(problem.info.class_names), shape, problem.start)
 
     def load(self, network: Network, weights: Path) -> nn.Module:
         """Return a network with the weights of a file, on the device and in evaluation mode."""

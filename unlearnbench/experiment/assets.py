@@ -16,7 +16,7 @@ from unlearnbench.errors import DatasetError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.machine import size_text
-from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights
+from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights, published_weights
 from unlearnbench.registry.entry_points import names
 
 
@@ -32,6 +32,8 @@ class Holding:
         test_images: Number of test images.
         revision: Revision of the images and labels.
         size: Size in the data folder in bytes; None if it needs no space.
+        shape: Channels, height and width of its images; empty if it is not there.
+        class_names: Names of its classes, likewise.
         note: Why it is not there, and the command that helps.
     """
 
@@ -43,6 +45,8 @@ class Holding:
     revision: str | None = None
     size: int | None = None
     note: str = ""
+    shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def holdings() -> list[Holding]:
@@ -70,7 +74,17 @@ def _dataset_holding(name: str, options: dict[str, str]) -> Holding:
         return Holding(name, False, note=_note(name, folder, error))
     size = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else None
     train, test = sum(info.train_counts), sum(info.test_counts)
-    return Holding(name, True, len(info.class_names), train, test, info.revision, size)
+    return Holding(
+        name,
+        True,
+        len(info.class_names),
+        train,
+        test,
+        info.revision,
+        size,
+        shape=info.shape,
+        class_names=info.class_names,
+    )
 
 
 def _note(name: str, folder: Path, error: Exception) -> str:
@@ -111,12 +125,13 @@ def fetch_published(architecture: str, label: str, progress: Progress = lambda d
     Raises:
         DatasetError: If none are published under this name, or `fetch` fails.
     """
-    if (architecture, label) not in WEIGHTS:
+    published = published_weights(architecture).get(label)
+    if published is None:
         known = [f"{name} {label}" for name, label in WEIGHTS]
+        known += [f"{architecture} {name}" for name in published_weights(architecture)]
         raise DatasetError(
             f"no weights {architecture} {label} are published{did_you_mean(f'{architecture} {label}', known)}"
         )
-    published = WEIGHTS[(architecture, label)]
     return cached_weights(published) or fetch_weights(published, progress)
 
 
@@ -139,7 +154,7 @@ def fetch_missing(
         fetch_dataset(dataset.name, listener, progress(dataset.name))
     architecture: ArchitectureChoice | None = sections.get("architecture")
     for label in (architecture.weights, architecture.start) if architecture else ():
-        if label is not None and architecture and (architecture.name, label) in WEIGHTS:
+        if label is not None and architecture and label in published_weights(architecture.name):
             fetch_published(architecture.name, label, progress(f"{architecture.name} {label}"))
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from unlearnbench import __version__
-from unlearnbench.errors import PluginError, did_you_mean
+from unlearnbench.errors import NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import LabelledChoice, ReferencesChoice, UnlearnerChoice
 from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.metrics.standard import STANDARD, variant_label
+from unlearnbench.models.libraries.members import check_member
 from unlearnbench.registry.component import Component, Method, Metric, label_slug, used
 from unlearnbench.registry.entry_points import PluginKind, find
 from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
 from unlearnbench.registry.options import resolve_options
+from unlearnbench.registry.plugin_file import located
 from unlearnbench.terms import HEADLINE, REFERENCES, SHORT
 
 TRAINING_SOURCE = (
@@ -41,7 +44,12 @@ def _lookup(
     file: ManifestFile, kind: PluginKind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
 ) -> Component | None:
     try:
-        plugin = find(kind, name)
+        plugin = find(kind, located(name, Path(file.file).parent))
+        if kind == "architectures":
+            check_member(name)
+        options, faults = resolve_options(plugin, given)
+    except NotHereError as error:
+        file.not_here((*path, "name"), str(error))
         options, faults = resolve_options(plugin, given)
     except PluginError as error:
         file.fault((*path, "name"), str(error))

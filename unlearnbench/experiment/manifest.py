@@ -59,10 +59,13 @@ class ArchitectureChoice(Choice):
         start: Weights that training starts from, for the original (unless `weights` gives it), for FDR and for
             unlearners that begin where the original began; None means random ones. A classifier with another number
             of classes is replaced by a random one.
+        class_order: Classes that the outputs of `weights` stand for, in the order of the outputs, as names or indices;
+            None means the order of the data set.
     """
 
     weights: str | None = None
     start: str | None = None
+    class_order: tuple[int | str, ...] | None = None
 
 
 class ReferencesChoice(Section):

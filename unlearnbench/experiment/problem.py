@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,9 @@ from unlearnbench.models.weights import Weights
 from unlearnbench.names import LONGEST_NAME
 from unlearnbench.registry.component import Component
 from unlearnbench.store import content_id
+
+# A title names this many forget classes.
+NAMED_CLASSES = 4
 
 
 def problem_choices(file: ManifestFile) -> tuple[ProblemChoice, ...]:
@@ -93,10 +97,8 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
             # Names cannot be looked up without the data, and any class will do for counting images.
             chosen.append(total - 1 - position)
             continue
-        index = info.class_names.index(given) if given in info.class_names else given
-        if not isinstance(index, int) or not 0 <= index < total:
-            names = did_you_mean(given, info.class_names) if isinstance(given, str) else ""
-            file.fault(path, f"{info.name} has no class {given!r}: its classes are 0 to {total - 1}{names}")
+        index = _class_index(file, path, given, info)
+        if index is None:
             return None
         chosen.append(index)
     forget = tuple(sorted(set(chosen)))
@@ -109,6 +111,41 @@ def _forget_classes(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
     else:
         return forget
     return None
+
+
+def _class_index(file: ManifestFile, path: KeyPath, given: int | str, info: DatasetInfo) -> int | None:
+    """Return the index of a class that is given by index or name, or None after noting a fault."""
+    names, total = info.class_names, len(info.class_names)
+    index = names.index(given) if given in names else given
+    if not isinstance(index, int) or not 0 <= index < total:
+        hint = did_you_mean(given, names) if isinstance(given, str) else ""
+        file.fault(path, f"{info.name} has no class {given!r}: its classes are 0 to {total - 1}{hint}")
+        return None
+    if str(given) in names and names.index(str(given)) != index:
+        # Folders 0 to 11 sort as text, so that class 10 of the list is the folder 8.
+        file.fault(
+            path,
+            f'{given} is the index of class "{names[index]}", and another class is called "{given}"\n'
+            f'  Write the name of the one that you mean, in quotes: "{names[index]}" or "{given}"',
+        )
+        return None
+    return index
+
+
+def class_order(file: ManifestFile, given: Sequence[int | str], info: DatasetInfo) -> tuple[int, ...] | None:
+    """Return the class of each output of given weights, or None after noting a fault."""
+    path = ("architecture", "class_order")
+    if info.revision == NOT_HERE:
+        return tuple(range(len(info.class_names)))
+    found = [_class_index(file, path, name, info) for name in given]
+    missing = [name for index, name in enumerate(info.class_names) if index not in found]
+    if None in found:
+        return None
+    if missing or len(found) != len(info.class_names):
+        lacking = f"; {missing[0]!r} is missing" if missing else ""
+        file.fault(path, f"{len(found)} entries for the {len(info.class_names)} classes of {info.name}{lacking}")
+        return None
+    return tuple(index for index in found if index is not None)
 
 
 def _limited_counts(file: ManifestFile, choice: ProblemChoice, info: DatasetInfo) -> tuple[int, ...] | None:
@@ -189,8 +226,11 @@ class Problem:
 
     @property
     def title(self) -> str:
-        """The problem in one line."""
+        """The problem in one line, with the names of the first forget classes."""
+        names = [self.info.class_names[label] for label in self.forget_classes]
+        rest = len(names) - NAMED_CLASSES
+        named = ", ".join(names[:NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
         return (
             f"{self.dataset.name} / {self.architecture.name}: forget {len(self.forget_classes)} of "
-            f"{len(self.info.class_names)} classes, limited data {self.limited_text} per class"
+            f"{len(self.info.class_names)} classes ({named}), limited data {self.limited_text} per class"
         )

@@ -22,7 +22,7 @@ from unlearnbench.experiment.manifest import (
     ReferencesChoice,
     Tuning,
 )
-from unlearnbench.experiment.problem import Problem, problem_choices, split_sides
+from unlearnbench.experiment.problem import Problem, class_order, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.models.recipe import TrainingRecipe
@@ -69,9 +69,12 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     _check_tuning(file)
     choices = problem_choices(file)
     weights = {key: _weights(file, key, *named, path.parent, dataset) for key, named in _named_weights(file).items()}
+    network: ArchitectureChoice | None = file.sections.get("architecture")
+    if network is not None and network.class_order is not None and not weights.keys() - {"start"}:
+        file.fault(("architecture", "class_order"), "orders the outputs of `weights`, which are not given")
     problems = []
     if dataset is not None:
-        _check_recipe(file, dataset[1].info)
+        _check_recipe(file, dataset[1].info, weights)
         for choice in choices:
             sides = split_sides(file, choice, dataset[1].info)
             if sides is not None and architecture is not None and "training" in file.sections:
@@ -182,10 +185,13 @@ def _weights(
         hint = f'\n  To train from it: start = "{label}"' if key == "weights" else ""
         file.fault(path, f"{label!r} has {outputs} classes, {dataset[0].name} has {classes}: it cannot be {role}{hint}")
         return None
+    if key != "start" and dataset is not None and choice.class_order is not None:
+        order = class_order(file, choice.class_order, dataset[1].info)
+        return weights.in_order(order) if order is not None else None
     return weights
 
 
-def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
+def _check_recipe(file: ManifestFile, info: DatasetInfo, weights: dict[WeightKey, Weights | None]) -> None:
     """Note what a training recipe asks of images that they cannot provide."""
     recipe: TrainingRecipe | None = file.sections.get("training")
     if recipe is None:
@@ -193,6 +199,13 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
     channels, height, width = info.shape
     if recipe.crop is not None and recipe.crop > min(height, width):
         file.fault(("training", "crop"), f"{recipe.crop} is more than the {height}x{width} images of {info.name} have")
+    for published in weights.values():
+        if recipe.crop is None and published is not None and (published.side or 0) > min(height, width):
+            file.fault(
+                ("training",),
+                f"{published.label!r} takes {published.side} pixels a side, {info.name} has {height}x{width}\n"
+                "  Add the images with that side, or set `crop` in [training] to the size that the network is to see",
+            )
     side = recipe.crop or min(height, width)
     if recipe.resolutions and recipe.resolutions[-1][1] >= side:
         file.fault(
@@ -209,9 +222,11 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo) -> None:
 
 
 def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:
-    """Return the recipe, with the normalisation of the published weights' training unless it has its own."""
+    """Return the recipe, with the normalisation and size of the published weights' images unless it has its own."""
     recipe: dict[str, Any] = file.sections["training"].model_dump(mode="json")
     for given in (weights.get("weights"), weights.get("start")):
+        if recipe["crop"] is None and given is not None:
+            recipe["crop"] = given.side
         if recipe["mean"] is None and given is not None and given.mean is not None and given.std is not None:
             recipe.update(mean=list(given.mean), std=list(given.std))
     return recipe

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from unlearnbench.engine.progress import Counting
 
 
-data_app = typer.Typer(help="List, add and fetch data sets and published weights.", no_args_is_help=True)
+SHOWN_NAMES = 3
+
+data_app = typer.Typer(help="List, add, fetch and remove data sets and published weights.", no_args_is_help=True)
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON f
 
 @data_app.command("add")
 def data_add(
-    name: Annotated[str, typer.Argument(help="cifar100, cub200, imagenet1k or image_folder.")],
+    name: Annotated[str, typer.Argument(help="A data set, such as cifar100, or image_folder for your own.")],
     paths: Annotated[list[Path], typer.Argument(help="Folders or archives that hold it.", metavar="PATH...")],
     as_name: Annotated[
         str, typer.Option("--as", help="Name of an image_folder; manifests have it as `source`.", metavar="NAME")
@@ -59,18 +61,35 @@ def data_add(
     test_share: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="image_folder: share to test with, if there is no test part.")
     ] = 0.2,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="image_folder: replace other images of this name.")
+    ] = False,
 ) -> None:
     """Check the images in PATH and prepare them once, for all manifests."""
     from unlearnbench.datasets.add import FolderOptions, add
 
     with telling() as (_, listener):
-        info = add(name, paths, FolderOptions(as_name, side, test_share), listener)
+        info = add(name, paths, FolderOptions(as_name, side, test_share, replace), listener)
     echo(_sentence(info))
+
+
+@data_app.command("remove")
+def data_remove(
+    name: Annotated[str, typer.Argument(help="A data set that was added or fetched.")],
+    as_name: Annotated[
+        str | None, typer.Option("--as", help="Name under which an image_folder was added.", metavar="NAME")
+    ] = None,
+) -> None:
+    """Remove a data set from the data folder; images that stayed in a folder of yours are left there."""
+    from unlearnbench.datasets.add import remove
+
+    remove(name, as_name)
+    echo(f"removed: {name}{f' {as_name}' if as_name else ''}")
 
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="cifar100, cub200, or `weights`.")],
+    name: Annotated[str, typer.Argument(help="A data set, such as cifar100, or `weights`.")],
     weights: Annotated[
         list[str] | None, typer.Argument(help="After `weights`: architecture and name.", metavar="[ARCHITECTURE NAME]")
     ] = None,
@@ -97,13 +116,27 @@ def data_fetch(
 def _sentence(info: DatasetInfo) -> str:
     train, test = sum(info.train_counts), sum(info.test_counts)
     classes = len(info.class_names)
-    return f"{info.name}: {classes} classes, {train:,} training and {test:,} test images, revision {info.revision}"
+    return (
+        f"{info.name}: {classes} classes ({some_names(info.class_names)}), {train:,} training and {test:,} test images "
+        f"of {shape_text(info.shape)}, revision {info.revision}"
+    )
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return channels, height and width of images as "3x32x32"."""
+    return "x".join(map(str, shape))
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Return the first class names, and how many more there are."""
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def holdings_table(holdings: Sequence[Holding]) -> Table:
     """Return data sets and weights as a table for a terminal."""
     table = Table()
-    for name in ("name", "here", "classes", "training", "test", "size", "revision", "note"):
+    for name in ("name", "here", "classes", "training", "test", "shape", "size", "revision", "class names", "note"):
         table.add_column(name, justify="right" if name in ("classes", "training", "test", "size") else "left")
     for holding in holdings:
         numbers = (holding.classes, holding.train_images, holding.test_images)
@@ -111,8 +144,10 @@ def holdings_table(holdings: Sequence[Holding]) -> Table:
             holding.name,
             "yes" if holding.there else "no",
             *("" if number is None else f"{number:,}" for number in numbers),
+            shape_text(holding.shape),
             "" if holding.size is None else size_text(holding.size),
             holding.revision or "",
+            some_names(holding.class_names),
             holding.note,
         )
     return table

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unlearnbench.frontends.cli_results import tell
+from unlearnbench.frontends.terminal import tell
 
 
 class WeightsFormat(StrEnum):

@@ -66,14 +66,18 @@ class Network:
         with own_random_state(seed):
             return build_network(self.name, self.options, self.num_classes, self.shape)
 
-    def filled(self, weights: Weights) -> nn.Module:
+    def filled(self, weights: Weights, say: Callable[[str], None] = lambda message: None) -> nn.Module:
         """Return the network filled with the weights of a whole model.
+
+        Args:
+            weights: Weights of the model.
+            say: Callback that receives a line if the weights had to be looked for in their file.
 
         Raises:
             InvalidFileError: If the weights do not fit the network.
         """
         network = self.unfilled()
-        load_weights(network, weights, new_classifier=False)
+        load_weights(network, weights, new_classifier=False, say=say)
         return network
 
 
@@ -99,8 +103,10 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
         PluginError: If the architecture does not return a network, the network cannot take such images, or its K
             outputs are not those of a linear layer.
     """
-    build: Callable[..., nn.Module] = find("architectures", name).load()
-    network = build(num_classes, tuple(shape), **options)
+    plugin = find("architectures", name)
+    build: Callable[..., nn.Module] = plugin.load()
+    member = (plugin.member,) if plugin.member else ()
+    network = build(*member, num_classes, tuple(shape), **options)
     if not isinstance(network, nn.Module):
         raise PluginError(f"architecture {name!r} returned {type(network).__name__}, not a torch.nn.Module")
     try:

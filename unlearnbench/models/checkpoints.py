@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,21 @@ from unlearnbench.errors import InvalidFileError, os_reason
 from unlearnbench.models.classifier import classifier_names
 from unlearnbench.models.weights import Weights
 
-# Training scripts keep the weights under one of these names, beside the optimizer and the epoch.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+# Training scripts keep the weights under one of these names, beside the optimizer and the epoch; averages come last.
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights", "student"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "teacher"),
+)
+# torch.optim.swa_utils.AveragedModel counts beside the weights how many models it averaged.
+COUNT_OF_AVERAGED = "n_averaged"
+# GoogLeNet's and Inception's auxiliary outputs serve only training; published weights have them, most networks do not.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 SHOWN_NAMES = 5
 
 
-def load_weights(model: nn.Module, weights: Weights, *, new_classifier: bool) -> None:
+def load_weights(
+    model: nn.Module, weights: Weights, *, new_classifier: bool, say: Callable[[str], None] = lambda message: None
+) -> None:
     """Fill a freshly built network with the weights of a checkpoint.
 
     Args:
@@ -30,24 +39,48 @@ def load_weights(model: nn.Module, weights: Weights, *, new_classifier: bool) ->
         weights: Checkpoint to read.
         new_classifier: Whether the fresh classifier is kept if the checkpoint's has another number of classes, as
             for weights to start from. If False, such a checkpoint is refused, as for weights of the original model.
+        say: Callback that receives a line if the weights stand below a name or behind a prefix in the file.
 
     Raises:
         InvalidFileError: If the file is not a checkpoint, is not the one that was published, or does not fit. The
             message names the missing and unexpected keys and the shapes that differ.
     """
     _check_published(weights)
-    state = _unprefixed(read_state(weights.path), model)
     expected = model.state_dict()
+    state, notes = read_state(weights.path)
+    state, prefix_note = _unprefixed(state, expected)
+    if notes + prefix_note:
+        say(f"{weights.path}: took the weights {', '.join(notes + prefix_note)}")
     if new_classifier:
-        prefix = tuple(f"{name}." for name in classifier_names(model))
-        other = any(k in state and state[k].shape != v.shape for k, v in expected.items() if k.startswith(prefix))
+        heads = tuple(f"{name}." for name in classifier_names(model))
+        other = any(k in state and state[k].shape != v.shape for k, v in expected.items() if k.startswith(heads))
         if other:
-            state = {**state, **{k: v for k, v in expected.items() if k.startswith(prefix)}}
+            state = {**state, **{k: v for k, v in expected.items() if k.startswith(heads)}}
     faults = misfits(expected, state)
+    if weights.class_order is not None and not faults:
+        state = _reordered(state, classifier_names(model), weights.class_order)
     if faults:
         raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
     # Older versions of torch do not store the count of batches; every other key was compared above.
     model.load_state_dict(state, strict=False)
+
+
+def _reordered(state: dict[str, Tensor], heads: Sequence[str], class_order: Sequence[int]) -> dict[str, Tensor]:
+    """Return the tensors of a model whose outputs stand in the order of the classes.
+
+    Args:
+        state: Tensors of a model whose output o stands for class `class_order[o]`.
+        heads: Names of the layers of its classifier.
+        class_order: Class of each output.
+    """
+    outputs = torch.argsort(torch.tensor(class_order))
+
+    def by_output(key: str, value: Tensor) -> bool:
+        # Spectral norm keeps a vector for the outputs, `_u`, and one for the inputs.
+        rows = value.dim() > 1 or key.endswith(("bias", "_u"))
+        return key.startswith(tuple(f"{name}." for name in heads)) and rows and len(value) == len(outputs)
+
+    return {key: value[outputs] if by_output(key, value) else value for key, value in state.items()}
 
 
 def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -68,15 +101,15 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or of a `state_dict` that torch saved.
+def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors of a safetensors file or of a `state_dict` that torch saved, and where in the file they were.
 
     Raises:
         InvalidFileError: If the file is neither.
     """
     try:
         if path.suffix == ".safetensors":
-            return load(path.read_bytes())
+            return load(path.read_bytes()), []
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
@@ -88,21 +121,39 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 "  Save only the weights: torch.save(model.state_dict(), path), or safetensors"
             ) from error
         raise InvalidFileError(f"{path}: neither a safetensors file nor one that torch.save wrote") from error
-    for name in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
+    notes = []
+    while inner := [key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]:
+        others = f" (not {', '.join(map(repr, inner[1:]))})" if len(inner) > 1 else ""
+        notes.append(f"in {inner[0]!r}{others}")
+        content = content[inner[0]]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InvalidFileError(f"{path}: not a state_dict: it holds no table of tensors")
-    return dict(content)
+    return dict(content), notes
 
 
-def _unprefixed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Strip the prefix that DataParallel and compiled modules put before every name."""
-    prefix = re.compile(r"^(module\.|_orig_mod\.)+")
-    expected = model.state_dict()
-    if state and all(prefix.match(key) for key in state) and not any(key in expected for key in state):
-        return {prefix.sub("", key): value for key, value in state.items()}
-    return state
+def _unprefixed(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Strip the prefix that a wrapper puts before every name: DataParallel, Lightning, averaging, compiling, ...
+
+    Returns:
+        The tensors under the names of the network, as far as one prefix gives these, and a note about the prefix.
+    """
+    notes: list[str] = []
+    if not any(key in expected for key in state):
+        found = Counter(prefix for key in state for prefix in _prefixes(key, expected))
+        if found:
+            prefix = found.most_common(1)[0][0]
+            notes.append(f"behind {prefix!r}")
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key != COUNT_OF_AVERAGED}
+    unused = [key for key in state if key.startswith(AUXILIARY) and key not in expected]
+    return {key: value for key, value in state.items() if key not in unused}, notes
+
+
+def _prefixes(key: str, expected: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield what stands before a name of the network at the end of a key."""
+    parts = key.split(".")
+    for start in range(1, len(parts)):
+        if ".".join(parts[start:]) in expected:
+            yield ".".join(parts[:start]) + "."
 
 
 def naming(path: Path, model: nn.Module) -> dict[str, Any]:
@@ -116,7 +167,7 @@ def naming(path: Path, model: nn.Module) -> dict[str, Any]:
         The SHA-256 of the file (`sha256`), what stands before each of the network's names (`prefix`), and which of
         them the checkpoint does not hold (`left_out`).
     """
-    held, expected = list(read_state(path)), list(model.state_dict())
+    held, expected = list(read_state(path)[0]), list(model.state_dict())
     own = next((name for name in expected if any(key.endswith(name) for key in held)), "")
     prefix = min((key.removesuffix(own) for key in held if key.endswith(own)), key=len, default="")
     left_out = [name for name in expected if f"{prefix}{name}" not in set(held)]

@@ -6,13 +6,16 @@ import functools
 import hashlib
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.datasets.download import LARGEST_GROWTH, Download, Progress, fetch, is_there
 from unlearnbench.errors import DatasetError, NotHereError, os_reason
 from unlearnbench.machine import size_text
+from unlearnbench.models.libraries import hub, torchvision_models
+from unlearnbench.models.libraries.published import PublishedWeights
+from unlearnbench.store import content_id
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Weights:
         num_classes: K outputs; None if unknown until the file is read.
         mean: Channel means that images were normalised with in its training; None if unknown.
         std: Channel standard deviations that they were normalised with; None if unknown.
+        side: Side of the square that their library cuts from an image; None if unknown.
+        class_order: Class that each output stands for; None if output k stands for class k.
     """
 
     label: str
@@ -38,35 +43,17 @@ class Weights:
     num_classes: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    side: int | None = None
+    class_order: tuple[int, ...] | None = None
+
+    def in_order(self, class_order: tuple[int, ...]) -> Weights:
+        """Return these weights with outputs that stand for classes in another order than the data set's."""
+        if class_order == tuple(range(len(class_order))):
+            return self
+        return replace(self, identity=content_id(self.identity, class_order), class_order=class_order)
 
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """Weights of a network that someone trained and published.
-
-    Attributes:
-        url: Address of the file, or of a zip archive that holds it.
-        file_name: Name of the checkpoint.
-        algorithm: Hash algorithm of `checksum`.
-        checksum: Hexadecimal digits of the checkpoint's hash, or the first of them.
-        size: Approximate size in bytes.
-        num_classes: K outputs.
-        mean: Channel means that images were normalised with in training.
-        std: Channel standard deviations that they were normalised with.
-    """
-
-    url: str
-    file_name: str
-    algorithm: str
-    checksum: str
-    size: int
-    num_classes: int
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
 
 
 def _pytorchcv(file_name: str, sha1: str, release: str, size: int) -> PublishedWeights:
@@ -124,6 +111,15 @@ def cached_weights(published: PublishedWeights) -> Path | None:
     return next((file for file in files if os.access(file, os.R_OK) and file.is_file()), None)
 
 
+def published_weights(architecture: str) -> dict[str, PublishedWeights]:
+    """Return the weights that can be downloaded for an architecture, by their names."""
+    known = {label: weights for (name, label), weights in WEIGHTS.items() if name == architecture}
+    family = torchvision_models.FAMILY
+    if architecture.startswith(family):
+        known |= torchvision_models.published(architecture.removeprefix(family))
+    return known
+
+
 def find_weights(architecture: str, label: str, folder: Path) -> Weights:
     """Return the weights that a manifest refers to.
 
@@ -135,9 +131,11 @@ def find_weights(architecture: str, label: str, folder: Path) -> Weights:
     Raises:
         DatasetError: If no weights have this name, or they are not on this machine.
     """
-    published = WEIGHTS.get((architecture, label))
+    published = published_weights(architecture).get(label)
     if published is None:
-        return _own_checkpoint(architecture, label, folder)
+        own = (folder / Path(label).expanduser()).is_file() or Path(label).suffix in CHECKPOINT_SUFFIXES
+        of_hub = architecture.startswith((hub.HUB, hub.TIMM)) and not own
+        return _of_hub(architecture, label) if of_hub else _own_checkpoint(architecture, label, folder)
     path = cached_weights(published)
     weights = Weights(
         label,
@@ -148,6 +146,7 @@ def find_weights(architecture: str, label: str, folder: Path) -> Weights:
         published.num_classes,
         published.mean,
         published.std,
+        published.side,
     )
     if path is None:
         raise NotHereError(
@@ -167,10 +166,27 @@ def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
         raise DatasetError(f"{label!r}: {path} cannot be read: {os_reason(error)}") from error
     if digest is None:
         what = "no such file" if path.suffix in CHECKPOINT_SUFFIXES else "neither published weights nor a file"
-        names = [name for known, name in WEIGHTS if known == architecture]
+        names = published_weights(architecture)
         listed = f"Published for {architecture}: {', '.join(names) or 'none'}"
         raise DatasetError(f"{label!r}: {what} (looked at {path})\n  {listed}")
     return Weights(label, digest, path)
+
+
+def _of_hub(architecture: str, label: str) -> Weights:
+    """Return weights from the cache of the Hugging Face hub: a tag of timm's, or a revision of a repository."""
+    family, _, member = architecture.partition(":")
+    if f"{family}:" == hub.TIMM:
+        repository, revision = hub.timm_repository(member, label), "main"
+    else:
+        repository, revision = member, label
+    found = hub.cached_model(repository, revision)
+    if found is None or found.weights is None:
+        stand_in = Weights(label, "", Path(repository))
+        raise NotHereError(
+            f"{label!r} of {architecture} is not on this machine{hub.how_to_fetch(repository, revision)}", stand_in
+        )
+    own = _own_checkpoint(architecture, str(found.weights), Path())
+    return replace(own, label=label, num_classes=found.num_classes, mean=found.mean, std=found.std, side=found.side)
 
 
 @functools.cache

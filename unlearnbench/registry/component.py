@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from unlearnbench.names import LONGEST_NAME
 from unlearnbench.registry.entry_points import Plugin
+from unlearnbench.registry.plugin_file import is_file_name, short_name
 
 
 def used(plugin: Plugin, options: dict[str, Any]) -> Component:
@@ -16,9 +17,10 @@ def used(plugin: Plugin, options: dict[str, Any]) -> Component:
     Raises:
         PluginError: If only an import can tell its version and it cannot be imported.
     """
-    return Component(
-        plugin.name, options, plugin.version, plugin.distribution, plugin.distribution_version, plugin.digest
-    )
+    facts = plugin.version, plugin.distribution, plugin.distribution_version, plugin.digest
+    if is_file_name(plugin.name):
+        return FileComponent(short_name(plugin.name), options, *facts, place=plugin.name)
+    return Component(plugin.name, options, *facts)
 
 
 def label_slug(label: str) -> str:
@@ -50,9 +52,30 @@ class Component:
     digest: str
 
     @property
+    def address(self) -> str:
+        """Name under which this machine finds it."""
+        return self.name
+
+    @property
     def identity(self) -> list[Any]:
         """Everything about it that determines a result, as JSON values."""
         return [self.distribution, self.name, self.options, self.version]
+
+
+@dataclass(frozen=True)
+class FileComponent(Component):
+    """A plugin in a file of the user's own.
+
+    Attributes:
+        place: Its name with the folder of the file, which is no part of its identity.
+    """
+
+    place: str
+
+    @property
+    def address(self) -> str:
+        """Name under which this machine finds it."""
+        return self.place
 
 
 @dataclass(frozen=True)

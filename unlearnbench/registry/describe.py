@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from unlearnbench.errors import PluginError, did_you_mean
-from unlearnbench.registry.entry_points import KINDS, SINGULAR, Plugin, find, names
+from unlearnbench.registry.entry_points import KINDS, SINGULAR, Plugin, find, knows, names
 from unlearnbench.registry.options import Option, plugin_docstring, plugin_schema
 
 
@@ -17,7 +17,7 @@ def plugins_named(name: str) -> list[Plugin]:
     Raises:
         PluginError: If there is none, or two distributions claim the name.
     """
-    found = [find(kind, name) for kind in KINDS if name in names(kind)]
+    found = [find(kind, name) for kind in KINDS if knows(kind, name)]
     if not found:
         every = {known for kind in KINDS for known in names(kind)}
         raise PluginError(f"nothing named {name!r} is installed{did_you_mean(name, every)}")

@@ -1,9 +1,13 @@
-"""Installed plugins, found through entry points and named without importing anything."""
+"""Plugins, found through entry points or in a file and named without importing anything.
+
+An entry point whose name ends with a colon stands for a family: `torchvision:` for `torchvision:resnet18` and all
+others of the library. A plugin of a family is given the rest of its name as its first argument.
+"""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -11,6 +15,7 @@ from typing import Any, Literal
 from unlearnbench.errors import PluginError, did_you_mean
 from unlearnbench.registry.declare import VERSION
 from unlearnbench.registry.identity import declared_version, source_digest
+from unlearnbench.registry.plugin_file import FILE, check_place, file_module, is_file_name
 
 PluginKind = Literal["unlearners", "datasets", "architectures", "metrics"]
 KINDS: tuple[PluginKind, ...] = ("unlearners", "datasets", "architectures", "metrics")
@@ -27,10 +32,10 @@ class Plugin:
     """One entry point.
 
     Attributes:
-        kind: Kind of the plugin.
+        kind: PluginKind of the plugin.
         name: Name that manifests use.
-        target: Its place in source, as `module:attribute`.
-        distribution: Installed distribution that declares it.
+        target: Its place in source, as `module:attribute`, where the module may be the path of a file.
+        distribution: Installed distribution that declares it; for a file `file` and the digest of its source.
         distribution_version: Version of that distribution.
     """
 
@@ -42,13 +47,18 @@ class Plugin:
 
     @property
     def module(self) -> str:
-        """Dotted name of the module that holds the plugin."""
-        return self.target.partition(":")[0]
+        """Dotted name of the module that holds the plugin, or the path of a file."""
+        return self.target.rpartition(":")[0]
 
     @property
     def attribute(self) -> str:
         """Name of the plugin in its module."""
-        return self.target.partition(":")[2]
+        return self.target.rpartition(":")[2]
+
+    @property
+    def member(self) -> str:
+        """The plugin's name within its family; "" if it belongs to none."""
+        return "" if is_file_name(self.name) else self.name.partition(":")[2]
 
     @functools.cached_property
     def version(self) -> int:
@@ -72,7 +82,7 @@ class Plugin:
             PluginError: If the plugin cannot be imported or the attribute is missing.
         """
         try:
-            found: Any = import_module(self.module)
+            found: Any = file_module(self.module) if is_file_name(self.name) else import_module(self.module)
             for part in self.attribute.split("."):
                 found = getattr(found, part)
         # The module of a plugin is foreign code and may raise anything when it is imported.
@@ -106,14 +116,33 @@ def installed(kind: PluginKind) -> tuple[Plugin, ...]:
     return tuple(plugin for plugins in _found(kind).values() for plugin in plugins)
 
 
+def knows(kind: PluginKind, name: str) -> bool:
+    """Return whether `find` would look further: the name is installed, or is one of a family or of a file."""
+    family, colon, _ = name.partition(":")
+    return name in _found(kind) or (colon != "" and f"{family}:" in _found(kind)) or _in_file(kind, name)
+
+
+def _in_file(kind: PluginKind, name: str) -> bool:
+    return kind == "architectures" and is_file_name(name)
+
+
 def find(kind: PluginKind, name: str) -> Plugin:
-    """Return the plugin with this name.
+    """Return the plugin with this name, which may be one of a family or, for an architecture, one in a file.
 
     Raises:
         PluginError: If there is none (the message gives the nearest name), or more than one distribution
             claims the name.
     """
+    if _in_file(kind, name):
+        place = check_place(name)
+        module, _, attribute = place.rpartition(":")
+        return Plugin(kind, name, place, f"{FILE} {source_digest((module, attribute))}", "")
     plugins = _found(kind).get(name, ())
+    family, _, member = name.partition(":")
+    if member:
+        plugins = plugins or tuple(replace(plugin, name=name) for plugin in _found(kind).get(f"{family}:", ()))
+    elif f"{name}:" in _found(kind):
+        raise PluginError(f"{name!r} is a family of {kind}\n  Put the name of one behind it: {name}:NAME")
     if not plugins:
         raise PluginError(f"no {SINGULAR[kind]} {name!r} is installed{did_you_mean(name, names(kind))}")
     if len(plugins) > 1:

@@ -32,7 +32,13 @@ class SourceModule:
 
 @functools.cache
 def module_file(module: str) -> Path | None:
-    """Return the source file of `module` without importing anything, or None if it has none."""
+    """Return the source file of `module` without importing anything, or None if it has none.
+
+    Args:
+        module: Dotted name of a module, or the path of a Python file.
+    """
+    if module.endswith(".py"):
+        return Path(module) if Path(module).is_file() else None
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)

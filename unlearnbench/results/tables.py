@@ -163,13 +163,48 @@ def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
 
 
 def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str = PAPER) -> None:
-    """Print the table of each problem, followed by the reasons why unlearners have no rank."""
+    """Print the table of each problem, followed by cautions and the reasons why unlearners have no rank."""
     for rows in problems:
         console.print(fitting_table(rows, console, order))
+        for line in cautions(rows):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         for row in rows:
             # The caption explains what is true of all.
             if row.note and row.note != WITHOUT_FDR:
                 console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
+
+
+# A classifier below this share of its own prototypes' accuracy does not use what its features hold.
+SUSPICIOUS = 0.5
+
+
+def cautions(rows: Sequence[Row]) -> list[str]:
+    """Return what makes a problem's reference models doubtful yardsticks, one line each; usually nothing."""
+    found = []
+    chance = 1 / rows[0].problem.num_classes
+    original, fdr = (
+        next((row for row in rows if row.is_reference and row.method.name == name), None) for name in REFERENCES
+    )
+    known = fdr.mean(SHORT["FAe"]) if fdr else None
+    if known is not None and known > chance:
+        found.append(
+            f"Caution: FDR recognises {points(known)} % of the forget images, where chance is {points(chance)} %: what "
+            "its training started from knows the forget classes, so that it is no yardstick of forgetting."
+        )
+    right, near = (original.mean(name) if original else None for name in (SHORT["CAne"], "retain_prototype_accuracy"))
+    if right is not None and near is not None and near > 2 * chance and right < SUSPICIOUS * near:
+        found.append(
+            f"Caution: Original's CAne is {points(right)} %, while {points(near)} % of the same images lie nearest to "
+            "the prototype of their class: its outputs may stand in another order than the data's classes "
+            "(`class_order` in [architecture] gives it), or the images were normalised in another way (`mean`, `std` "
+            "in [training])."
+        )
+    elif right is not None and right <= chance:
+        found.append(
+            f"Caution: Original's CAne is {points(right)} %, where chance is {points(chance)} %: there is nothing to "
+            "forget. Were its images normalised in another way (`mean`, `std` in [training])?"
+        )
+    return found
 
 
 def markdown_line(texts: Sequence[str]) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torchvision.transforms.v2.functional as transforms
+from support import networks
 from torch import nn
 
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.unlearners.builtin.erwp import ErwpOptions, erwp
 from unlearnbench.unlearners.builtin.relevance import (
     RelevanceOptions,
     augmented,
@@ -15,9 +17,10 @@ from unlearnbench.unlearners.builtin.relevance import (
     relevant_parameters,
     search,
     searched_layers,
+    searched_parameters,
     zeroed_count,
 )
-from unlearnbench.unlearners.builtin.relevance_search import LiteralLooks
+from unlearnbench.unlearners.builtin.relevance_search import LiteralLooks, QuickLooks
 from unlearnbench.unlearners.task import UnlearningTask
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=4, learning_rate=0.1)
@@ -224,3 +227,60 @@ def test_rotation_turns_by_the_drawn_angle() -> None:
     # Both are exact in the middle, where no corner of the image is missing.
     expected = transforms.rotate(pixels, float(45 * drawn[0, 0]), interpolation=transforms.InterpolationMode.BILINEAR)
     assert torch.allclose(turned[..., 2:7, 2:7], expected[..., 2:7, 2:7], atol=1e-4)
+
+
+def attention_and_task() -> tuple[nn.Module, UnlearningTask]:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (12, 3, 16, 16), dtype=torch.uint8)
+    return networks.vision_transformer(3, (3, 16, 16)), task_of(images, torch.arange(12) % 3, (1,), 3)
+
+
+def test_queries_keys_and_values_are_layers_of_their_own() -> None:
+    model, task = attention_and_task()
+    attention = "encoder.layers.encoder_layer_0.self_attention"
+    names = [f"{attention}.in_proj_weight[{what}]" for what in ("queries", "keys", "values")]
+    names.append(f"{attention}.out_proj.weight")
+    assert [name for name in searched_layers(model, "weights") if name.startswith(attention)] == names
+
+    masks, findings = search(model, task, RelevanceOptions(augmentation="none"))
+
+    found = {finding.layer: finding.share for finding in findings}
+    parts = masks[f"{attention}.in_proj_weight"].chunk(3)
+    for name, part in zip(names, parts, strict=False):
+        assert int(part.sum()) == zeroed_count(part.numel(), found[name])
+    # The gradient of each third orders that third alone.
+    loss = nn.functional.cross_entropy(model(task.images_of(1)), torch.ones(4, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(loss, [model.get_parameter(f"{attention}.in_proj_weight")])
+    for part, sizes in zip(parts, gradient.abs().chunk(3), strict=True):
+        assert sizes[part].min() >= sizes[~part].max() if not part.all() else True
+
+
+def test_both_orders_of_looks_agree_on_attention() -> None:
+    model, task = attention_and_task()
+    quick, literal = (
+        search(model, task, RelevanceOptions(augmentation="none"), looks)[0] for looks in (QuickLooks, LiteralLooks)
+    )
+    assert all(torch.equal(quick[name], literal[name]) for name in quick)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (networks.weight_normed, "head.parametrizations.weight.original1"),
+        (networks.old_weight_normed, "head.weight_v"),
+        (networks.spectral_normed, "head.parametrizations.weight.original"),
+        (networks.cosine, "head.parametrizations.weight.original"),
+    ],
+)
+def test_a_computed_weight_is_searched_through_the_parameter_that_it_is_computed_from(
+    make: Callable[[int, tuple[int, int, int]], nn.Module], name: str
+) -> None:
+    assert list(searched_layers(make(3, (3, 8, 8)), "weights")) == ["body.0.weight", "body.3.weight", name]
+
+
+def test_what_the_search_cannot_reach_is_in_the_record() -> None:
+    model, task = attention_and_task()
+    erwp(model, task, options=ErwpOptions(augmentation="none", epochs=0))
+    reached = sum(value.numel() for value in searched_parameters(model, "weights").values())
+    assert task.details["searched_share"] == reached / sum(value.numel() for value in model.parameters())
+    assert task.details["searched_share"] > 0.9

@@ -22,7 +22,7 @@ from unlearnbench.unlearners.builtin.relevance import (
     AugmentationName,
     augmented,
     first_of,
-    searched_layers,
+    searched_parameters,
     zeroed_count,
 )
 from unlearnbench.unlearners.builtin.relevance_search import zeros
@@ -81,7 +81,7 @@ def zeroed_accuracy(
     """
     judged, limited = model.load(), model.limited()
     shown = limited if images == "limited" else model.test()
-    parameters = list(searched_layers(judged, layers).values())
+    parameters = list(searched_parameters(judged, layers).values())
     classes = features.forget_classes.tolist()
     affordable = len(classes) * sum(parameter.numel() for parameter in parameters) <= KEPT_VALUES
 
@@ -126,7 +126,7 @@ def _relevances(
     stream = torch.Generator().manual_seed(derived_seed(seed, "task", "augmentation", label))
     changed = limited.normalise(255.0 * augmented(limited.denormalise(plain), augmentation, stream))
     loss = F.cross_entropy(model(changed), outputs_of(model, limited.labels[positions]))
-    gradients = torch.autograd.grad(loss, parameters)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     if not all(torch.isfinite(gradient).all() for gradient in gradients):
         raise MetricError(f"the gradient of class {label} is not finite")
     return [gradient.abs() for gradient in gradients]

@@ -48,6 +48,25 @@ def resnet164(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     return _cifar_resnet(num_classes, shape, blocks=18, bottleneck=True)
 
 
+def resnet18_cifar(num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """Return ResNet-18 with the stem for small images: one 3x3 convolution of stride 1, and no pooling after it.
+
+    Args:
+        num_classes: K outputs.
+        shape: Channels, height and width of the input.
+
+    Source: "Deep Residual Learning for Image Recognition" (He et al., 2015), ResNet-18 with the first convolution and
+    pooling replaced as most papers on CIFAR do (11,173,962 parameters for 10 classes); built from torchvision's blocks.
+    """
+    from torchvision.models.resnet import resnet18
+
+    network: nn.Module = resnet18(num_classes=num_classes)
+    stem = nn.Conv2d(shape[0], 64, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    network.conv1, network.maxpool = stem, nn.Identity()
+    return network
+
+
 def _cifar_resnet(num_classes: int, shape: tuple[int, int, int], *, blocks: int, bottleneck: bool) -> nn.Module:
     """Return pytorchcv's network, built from its class because its functions allow only 10 and 100 classes."""
     widths = [channels * 4 if bottleneck else channels for channels in CHANNELS]

@@ -30,6 +30,7 @@ from unlearnbench.results.report.paper_page import paper_page
 from unlearnbench.results.tables import (
     HEADER,
     caption,
+    cautions,
     cells,
     computed_on,
     gap_to_fdr,
@@ -187,6 +188,7 @@ def _tables(experiment: Experiment) -> Iterator[str]:
             yield f"### {markdown(rows[0].problem.title)}"
             yield _table(HEADER, [cells(row, rows) for row in rows])
             yield caption(rows)
+            yield from cautions(rows)
     yield _computed_on(experiment)
     notes = [
         f"- {row.problem.slug}, {markdown(method_name(row))}: {markdown(row.note)}"

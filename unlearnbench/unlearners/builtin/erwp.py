@@ -111,6 +111,9 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     teacher = Teacher(model, task, options.beta, options.kappa, options.reduction) if options.l_kd else None
     masks, facts = relevant_parameters(model, task, options)
     task.report("relevant_share", facts["relevant_share"])
+    # What is out of reach of the search never moves.
+    searched = sum(mask.numel() for mask in masks.values())
+    task.report("searched_share", searched / sum(parameter.numel() for parameter in model.parameters()))
     update = MaskedUpdate(model, masks, options)
     for epoch in range(1, options.epochs + 1):
         set_mode(model, options)

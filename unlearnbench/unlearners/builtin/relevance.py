@@ -29,8 +29,9 @@ class RelevanceOptions:
         first_share: Share of a layer's parameters that is zeroed first, and doubled from there.
         threshold: Accuracy below which a class's accuracy counts as low.
         judged_on: Limited images that this accuracy is computed on: `plain` or `augmented`.
-        layers: Layers that are searched: `weights` takes each convolution and linear weight as a layer,
-            `all` each parameter tensor, biases and batch norm included.
+        layers: Layers that are searched: `weights` takes each convolution and linear weight as a layer, and in
+            attention each of those for queries, keys and values; `all` takes each parameter tensor, biases and batch
+            norm included.
         keep_share: Share of the relevant parameters of each layer and class that is kept, the most
             relevant first (supplement 5.7).
     """
@@ -49,7 +50,7 @@ class LayerFinding:
 
     Attributes:
         label: The class.
-        layer: Name of the parameter tensor.
+        layer: Name of the parameter tensor, with the part in brackets where the layer is a part of one.
         share: Share of the layer that is relevant.
         accuracy_before: The class's accuracy with the layer intact.
         accuracy_after: The class's accuracy with that share zeroed, if it is low; otherwise None, because the search
@@ -99,16 +100,65 @@ def _luma(pixels: Tensor) -> Tensor:
     return (pixels * weights[:, None, None]).sum(dim=1, keepdim=True)
 
 
-def searched_layers(model: nn.Module, layers: Literal["weights", "all"]) -> dict[str, nn.Parameter]:
-    """Return the parameter tensors that count as layers, by name."""
-    if layers == "all":
-        return dict(model.named_parameters())
+@dataclass(frozen=True)
+class SearchedLayer:
+    """A parameter tensor that the search takes as a layer, or a part of one.
+
+    Attributes:
+        parameter: Name of the tensor.
+        value: The tensor.
+        positions: (n,) int64, flat positions of the part; None for the whole tensor.
+    """
+
+    parameter: str
+    value: nn.Parameter
+    positions: Tensor | None = None
+
+    @property
+    def owner(self) -> str:
+        """Name of the module that holds the tensor."""
+        return self.parameter.rpartition(".")[0]
+
+    def order(self, gradient: Tensor) -> Tensor:
+        """Return the layer's flat positions in its tensor, (n,) int64, those with the largest gradients first."""
+        sizes = gradient.flatten().abs()
+        if self.positions is None:
+            return sizes.sort(descending=True, stable=True).indices
+        return self.positions[sizes[self.positions].sort(descending=True, stable=True).indices]
+
+
+def searched_layers(model: nn.Module, layers: Literal["weights", "all"]) -> dict[str, SearchedLayer]:
+    """Return what counts as a layer, by name.
+
+    Attention that holds the weights of queries, keys and values in one tensor is three layers. A weight that is
+    computed, as under weight or spectral norm, is the parameter of its size that it is computed from.
+    """
+    found: dict[str, SearchedLayer] = {}
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if layers == "weights" and isinstance(owner, nn.MultiheadAttention) and name.endswith("in_proj_weight"):
+            parts = torch.arange(parameter.numel(), device=parameter.device).chunk(3)
+            for what, positions in zip(("queries", "keys", "values"), parts, strict=True):
+                found[f"{name}[{what}]"] = SearchedLayer(name, parameter, positions)
+        elif layers == "all" or _is_weight(model, name, parameter):
+            found[name] = SearchedLayer(name, parameter)
+    return found
+
+
+def searched_parameters(model: nn.Module, layers: Literal["weights", "all"]) -> dict[str, nn.Parameter]:
+    """Return the parameter tensors of the layers that are searched, by name."""
+    return {layer.parameter: layer.value for layer in searched_layers(model, layers).values()}
+
+
+def _is_weight(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is the weight of a convolution, a linear layer or attention, or gives that weight."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path.removesuffix(".parametrizations.weight"))
+    if isinstance(owner, nn.MultiheadAttention):
+        return leaf.endswith("_weight")
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if name.endswith("weight") and isinstance(model.get_submodule(name.rpartition(".")[0]), kinds)
-    }
+    computed = path.endswith(".parametrizations.weight") or leaf.startswith("weight_")
+    return isinstance(owner, kinds) and (leaf == "weight" or (computed and parameter.numel() == owner.weight.numel()))
 
 
 def zeroed_count(size: int, share: float) -> int:
@@ -118,7 +168,7 @@ def zeroed_count(size: int, share: float) -> int:
 
 def first_of(order: Tensor, count: int, like: Tensor) -> Tensor:
     """Return a bool mask of the shape of `like` that marks the first `count` positions of a flat order."""
-    chosen = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+    chosen = torch.zeros(like.numel(), dtype=torch.bool, device=order.device)
     chosen[order[:count]] = True
     return chosen.view(like.shape)
 
@@ -175,8 +225,9 @@ def search(
     first in memory counts as larger.
     """
     model.eval()
-    parameters = searched_layers(model, options.layers)
-    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in parameters}
+    layers = searched_layers(model, options.layers)
+    parameters = searched_parameters(model, options.layers)
+    owners = {layer.parameter: model.get_submodule(layer.owner) for layer in layers.values()}
     masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in parameters.items()}
     findings: dict[tuple[int, str], LayerFinding] = {}
     suffixes = Suffixes(model, _some_images(task), owners.values())
@@ -187,20 +238,17 @@ def search(
         # The backward passes are counted by now; each look from here on is a pass of its own.
         looks = look(model, suffixes, {label: images for label, (_, images) in group.items()}, task, options.threshold)
         # Layers are taken in the order of a pass, so that the values at each follow from those at the layer before.
-        for index, (name, parameter) in sorted(
-            enumerate(parameters.items()), key=lambda item: suffixes.place(owners[item[1][0]])
-        ):
-            orders = {
-                label: gradients[index].flatten().abs().sort(descending=True, stable=True).indices
-                for label, (gradients, _) in group.items()
-            }
-            for label, (share, after) in _shares(looks, owners[name], parameter, orders, options).items():
+        for name, layer in sorted(layers.items(), key=lambda item: suffixes.place(owners[item[1].parameter])):
+            parameter, owner = layer.value, owners[layer.parameter]
+            index = tuple(parameters).index(layer.parameter)
+            orders = {label: layer.order(gradients[index]) for label, (gradients, _) in group.items()}
+            for label, (share, after) in _shares(looks, owner, parameter, orders, options).items():
                 findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, after is not None)
-                kept_count = zeroed_count(zeroed_count(parameter.numel(), share), options.keep_share)
-                masks[name] |= first_of(orders[label], kept_count, parameter)
+                kept_count = zeroed_count(zeroed_count(len(orders[label]), share), options.keep_share)
+                masks[layer.parameter] |= first_of(orders[label], kept_count, parameter)
         # Both are freed because the next group's gradients are computed before its looks and would lie beside them.
         del looks, group
-    return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in parameters]
+    return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in layers]
 
 
 def _some_images(task: UnlearningTask) -> Tensor:
@@ -271,7 +319,7 @@ def _shares(
     found = {}
     while wanted:
         asked = [
-            Look(label, first_of(orders[label], zeroed_count(parameter.numel(), share), parameter))
+            Look(label, first_of(orders[label], zeroed_count(len(orders[label]), share), parameter))
             for label, share in wanted.items()
         ]
         for label, accuracy in zip(tuple(wanted), looks.accuracies(layer, parameter, asked), strict=True):

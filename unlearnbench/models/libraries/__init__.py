@@ -1,0 +1,1 @@
+"""What torchvision, timm and the Hugging Face hub have by name: read from their files, without importing them."""
