@@ -140,7 +140,7 @@ class _Trace:
     features: Tensor
 
 
-Found = tuple[Sequence[_Event], str]
+FoundStages = tuple[Sequence[_Event], str]
 
 
 def _traced(model: nn.Module, image: Tensor) -> _Trace:
@@ -222,7 +222,7 @@ def _ordered(root: Any) -> list[Any]:
     return order[::-1]
 
 
-def _blocks(events: Sequence[_Event]) -> Found | None:
+def _blocks(events: Sequence[_Event]) -> FoundStages | None:
     """Return the blocks of a transformer: the most modules of one kind in one place that put out tokens."""
     groups: dict[tuple[str, type], list[_Event]] = {}
     for event in events:
@@ -236,7 +236,7 @@ def _blocks(events: Sequence[_Event]) -> Found | None:
     return earlier, last.name
 
 
-def _changes(events: Sequence[_Event], trace: _Trace) -> Found:
+def _changes(events: Sequence[_Event], trace: _Trace) -> FoundStages:
     """Return the last outputs before the resolution or the width changes."""
     outermost: dict[tuple[int, ...], int] = {}
     for event in events:
@@ -271,7 +271,7 @@ def _spread(events: Sequence[_Event], most: int) -> list[_Event]:
     return [events[(number + 1) * len(events) // count - 1] for number in range(count)]
 
 
-def _declared(model: nn.Module, names: tuple[str, ...], trace: _Trace) -> Found:
+def _declared(model: nn.Module, names: tuple[str, ...], trace: _Trace) -> FoundStages:
     """Return the stages that an architecture declares; the classifier's input follows if the last one is another.
 
     Raises:
