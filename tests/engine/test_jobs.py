@@ -23,21 +23,14 @@ from unlearnbench.results.record import Record, read_record
 pytestmark = pytest.mark.slow
 
 METHODS = """
-import multiprocessing
 import os
 import signal
 import time
 def dies(model, task):
-    if multiprocessing.parent_process() is None:
-        raise RuntimeError("this is no worker")
     os.kill(os.getpid(), signal.SIGKILL)
 def leaves(model, task):
-    if multiprocessing.parent_process() is None:
-        raise RuntimeError("this is no worker")
     os._exit(3)
 def falls_silent_first(model, task):
-    if multiprocessing.parent_process() is None:
-        raise RuntimeError("this is no worker")
     os.closerange(3, 1000)
     time.sleep(1.0)
     os._exit(4)
@@ -209,9 +202,10 @@ def test_workers_share_the_cores_that_torch_would_use(monkeypatch: pytest.Monkey
     monkeypatch.delenv("OMP_NUM_THREADS")
     done = python(
         "-c",
-        "import torch; from unlearnbench.engine.runner import thread_count as count; cpu = torch.device('cpu'); "
+        "import torch; from unlearnbench.engine.runner import work_shares as shares; cpu = torch.device('cpu'); "
         "from unlearnbench.machine import cores; photo, digit = (3, 32, 32), (1, 8, 8); "
-        "alone = torch.get_num_threads(); print(count(cpu, photo, 1) == alone, count(cpu, photo, 1000), "
-        "count(cpu, digit, 1), count(cpu, photo, 2) == max(1, min(alone, cores() // 2)))",
+        "alone = torch.get_num_threads(); half = max(1, min(alone, cores() // 2)); "
+        "print(shares(cpu, photo, None) == shares(cpu, photo, 1) == (1, alone), shares(cpu, photo, 1000), "
+        "shares(cpu, digit, 1), shares(cpu, digit, None) == (cores(), 1), shares(cpu, photo, 2) == (2, half))",
     )
-    assert (done.out, done.code) == ("True 1 1 True\n", 0), done.err
+    assert (done.out, done.code) == ("True (1000, 1) (1, 1) True True\n", 0), done.err
