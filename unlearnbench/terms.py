@@ -7,6 +7,9 @@ SHORT = {"FAe": "forget_accuracy", "FPAe": "forget_prototype_accuracy", "CAne": 
 
 HEADLINE = tuple(SHORT.values())
 
+# The views of the last stage's features, each with a position between FDR and Original.
+VIEWS = ("prototype", "neighbours", "probe")
+
 REFERENCES = {"original": "Original", "fdr": "FDR"}
 
 # These metrics are shares of images or differences of shares, shown in percent; all others are shown as they are.
@@ -22,6 +25,12 @@ SHARES = frozenset(
         "near_class_gap",
         "membership_inference",
         "zeroed_accuracy",
+        "masked_retain_accuracy",
+        "forget_view_accuracy",
+        "layer_prototype_gap",
+        "layer_probe_recovery",
+        "relative_verdict",
+        "average_gap",
     }
 )
 

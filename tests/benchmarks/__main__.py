@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Ratio]] = {
     "textbook": training_speed.textbook,
     "input": input_speed.pipeline,
     "evaluation": evaluation_speed.inference,
+    "stages": evaluation_speed.stages,
     "relevance": relevance_speed.looks,
 }
 

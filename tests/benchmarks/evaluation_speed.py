@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from tests.benchmarks.problem import data, device, network, wait
 from tests.benchmarks.ratio import Ratio, measure
 from unlearnbench.machine import peak_memory, reset_peak_memory
+from unlearnbench.metrics import feature_writer
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.models.batches import Augmentation, Batches, inference_batch
 
@@ -24,6 +26,7 @@ ATTRIBUTES = {
     "seed": 0,
 }
 FEW = np.arange(100)
+NONE = np.zeros(0, dtype=np.int64)
 
 
 def write(folder: Path, test: Batches) -> None:
@@ -50,6 +53,27 @@ def inference() -> Ratio:
         return measure(
             "features into HDF5 / bare inference", 0.9, IMAGES, lambda: write(Path(folder), data().test), bare
         )
+
+
+def stages() -> Ratio:
+    """Measure feature files with stages and images for probes against files without them, as format 2 had them."""
+    images = data().test._images
+    assert isinstance(images, torch.Tensor)
+    train = Batches(images, data().test.labels, (0.5,) * 3, (0.25,) * 3, Augmentation())
+    limited = np.arange(0, len(images), 10)
+    model, ids = network().eval(), np.arange(len(images))
+
+    def whole(path: Path) -> None:
+        write_features(path, model, (data().test, ids), (train, ids), limited, ATTRIBUTES)
+        wait()
+
+    def plain(path: Path) -> None:
+        with mock.patch.multiple(feature_writer, find_stages=lambda *_: ((), "all"), probe_indices=lambda *_: NONE):
+            whole(path)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.h5"
+        return measure("features with stages / without", 1 / 1.3, 2 * IMAGES, lambda: whole(path), lambda: plain(path))
 
 
 def memory() -> tuple[int, int]:

@@ -187,7 +187,10 @@ def test_a_file_that_is_none_is_named(damage: Any, message: str, tmp_path: Path)
     ("change", "message"),
     [
         (lambda stored: stored.attrs.pop("format"), "not a feature file"),
-        (lambda stored: stored.attrs.modify("format", 1), "feature format 1, this version reads 2"),
+        (
+            lambda stored: stored.attrs.modify("format", 2),
+            "feature format 2, this version reads 3; run",
+        ),
         (lambda stored: stored.pop("test/logits"), "not a whole feature file: test/logits missing"),
         (lambda stored: stored.attrs.pop("seed"), "not a whole feature file: attribute seed missing"),
     ],

@@ -21,6 +21,7 @@ from unlearnbench.metrics.measurement import Costs, References
 from unlearnbench.metrics.standard import standard_metrics
 from unlearnbench.models.classifier import classifier, keep_outputs
 from unlearnbench.models.training import ReferenceTraining
+from unlearnbench.terms import VIEWS
 from unlearnbench.unlearners.toy_problem import (
     FORGET_CLASSES,
     NETWORK,
@@ -150,6 +151,26 @@ def test_the_normalised_gap_of_an_appearance_is_that_of_the_original(judged: Jud
 
 
 @pytest.mark.parametrize("name", APPEARANCE)
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_appearance_lies_where_the_original_lies_in_every_view(judged: Judged, name: str, view: str) -> None:
+    assert judged.values["fdr"][f"position view={view}"] == 0.0
+    assert judged.values[name][f"position view={view}"] == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", APPEARANCE)
+def test_every_stage_of_an_appearance_is_the_original_s(judged: Judged, name: str) -> None:
+    found, original = judged.values[name], judged.values["original"]
+
+    for metric in ("layer_prototype_gap", "layer_probe_recovery"):
+        assert found[metric] == pytest.approx(original[metric], abs=0.02)
+        assert found[metric] > 0.05
+    assert found["layer_cka reference=original images=forget"] > 0.99
+    assert found["layer_cka reference=fdr images=forget"] < 0.8
+    assert found["relative_verdict"] < 0
+    assert found["representation_unlearning_score"] < judged.values["fdr"]["representation_unlearning_score"] - 0.2
+
+
+@pytest.mark.parametrize("name", APPEARANCE)
 @pytest.mark.parametrize("shots", [" shots=1", " shots=5", " shots=10", ""])
 def test_a_probe_recovers_what_an_appearance_hides(judged: Judged, name: str, shots: str) -> None:
     original, found = (judged.values[model][f"probe_recovery{shots}"] for model in ("original", name))
@@ -180,6 +201,8 @@ def test_random_weights_look_damaged_not_forgotten(judged: Judged, name: str) ->
     assert found["retain_accuracy"] < 0.3
     assert found["retain_prototype_accuracy"] < fdr["retain_prototype_accuracy"] - 0.1
     assert found["normalised_gap"] < 0
+    assert min(found[f"position view={view}"] for view in VIEWS) < -0.5
+    assert found["masked_retain_accuracy"] < judged.values["original"]["masked_retain_accuracy"] - 0.3
     assert found["forget_prototype_accuracy"] < fdr["forget_prototype_accuracy"]
     assert found["forget_neighbour_accuracy"] < fdr["forget_neighbour_accuracy"]
     assert found["js_divergence images=retain"] > 0.3

@@ -15,7 +15,7 @@ from support.records import record_files
 from torch import Tensor, nn
 
 from unlearnbench.errors import InvalidFileError, MetricError, PluginError
-from unlearnbench.metrics import feature_writer
+from unlearnbench.metrics import feature_parts
 from unlearnbench.metrics import features as module
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import open_features
@@ -59,7 +59,7 @@ def classifier_inputs(model: nn.Module, data: Batches) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write a feature file of 13 test and 20 training images, in batches of 4 and chunks of 6."""
-    monkeypatch.setattr(feature_writer, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(feature_parts, "CHUNK_ROWS", 6)
     monkeypatch.setattr("unlearnbench.models.batches.MOST_IMAGES", 4)
     path = tmp_path / "features.h5"
     write_features(path, network(), batches(13, 1), batches(20, 2), LIMITED, ATTRIBUTES)
@@ -88,12 +88,20 @@ def test_the_layout_is_as_documented(written: Path) -> None:
         "limited/logits": ((5, 4), "float32"),
         "limited/labels": ((5,), "int64"),
         "limited/ids": ((5,), "int64"),
+        **{f"{part}/stages/0": ((rows, 4), "float16") for part, rows in (("test", 13), ("limited", 5))},
+        **{f"{part}/stages/1": ((rows, 8), "float16") for part, rows in (("test", 13), ("limited", 5))},
+        "probe/features": ((12, 8), "float16"),
+        "probe/labels": ((12,), "int64"),
+        "probe/ids": ((12,), "int64"),
+        **{f"prototypes/{source}/stages/0": ((4, 4), "float64") for source in ("full", "limited")},
+        **{f"prototypes/{source}/stages/1": ((4, 8), "float64") for source in ("full", "limited")},
         "prototypes/full/sums": ((4, 8), "float64"),
         "prototypes/full/counts": ((4,), "int64"),
         "prototypes/limited/sums": ((4, 8), "float64"),
         "prototypes/limited/counts": ((4,), "int64"),
     }
-    assert attributes == {"format": 2, "feature_dtype": "float32", **ATTRIBUTES}
+    named = {"format": 3, "feature_dtype": "float32", "stages": [b"2", b"6", b"10"]}
+    assert attributes == {**named, **ATTRIBUTES}
 
 
 def test_features_are_the_input_of_the_classifier(written: Path) -> None:
@@ -132,6 +140,43 @@ def test_prototypes_are_the_means_of_their_class(written: Path) -> None:
         np.testing.assert_allclose(features.prototypes("limited"), limited, rtol=1e-5, atol=1e-6)
 
 
+def test_stages_hold_the_pooled_outputs_of_their_modules(written: Path) -> None:
+    model, (test, _), (train, _) = network(), batches(13, 1), batches(20, 2)
+    assert isinstance(model, nn.Sequential)
+    labels = np.arange(20) % 4
+    with torch.no_grad(), open_features(written) as features:
+        for number, end in enumerate((3, 7)):
+            seen, trained = (
+                model[:end](data.plain(torch.arange(len(data)))).mean((2, 3)).numpy() for data in (test, train)
+            )
+            every = np.arange(4)
+            np.testing.assert_allclose(features.stage_rows("test", number, every), seen, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(features.stage_rows("limited", number, every), trained[LIMITED], rtol=1e-3)
+            means = np.stack([trained[labels == label].mean(axis=0) for label in every])
+            np.testing.assert_allclose(features.prototypes("full", number), means, rtol=1e-5)
+        assert np.array_equal(features.stage_rows("test", 2, every), features.rows("test/features", every))
+        assert np.array_equal(features.prototypes("full", 2), features.prototypes("full"))
+
+
+def test_the_probe_part_holds_images_that_no_method_sees(written: Path) -> None:
+    data, ids = batches(20, 2)
+    expected, _ = classifier_inputs(network(), data)
+    with open_features(written) as features:
+        found = features.array("probe/ids")
+        assert not set(found) & set(ids[LIMITED])
+        assert np.bincount(features.array("probe/labels")).tolist() == [3, 3, 3, 3]  # 13 test images allow 3 a class
+        rows = features.array("probe/features")
+        np.testing.assert_allclose(rows, expected[found - 100].numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_without_images_outside_the_limited_data_there_are_none_for_probes(tmp_path: Path) -> None:
+    path, limited = tmp_path / "features.h5", np.arange(17)  # the three left over are of three of the four classes
+    write_features(path, network(), batches(13, 1), batches(20, 2), limited, ATTRIBUTES)
+    with open_features(path) as features:
+        assert features.array("probe/features").shape == (0, 8)
+        assert features.array("limited/features").shape == (17, 8)
+
+
 @pytest.mark.parametrize("classes", [[1], [3, 1], [0, 1, 2, 3]])
 def test_rows_and_labels_are_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: list[int]) -> None:
     path = tmp_path / "features.h5"
@@ -159,6 +204,33 @@ def test_a_model_that_lost_outputs_says_which_are_left(tmp_path: Path) -> None:
     with open_features(path) as features:
         assert features.output_classes.tolist() == [0, 2]
         assert features.array("test/logits").shape == (13, 2)
+
+
+@pytest.mark.slow
+def test_a_file_of_cifar_100_is_at_most_1_3_times_as_large_as_one_without_stages_and_probes(tmp_path: Path) -> None:
+    """The widths of a ResNet-20 and the number of images of CIFAR-100, without the time that its layers take."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.MaxPool2d(2), nn.Conv2d(16, 32, 1), nn.MaxPool2d(2), nn.Conv2d(32, 64, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 100),
+    )  # fmt: skip
+
+    def images(count: int) -> tuple[Batches, np.ndarray]:
+        shown = torch.randint(256, (count, 3, 4, 4), dtype=torch.uint8)
+        return Batches(shown, torch.arange(count) % 100, (0.5,) * 3, (0.3,) * 3, Augmentation()), np.arange(count)
+
+    path, attributes = tmp_path / "features.h5", {**ATTRIBUTES, "num_classes": 100}
+    write_features(path, model, images(10_000), images(50_000), np.arange(5_000), attributes)
+    with h5py.File(path) as file:
+        assert [name.decode() for name in file.attrs["stages"]] == ["0", "2", "5"]
+        added = [file["probe/features"], file["probe/labels"], file["probe/ids"]]
+        added += [
+            file[f"{group}/stages/{number}"]
+            for group in ("test", "limited", "prototypes/full", "prototypes/limited")
+            for number in range(2)
+        ]
+        size = sum(item.id.get_storage_size() for item in added)
+    whole = path.stat().st_size
+    assert whole <= 1.3 * (whole - size)
 
 
 class Unusual(nn.Module):
@@ -273,7 +345,7 @@ def test_a_damaged_file_is_named(written: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "what"),
-    [({}, "not a feature file"), ({"format": 1}, "feature format 1, this version reads 2")],
+    [({}, "not a feature file"), ({"format": 2}, f"feature format 2, this version reads 3{AGAIN}")],
 )
 def test_an_hdf5_file_of_another_kind_is_named(tmp_path: Path, attributes: dict[str, Any], what: str) -> None:
     path = tmp_path / "other.h5"
@@ -292,7 +364,14 @@ def test_weight_deletion_leaves_the_original_s_features_bit_for_bit(finished: Fi
             for method in ("original", "wd")
         )
         with open_features(original) as first, open_features(deleted) as second:
-            for name in ("test/features", "limited/features", "prototypes/full/sums", "prototypes/limited/sums"):
+            for name in (
+                "test/features",
+                "test/stages/0",
+                "limited/features",
+                "probe/features",
+                "prototypes/full/sums",
+            ):
                 assert np.array_equal(first.array(name), second.array(name)), name
+            assert first.stages == second.stages
             assert second.output_classes.tolist() == list(range(8))
             assert np.array_equal(first.array("test/logits")[:, :8], second.array("test/logits"))

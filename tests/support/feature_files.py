@@ -36,9 +36,15 @@ def fill(
     weight: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     superclasses: Sequence[int] = (),
+    probe: tuple[ArrayLike, ArrayLike] | None = None,
+    stages: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     seed: int = 0,
 ) -> None:
-    """Write a feature file, making up what is left out from the test images."""
+    """Write a feature file, making up what is left out from the test images.
+
+    `stages` are the features of the test images and of the limited images in each stage before the last one. There are
+    no images for probes if `probe` is left out.
+    """
     outputs = range(num_classes) if outputs is None else outputs
     limited = (features, labels) if limited is None else limited
     full = limited if full is None else full
@@ -51,6 +57,7 @@ def fill(
             "dataset": "arrays",
             "dataset_revision": "1",
             "model": "arrays",
+            "stages": np.array([*(f"stage {number}" for number in range(len(stages))), "classifier input"], dtype="S"),
         }
     )
     parts: dict[str, tuple[Any, Any, Any]] = {
@@ -69,6 +76,17 @@ def fill(
         file[f"prototypes/{source}/sums"] = sums
         file[f"prototypes/{source}/counts"] = np.bincount(truth, minlength=num_classes)
     width = np.asarray(features).shape[1]
+    for number, (seen, known) in enumerate(stages):
+        for part, rows in (("test", seen), ("limited", known)):
+            file[f"{part}/stages/{number}"] = np.asarray(rows, dtype=np.float16)
+        truth = np.asarray(limited[1])
+        sums = np.stack([np.asarray(known)[truth == label].sum(axis=0) for label in range(num_classes)])
+        for source in ("full", "limited"):
+            file[f"prototypes/{source}/stages/{number}"] = sums.astype(np.float64)
+    rows, truth = (np.zeros((0, width)), np.zeros(0)) if probe is None else probe
+    file["probe/features"] = np.asarray(rows, dtype=np.float16)
+    file["probe/labels"] = np.asarray(truth, dtype=np.int64)
+    file["probe/ids"] = np.arange(len(file["probe/labels"]))
     file["classifier/weight"] = np.ones((len(outputs), width)) if weight is None else np.asarray(weight)
     file["classifier/bias"] = np.zeros(len(outputs)) if bias is None else np.asarray(bias)
     file["output_classes"] = np.asarray(outputs)
@@ -113,7 +131,11 @@ def write_features_file(
     numbers = np.array(counts or [2] * num_classes)
     with h5py.File(path, "w") as file:
         file.attrs.update({"format": FORMAT, "num_classes": num_classes, "forget_classes": forget_classes, "seed": 0})
-        file.attrs.update({"model": "by-hand", "dataset": "by-hand", "dataset_revision": "1"})
+        file.attrs.update(
+            {"model": "by-hand", "dataset": "by-hand", "dataset_revision": "1", "stages": np.array([b"all"])}
+        )
+        file["probe/features"] = np.zeros((0, width), dtype=np.float16)
+        file["probe/labels"], file["probe/ids"] = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         file["output_classes"], file["superclasses"] = np.arange(outputs), np.zeros(0, dtype=np.int64)
         file["classifier/weight"], file["classifier/bias"] = np.zeros((outputs, width)), np.zeros(outputs)
         for part in ("test", "limited"):

@@ -1,4 +1,4 @@
-"""The limited data of a seed: which training images are left."""
+"""What a seed draws of the training images: those that are left, and others that no method sees."""
 
 from __future__ import annotations
 
@@ -45,4 +45,28 @@ def limited_indices(labels: NDArray[np.int64], counts: Sequence[int], seed: int)
         candidates = np.flatnonzero(labels == label)
         stream = np.random.default_rng(derived_seed(seed, "limited", label))
         chosen.append(stream.permutation(candidates)[:count])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def probe_indices(labels: NDArray[np.int64], limited: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Draw training images that no method sees, the same number of each class.
+
+    Args:
+        labels: (N,) class indices of all training images.
+        limited: (M,) positions of the limited images, of which none is drawn.
+        most: Largest number of images.
+        seed: Seed of the run.
+
+    Returns:
+        (P,) positions in `labels`, ascending; none if a class has no image outside the limited data.
+    """
+    outside = np.ones(len(labels), dtype=np.bool_)
+    outside[limited] = False
+    classes = np.unique(labels)
+    members = [np.flatnonzero(outside & (labels == label)) for label in classes]
+    count = min([most // max(1, len(classes)), *(len(found) for found in members)])
+    chosen = [np.zeros(0, dtype=np.int64)]
+    for label, found in zip(classes.tolist(), members, strict=True):
+        stream = np.random.default_rng(derived_seed(seed, "probe", label))
+        chosen.append(stream.permutation(found)[:count])
     return np.sort(np.concatenate(chosen)).astype(np.int64)

@@ -12,11 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unlearnbench.datasets.split import probe_indices
 from unlearnbench.errors import PluginError
-from unlearnbench.metrics.features import CHUNK_ROWS, FORMAT
+from unlearnbench.metrics.feature_parts import ClassSums, Column, StoredImages, columns_of, compact
+from unlearnbench.metrics.features import FORMAT
 from unlearnbench.models.batches import Batches, in_batches
 from unlearnbench.models.classifier import Head, captured_features, classifier, classifier_name, output_classes
+from unlearnbench.models.stages import captured_stages, find_stages
 from unlearnbench.store import held
+
+# Probes learn from as many images as they are judged on, which keeps the file small, and from at most these.
+MOST_PROBE_IMAGES = 20_000
 
 
 def write_features(
@@ -28,7 +34,7 @@ def write_features(
     attributes: dict[str, Any],
     advance: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Run a model once over test and training images and write its features and logits.
+    """Run a model once over test and training images and write its features, those of its stages, and its logits.
 
     Memory does not grow with the number of images, because each batch is written before the next is read.
 
@@ -38,34 +44,47 @@ def write_features(
         test: Test images and their (N,) ids.
         train: All training images and their ids.
         limited: (M,) positions of the limited images among the training images, ascending.
-        attributes: Attributes of the file, without `format`; see `unlearnbench.metrics.features`. `feature_dtype` is
-            float32 if it is left out, and `superclasses` holds K numbers, or none.
+        attributes: Attributes of the file, without `format` and `stages`; see `unlearnbench.metrics.features`.
+            `feature_dtype` is float32 if it is left out, and `superclasses` holds K numbers, or none.
         advance: Callback that receives the number of images after each batch.
 
     Raises:
-        PluginError: If the model does not give its classifier one feature for each image.
+        PluginError: If the model does not give its classifier one feature for each image, or lacks a stage that its
+            architecture declares.
         UnwritableError: If the file cannot be written.
     """
     model.eval()
+    training = train[0]
+    stages, last = find_stages(model, training.plain(torch.arange(1, device=training.labels.device)))
+    most = min(MOST_PROBE_IMAGES, len(test[0]))
+    probe = probe_indices(training.labels.cpu().numpy(), limited, most, int(attributes["seed"]))
     with (
         held(path) as output,
         h5py.File(output, "w") as file,
         torch.inference_mode(),
         captured_features(model) as captured,
+        captured_stages(model, stages) as pooled,
     ):
         _write_head(file, classifier(model), output_classes(model), attributes)
+        # Names of a fixed length can be read from a damaged file, where HDF5 hangs on those of a variable one.
+        file.attrs["stages"] = np.array([name.encode() for name in (*(stage.name for stage in stages), last)])
+        columns = columns_of(file, stages)
 
-        def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(images: Tensor) -> Tensor:
             output.check()
             logits = model(images)
             advance(len(images))
-            return _features(model, captured, len(images)), logits.float()
+            # One row for each image takes a single transfer from the device. It is a copy, because a network may use
+            # the memory of its output again for the next batch.
+            rows = torch.cat([_features(model, captured, len(images)), *pooled, logits.float()], dim=1)
+            pooled.clear()
+            return rows.cpu()
 
-        _write_test(file, forward, *test)
-        _write_train(file, forward, *train, limited)
+        _write_test(file, forward, test, columns)
+        _write_train(file, forward, train, {"limited": limited, "probe": probe}, columns)
 
 
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor], Tensor]
 
 
 def _features(model: nn.Module, captured: list[Tensor], images: int) -> Tensor:
@@ -99,95 +118,52 @@ def _write_head(file: h5py.File, layer: Head, outputs: Tensor, attributes: dict[
     file["classifier/bias"] = bias.numpy()
 
 
-def _write_test(file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64]) -> None:
-    part = StoredImages(file, "test", ids, batches.labels)
+def _write_test(
+    file: h5py.File, forward: Forward, test: tuple[Batches, NDArray[np.int64]], columns: tuple[Column, ...]
+) -> None:
+    batches, ids = test
+    part = StoredImages(file, "test", columns, ids, batches.labels.cpu().numpy())
     for images, _ in in_batches(batches):
-        part.add(*forward(images))
+        part.add(forward(images))
     part.write()
 
 
 def _write_train(
-    file: h5py.File, forward: Forward, batches: Batches, ids: NDArray[np.int64], limited: NDArray[np.int64]
+    file: h5py.File,
+    forward: Forward,
+    train: tuple[Batches, NDArray[np.int64]],
+    positions: dict[str, NDArray[np.int64]],
+    columns: tuple[Column, ...],
 ) -> None:
-    """Write the limited images' features, and the prototypes over all training images and over the limited ones."""
-    num_classes = int(file.attrs["num_classes"])
-    positions = torch.from_numpy(limited).to(batches.labels.device)
-    part = StoredImages(file, "limited", ids[limited], batches.labels[positions])
-    width = part.width
-    chosen = torch.zeros(len(ids), dtype=torch.bool, device=batches.labels.device)
-    chosen[positions] = True
-    sums = {source: torch.zeros(num_classes, width, dtype=torch.float64) for source in ("full", "limited")}
-    seen = 0
-    for images, labels in in_batches(batches):
-        features, logits = forward(images)
-        kept = chosen[seen : seen + len(labels)]
-        seen += len(labels)
-        sums["full"] += _class_sums(features, labels, num_classes)
-        sums["limited"] += _class_sums(features[kept], labels[kept], num_classes)
-        part.add(features[kept], logits[kept])
-    part.write()
-    for source, labels in (("full", batches.labels), ("limited", batches.labels[chosen])):
-        group = file.create_group(f"prototypes/{source}")
-        group["sums"] = sums[source].numpy()
-        group["counts"] = torch.bincount(labels.cpu(), minlength=num_classes).numpy()
-
-
-class StoredImages:
-    """A group of a feature file, which holds features and logits of some images in chunks of rows.
+    """Write the limited images and those for probes, and the prototypes over all training images and the limited ones.
 
     Args:
         file: File whose head is written.
-        name: Name of the group.
-        ids: (N,) ids of the images.
-        labels: (N,) int64, labels of the images.
-
-    Attributes:
-        width: D, the length of a feature.
+        forward: Function that returns a row for each image.
+        train: All training images and their ids.
+        positions: Positions of the `limited` images and of those for the `probe`, ascending.
+        columns: Columns of a row. Of the images for probes only the features are kept, in half precision.
     """
-
-    def __init__(self, file: h5py.File, name: str, ids: NDArray[np.int64], labels: Tensor) -> None:
-        outputs, self.width = file["classifier/weight"].shape
-        rows = len(ids)
-        step = max(1, min(rows, CHUNK_ROWS))
-        self._group = file.create_group(name)
-        self._group.create_dataset(
-            "features", (rows, self.width), file.attrs["feature_dtype"], chunks=(step, self.width)
-        )
-        self._group.create_dataset("logits", (rows, outputs), "float32", chunks=(step, outputs))
-        for column, values in (("labels", labels.cpu().numpy()), ("ids", ids)):
-            # Sorted or small integers compress to a tenth at no cost. They are one chunk that has to be written at
-            # once, since every later write would compress it anew.
-            self._group.create_dataset(
-                column, (rows,), "int64", values, chunks=(max(1, rows),), compression="gzip", shuffle=True
-            )
-        # These rows wait until their chunk is full.
-        self._waiting = {"features": torch.empty(step, self.width), "logits": torch.empty(step, outputs)}
-        self._waits = self._written = 0
-
-    def add(self, features: Tensor, logits: Tensor) -> None:
-        """Take the next images' features (n, D) and logits (n, O), and write each chunk that they fill."""
-        start = 0
-        while start < len(features):
-            taken = min(CHUNK_ROWS - self._waits, len(features) - start)
-            for column, rows in (("features", features), ("logits", logits)):
-                # Rows are copied because a network may reuse the memory of its output for the next batch.
-                self._waiting[column][self._waits : self._waits + taken] = rows[start : start + taken]
-            start += taken
-            self._waits += taken
-            if self._waits == CHUNK_ROWS:
-                self.write()
-
-    def write(self) -> None:
-        """Write the rows that are waiting."""
-        if self._waits:
-            for column, rows in self._waiting.items():
-                self._group[column][self._written : self._written + self._waits] = rows[: self._waits].numpy()
-        self._written += self._waits
-        self._waits = 0
-
-
-def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return (K, D) float64 sums over the images of each class, the same on every call (no atomic adds)."""
-    # The sum is computed on the CPU because not every GPU has double precision.
-    members = torch.nn.functional.one_hot(labels.cpu(), num_classes).to(torch.float64)
-    return members.T @ features.cpu().to(torch.float64)
+    batches, ids = train
+    labels = batches.labels.cpu()
+    kept = {"limited": columns, "probe": (compact(columns[0]),)}
+    parts, chosen = {}, {}
+    for name, found in positions.items():
+        parts[name] = StoredImages(file, name, kept[name], ids[found], labels[found].numpy())
+        chosen[name] = torch.zeros(len(ids), dtype=torch.bool)
+        chosen[name][found] = True
+    sums = {source: ClassSums(int(file.attrs["num_classes"]), columns) for source in ("full", "limited")}
+    seen = 0
+    for images, _ in in_batches(batches):
+        rows = forward(images)
+        here = slice(seen, seen + len(rows))
+        seen += len(rows)
+        for name, part in parts.items():
+            part.add(rows[chosen[name][here]])
+        sums["full"].add(rows, labels[here])
+        limited = chosen["limited"][here]
+        sums["limited"].add(rows[limited], labels[here][limited])
+    for part in parts.values():
+        part.write()
+    for source, found_sums in sums.items():
+        found_sums.write(file.create_group(f"prototypes/{source}"))

@@ -9,7 +9,7 @@ from unlearnbench.errors import PluginError
 from unlearnbench.registry.component import Metric, used
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.terms import HEADLINE
+from unlearnbench.terms import HEADLINE, VIEWS
 
 # Every record holds these beside the headline metrics: name and non-default options. All need features alone.
 STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -35,6 +35,23 @@ STANDARD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("js_divergence", {"images": "forget"}),
     ("js_divergence", {"images": "retain"}),
     ("speed_up", {}),
+    ("masked_retain_accuracy", {}),
+    ("forget_view_accuracy", {"view": "neighbours"}),
+    ("forget_view_accuracy", {"view": "probe"}),
+    *(("position", {"view": view}) for view in VIEWS),
+    ("layer_prototype_gap", {}),
+    ("layer_probe_recovery", {}),
+    ("layer_cka", {"reference": "original", "images": "forget"}),
+    ("layer_cka", {"reference": "original", "images": "retain"}),
+    ("layer_cka", {"reference": "fdr", "images": "forget"}),
+    ("layer_cka", {"reference": "fdr", "images": "retain"}),
+    ("relative_verdict", {}),
+    ("representation_unlearning_score", {}),
+    ("adaptive_unlearning_score", {}),
+    ("average_gap", {}),
+    ("tug_of_war", {}),
+    ("retain_output_scatter", {}),
+    ("retain_output_entropy", {}),
 )
 
 

@@ -15,10 +15,11 @@ from torch.nn.parameter import is_lazy
 
 from unlearnbench.errors import PluginError
 from unlearnbench.models.checkpoints import load_weights
-from unlearnbench.models.classifier import CLASSIFIER_NAME, classifier_names, logits_of, take_logits
+from unlearnbench.models.classifier import CLASSIFIER_NAME, STAGE_NAMES, classifier_names, logits_of, take_logits
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights
+from unlearnbench.registry.declare import STAGES
 from unlearnbench.registry.entry_points import find
 from unlearnbench.seeds import derived_seed
 
@@ -118,6 +119,9 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
     except PluginError as error:
         raise PluginError(f"architecture {name!r}: {error}") from error
     network.register_forward_hook(take_logits)
+    declared = getattr(build, STAGES, None)
+    if declared is not None:
+        setattr(network, STAGE_NAMES, declared)
     return network
 
 

@@ -18,6 +18,8 @@ from unlearnbench.errors import PluginError
 from unlearnbench.store import writing
 
 OUTPUT_CLASSES = "output_classes"
+# A network whose architecture declares its stages holds their names under this name.
+STAGE_NAMES = "stage_names"
 # A network may name its classifier itself, as a name or, if its output is the mean of several layers, as a tuple.
 CLASSIFIER_NAME = "classifier_name"
 

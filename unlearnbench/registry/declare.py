@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,9 @@ VERSION = "__unlearnbench_version__"
 RANGES = "__unlearnbench_ranges__"
 EXEMPTIONS = "__unlearnbench_exemptions__"
 CHECK_OPTIONS = "__unlearnbench_check_options__"
+STAGES = "__unlearnbench_stages__"
+# A feature file keeps the features of at most this many stages of a network, the input of the classifier included.
+MOST_STAGES = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def declare(
     exempt: Mapping[Behaviour, str] | None = None,
     check_options: Mapping[str, Any] | None = None,
     ranges: Mapping[str, SearchSpace] | None = None,
+    stages: Sequence[str] | None = None,
 ) -> Callable[[Function], Function]:
     """Return a decorator for a plugin that declares something about itself.
 
@@ -51,18 +55,23 @@ def declare(
         check_options: Options with which it shows its behaviour on the small problem of the check, if its
             defaults are made for larger ones.
         ranges: Range or values of each option that `unlearnbench tune` may search.
+        stages: Names of an architecture's modules whose outputs are its stages, from the image to the classifier. If it
+            is left out, they are found: where the resolution or the width changes, or the blocks of a transformer.
 
     Raises:
-        ValueError: If the version is not a whole number from 1 on.
+        ValueError: If the version is not a whole number from 1 on, or the stages are not 1 to `MOST_STAGES` names.
     """
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ValueError(f"version: {version!r} is not a whole number from 1 on")
+    if stages is not None and (isinstance(stages, str) or not 1 <= len(stages) <= MOST_STAGES):
+        raise ValueError(f"stages: {stages!r} are not 1 to {MOST_STAGES} names of modules")
 
     def mark(function: Function) -> Function:
         setattr(function, VERSION, version)
         setattr(function, EXEMPTIONS, dict(exempt or {}))
         setattr(function, CHECK_OPTIONS, dict(check_options or {}))
         setattr(function, RANGES, dict(ranges or {}))
+        setattr(function, STAGES, None if stages is None else tuple(stages))
         return function
 
     return mark

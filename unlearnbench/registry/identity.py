@@ -19,7 +19,7 @@ from unlearnbench.registry.syntax import SourceModule, find_definition, imported
 # settings. Seeds, copies and what is loaded are part of this.
 TRAINING_PROTOCOL = 1
 TASK_PROTOCOL = 1
-FEATURES_FORMAT = 2
+FEATURES_FORMAT = 3
 METRICS_PROTOCOL = 1
 # This is raised when the contents of the store change their form, so that older entries are made anew.
 STORE_FORMAT = 2

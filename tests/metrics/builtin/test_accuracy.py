@@ -14,6 +14,7 @@ from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.accuracy import (
     accuracy,
     forget_accuracy,
+    masked_retain_accuracy,
     near_class_gap,
     nearest_classes,
     retain_accuracy,
@@ -193,3 +194,37 @@ def test_near_class_gap_names_logits_that_are_no_numbers() -> None:
 
     with pytest.raises(MetricError, match="2 images have logits that are no number"):
         near_class_gap(broken, References(original, original))
+
+
+def test_masked_retain_accuracy_is_scikit_learn_s_on_the_retain_columns() -> None:
+    stream = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 20)
+    logits = one_hot(labels, 5) + stream.normal(size=(100, 5))
+    file = feature_file(np.ones((100, 2)), labels, forget=[1, 4], num_classes=5, logits=logits)
+    retain = ~np.isin(labels, [1, 4])
+    predicted = np.array([0, 2, 3])[logits.astype(np.float32)[retain][:, [0, 2, 3]].argmax(axis=1)]
+
+    found = masked_retain_accuracy(file)
+    assert found == pytest.approx(accuracy_score(labels[retain], predicted), abs=1e-9)
+    assert found.hits is not None
+    assert (found.hits == (predicted == labels[retain])).all()
+
+
+def test_masked_retain_accuracy_by_hand() -> None:
+    """One of four retain images goes to the forget class, and of the retain classes its own logit is the largest."""
+    logits = [[3.0, 1.0, 2.0], [0.0, 3.0, 2.0], [1.0, 3.0, 2.0], [0.0, 0.0, 5.0]]
+    whole = feature_file(np.ones((4, 2)), [0, 1, 0, 1], forget=[2], num_classes=3, logits=logits,
+                         limited=(np.ones((3, 2)), [0, 1, 2]))  # fmt: skip
+    deleted = feature_file(np.ones((4, 2)), [0, 1, 0, 1], forget=[2], num_classes=3, outputs=[0, 1],
+                           logits=[row[:2] for row in logits], limited=(np.ones((3, 2)), [0, 1, 2]),
+                           limited_logits=np.ones((3, 2)))  # fmt: skip
+
+    # The last image has equal logits of both retain classes, of which the lowest counts: 2 of 4 are right.
+    assert masked_retain_accuracy(whole) == masked_retain_accuracy(deleted) == 0.5
+
+
+def test_without_a_retain_output_nothing_is_kept() -> None:
+    file = feature_file([[0.0]], [0], forget=[1], num_classes=2, outputs=[1], logits=[[0.0]], limited=([[0.0]], [0]),
+                        limited_logits=[[0.0]])  # fmt: skip
+    with pytest.raises(MetricError, match="no output for a retain class"):
+        masked_retain_accuracy(file)

@@ -19,6 +19,8 @@ from unlearnbench.metrics.builtin.predictions import (
     prediction_counts,
     prediction_entropy,
     prediction_matrix,
+    retain_output_entropy,
+    retain_output_scatter,
 )
 from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.measurement import References
@@ -171,3 +173,43 @@ def test_js_divergence_needs_test_images_of_each_class() -> None:
 
     with pytest.raises(MetricError, match="there is no test image of these classes"):
         js_divergence(file, References(file, file))
+
+
+def test_the_outputs_of_retain_classes_are_scipy_s_entropies() -> None:
+    stream = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 12)
+    logits = stream.normal(size=(60, 6)).astype(np.float32)
+    file = feature_file(
+        np.ones((60, 2)), labels, forget=[1, 4], num_classes=5, outputs=range(6), logits=logits,
+        limited=(np.ones((5, 2)), range(5)),
+        limited_logits=np.ones((5, 6)),
+    )  # fmt: skip
+    kept = logits[np.isin(labels, [1, 4])][:, [0, 2, 3]].astype(np.float64)
+    truth = labels[np.isin(labels, [1, 4])]
+    odds = np.exp(kept) / np.exp(kept).sum(axis=1, keepdims=True)
+    assert retain_output_entropy(file) == pytest.approx(scipy_entropy(odds, axis=1, base=3).mean(), abs=1e-9)
+
+    counts = confusion_matrix(truth, np.array([0, 2, 3])[kept.argmax(axis=1)], labels=range(5))[[1, 4]][:, [0, 2, 3]]
+    assert retain_output_scatter(file) == pytest.approx(scipy_entropy(counts, axis=1, base=3).mean(), abs=1e-9)
+
+
+def test_a_deleted_or_an_added_output_changes_nothing_for_retain_outputs() -> None:
+    """Of two images of class 2 one goes to 0 and one to 1: log 2 / log 2 = 1, whatever the other outputs say."""
+    logits = [[1.0, 0.0, 9.0, 5.0], [0.0, 1.0, 9.0, 5.0]]
+    values = set()
+    for outputs in ([0, 1], [0, 1, 2], [0, 1, 2, 3]):
+        file = feature_file(
+            np.ones((2, 2)), [2, 2], forget=[2], num_classes=3, outputs=outputs,
+            logits=[row[: len(outputs)] for row in logits], limited=(np.ones((3, 2)), range(3)),
+            limited_logits=np.ones((3, len(outputs))),
+        )  # fmt: skip
+        assert retain_output_scatter(file) == 1.0
+        values.add(round(retain_output_entropy(file), 12))
+    odds = np.exp(1) / (1 + np.exp(1))
+    assert values == {round(float(scipy_entropy([odds, 1 - odds], base=2)), 12)}
+
+
+def test_one_retain_output_is_too_few() -> None:
+    file = predicting([0, 1], [0, 1], [1], 2)
+    with pytest.raises(MetricError, match="the model has 1 outputs for retain classes; 2 are needed"):
+        retain_output_entropy(file)

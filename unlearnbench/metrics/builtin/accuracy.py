@@ -1,4 +1,4 @@
-"""Accuracy of the classifier on forget and on retain classes: FAe and CAne."""
+"""Accuracy of the classifier on forget and on retain classes: FAe, CAne, and CAne among the retain classes' outputs."""
 
 from __future__ import annotations
 
@@ -91,6 +91,30 @@ def retain_accuracy(features: FeatureFile) -> Measurement:
 def _class_accuracy(features: FeatureFile, classes: NDArray[np.int64]) -> Measurement:
     labels = features.labels("test", classes)
     hits = accuracy_hits(features.rows("test/logits", classes), labels, features.output_classes)
+    return Measurement(float(hits.mean()), hits=hits)
+
+
+def masked_retain_accuracy(features: FeatureFile) -> Measurement:
+    """CAne among retain outputs: share of the retain classes' test images right if only retain classes compete.
+
+        (1/N) sum_i [class of argmax_o logits_io = label_i], over the N retain test images and the retain outputs o
+
+    Returns:
+        A fraction in [0, 1], higher is better. Original's own value is the yardstick: the difference is what a method
+        lost of the retain classes.
+
+    Raises:
+        MetricError: If there is no such image, the model has no retain output, or a logit is not a number.
+
+    Source: own. Deleting the forget classes' outputs alone raises CAne (by 3 points on CIFAR-100), so that a method
+    could lose as much unseen. Known weakness: images that go to a forget class do not count as lost.
+    """
+    labels = features.labels("test", features.retain_classes)
+    kept = np.isin(features.output_classes, features.retain_classes)
+    if not kept.any():
+        raise MetricError("the model has no output for a retain class")
+    logits = features.rows("test/logits", features.retain_classes)[:, kept]
+    hits = accuracy_hits(logits, labels, features.output_classes[kept])
     return Measurement(float(hits.mean()), hits=hits)
 
 

@@ -80,6 +80,71 @@ def prediction_entropy(features: FeatureFile) -> float:
     return float(entropy(class_probabilities(logits, outputs, outputs)).mean() / np.log(len(outputs)))
 
 
+def _retain_logits(features: FeatureFile) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the logits of forget test images at the outputs of retain classes, and these outputs' classes.
+
+    Raises:
+        MetricError: If there are fewer than two such outputs, or a logit is not finite.
+    """
+    kept = np.isin(features.output_classes, features.retain_classes)
+    if kept.sum() < 2:
+        raise MetricError(f"the model has {int(kept.sum())} outputs for retain classes; 2 are needed")
+    logits = features.rows("test/logits", features.forget_classes)[:, kept]
+    require_finite(logits=logits)
+    return logits, features.output_classes[kept]
+
+
+def retain_output_scatter(features: FeatureFile) -> Measurement:
+    """Scatter over retain classes: how widely forget images go to retain classes if only these compete.
+
+    For each forget class c, p_c is the distribution of the retain classes whose logits are the largest on its test
+    images. The value is the mean over c of H(p_c) / log R, where R is the number of retain classes.
+
+    Args:
+        features: The judged model's features.
+
+    Returns:
+        A number in [0, 1]: 0 if all images of each class go to one class, 1 if they are spread evenly over all. FDR's
+        value is the yardstick. Every model has these outputs, so that one which lost the forget classes' outputs (WD)
+        and one which gained an output (FOLMRCSC) compare with all others, which `prediction_matrix` does not allow.
+
+    Raises:
+        MetricError: If a forget class has no test image, there are fewer than two retain outputs, or a logit is not
+            finite.
+
+    Source: own, after the confusion matrix on forget images. Known weakness: the entropy of few test images is biased
+    downwards.
+    """
+    labels = features.labels("test", features.forget_classes)
+    logits, outputs = _retain_logits(features)
+    counts = prediction_counts(outputs[logits.argmax(axis=1)], labels, features.forget_classes, outputs)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    return Measurement(float(entropy(shares).mean() / np.log(len(features.retain_classes))))
+
+
+def retain_output_entropy(features: FeatureFile) -> float:
+    """Entropy over retain classes: mean over forget test images of H(softmax of the retain logits) / log R.
+
+    Args:
+        features: The judged model's features.
+
+    Returns:
+        A number in [0, 1]: 0 means sure of a retain class, 1 means ignorant. FDR's value is the yardstick. Models with
+        fewer or with more outputs compare, which `prediction_entropy` does not allow.
+
+    Raises:
+        MetricError: If a forget class has no test image, there are fewer than two retain outputs, or a logit is not
+            finite.
+
+    Source: predictive entropy (Chundawat et al., 2023) among the outputs that every model has. Known weakness: it
+    changes with the scale of the logits, which no accuracy sees.
+    """
+    features.labels("test", features.forget_classes)
+    logits, outputs = _retain_logits(features)
+    found = entropy(class_probabilities(logits, outputs, outputs))
+    return float(found.mean() / np.log(len(features.retain_classes)))
+
+
 def jensen_shannon(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Jensen-Shannon divergence of each row, in nats.
 

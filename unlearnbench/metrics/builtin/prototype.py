@@ -22,16 +22,34 @@ def prototype_hits(
     prototypes: NDArray[np.float64],
     distance: Distance = "euclidean",
 ) -> NDArray[np.bool_]:
-    """Return whether the nearest prototype of each row is that of its label.
+    """Return whether the nearest prototype of each row is that of its label, as `nearest_prototypes` finds it.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        MetricError: If N is 0, shapes do not fit, or a feature is not finite.
+    """
+    hits: NDArray[np.bool_] = nearest_prototypes(features, labels, prototypes, distance) == labels
+    return hits
+
+
+def nearest_prototypes(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    prototypes: NDArray[np.float64],
+    distance: Distance = "euclidean",
+) -> NDArray[np.int64]:
+    """Return the class of the nearest prototype of each row.
 
     Args:
         features: (N, D) features.
-        labels: (N,) class indices in [0, K).
+        labels: (N,) class indices in [0, K), one for each row.
         prototypes: (K, D) mean features; among equally near ones the lowest class index counts.
         distance: `euclidean`, or `cosine` (1 - cosine similarity; a zero vector is at distance 1 from all).
 
     Returns:
-        (N,) bool.
+        (N,) class indices.
 
     Raises:
         MetricError: If N is 0, shapes do not fit, or a feature is not finite.
@@ -54,8 +72,7 @@ def prototype_hits(
             # |f - p|^2 = |f|^2 - 2 (f.p - |p|^2 / 2), so that the nearest prototype has the largest bracket.
             similarity -= half_squares
         nearest[start : start + CHUNK] = similarity.argmax(axis=1)
-    hits: NDArray[np.bool_] = nearest == labels
-    return hits
+    return nearest
 
 
 def prototype_accuracy(

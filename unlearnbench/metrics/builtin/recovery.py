@@ -275,9 +275,12 @@ def _largest(similarity: NDArray[np.float64], count: int) -> NDArray[np.int64]:
         return first
     last = similarity.shape[1] - count
     threshold = np.partition(similarity, last, axis=1)[:, last, None]
-    above, equal = similarity > threshold, similarity == threshold
-    missing = count - above.sum(axis=1, keepdims=True)
-    chosen = above | (equal & (equal.cumsum(axis=1) <= missing))
+    chosen = similarity >= threshold
+    tied = np.flatnonzero(chosen.sum(axis=1) > count)
+    if len(tied):
+        above, equal = similarity[tied] > threshold[tied], similarity[tied] == threshold[tied]
+        missing = count - above.sum(axis=1, keepdims=True)
+        chosen[tied] = above | (equal & (equal.cumsum(axis=1) <= missing))
     columns: NDArray[np.int64] = np.nonzero(chosen)[1].reshape(len(similarity), count)
     return columns
 

@@ -10,9 +10,9 @@ from support.feature_files import feature_file
 from torch import nn
 
 from unlearnbench.errors import MetricError
-from unlearnbench.metrics.builtin.attention import attention_entropy, attention_shift
 from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.gradcam import class_activation_maps, entropy, shift
+from unlearnbench.metrics.live.attention import attention_entropy, attention_shift
 from unlearnbench.metrics.live_model import LiveModel
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.classifier import keep_outputs

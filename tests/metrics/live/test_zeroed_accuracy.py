@@ -11,9 +11,9 @@ from support.feature_files import feature_file
 from torch import Tensor, nn
 
 from unlearnbench.errors import MetricError
-from unlearnbench.metrics.builtin import zeroed_accuracy as module
-from unlearnbench.metrics.builtin.zeroed_accuracy import zeroed_accuracy
 from unlearnbench.metrics.features import FeatureFile
+from unlearnbench.metrics.live import zeroed_accuracy as module
+from unlearnbench.metrics.live.zeroed_accuracy import zeroed_accuracy
 from unlearnbench.metrics.live_model import LiveModel
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.classifier import keep_outputs

@@ -1,0 +1,1 @@
+"""Metrics that need the model itself, for which a manifest has to ask."""
