@@ -12,7 +12,7 @@ from support.plugins import fake_distribution
 from support.records import make_record
 
 from unlearnbench.experiment.manifest import Bound
-from unlearnbench.frontends.expectations import Expectation
+from unlearnbench.frontends.hosts.expectations import Expectation
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from unlearnbench.experiment.resolve import Resolved
-    from unlearnbench.frontends.expectations import Expectation
+    from unlearnbench.frontends.hosts.expectations import Expectation
     from unlearnbench.results.record import Record
 
 
@@ -94,7 +94,7 @@ class ManifestTests(pytest.File):
             pytest.Collector.CollectError: If the manifest has faults.
         """
         from unlearnbench.errors import UnlearnBenchError
-        from unlearnbench.frontends.expectations import expectations
+        from unlearnbench.frontends.hosts.expectations import expectations
 
         try:
             manifest = self.resolved.manifest
