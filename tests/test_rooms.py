@@ -56,7 +56,8 @@ def in_the_locale_s_encoding(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call) and not any(keyword.arg == "encoding" for keyword in node.keywords):
             called = ast.unparse(node.func).rpartition(".")[2]
             mode = [value.value for value in (*node.args[:2], *(k.value for k in node.keywords)) if is_mode(value)]
-            if called in {"read_text", "write_text"} or (called in {"open", "fdopen"} and mode and "b" not in mode[0]):
+            method = isinstance(node.func, ast.Attribute) and called in {"read_text", "write_text"}
+            if method or (called in {"open", "fdopen"} and mode and "b" not in mode[0]):
                 yield ast.unparse(node)
 
 

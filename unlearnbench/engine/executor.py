@@ -182,16 +182,16 @@ def run_plan(
     """
     devices = choose_devices(device, jobs or 1)
     jobs, threads = work_shares(devices[0], plan.cells[0].problem.info.shape, jobs)
-    # No more workers than there is work for.
-    jobs = min(jobs, len(plan.cells) - len(finished))
-    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    # There are no more workers than there is work for; what records say is the same for the last cell as for the first.
+    lanes = min(jobs, len(plan.cells) - len(finished))
+    at_a_time = f", {lanes} at a time" if lanes > 1 else ""
     _teller(console)(
         f"{plan.resolved.manifest.name}: {len(plan.cells)} cells, {len(finished)} done before, "
         f"on {devices[0].type}{at_a_time}"
     )
     passes = known_passes(planned_work(plan, finished, store))
     server = fork_server(threads)
-    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, jobs) as display:
+    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, lanes) as display:
         runner = Runner(
             plan,
             output,

@@ -146,7 +146,7 @@ def _inspect_files(board: Board) -> Files:
     from unlearnbench.results.leaderboard.exports import inspect_records
 
     try:
-        from unlearnbench.frontends.inspect_logs import write_inspect_logs
+        from unlearnbench.frontends.hosts.inspect_logs import write_inspect_logs
     except ModuleNotFoundError as error:
         missing = (error.name or "inspect_ai").partition(".")[0]
         raise UnlearnBenchError(

@@ -78,7 +78,7 @@ def test_the_hub_gets_a_file_for_each_method_with_a_result(runs: Path, tmp_path:
 
 
 def test_a_format_whose_library_is_missing_says_what_to_install(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "unlearnbench.frontends.inspect_logs", raising=False)
+    monkeypatch.delitem(sys.modules, "unlearnbench.frontends.hosts.inspect_logs", raising=False)
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
     monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
     done = cli("export", runs, "--to", "inspect")
@@ -94,7 +94,7 @@ def test_inspects_logs_are_written_by_the_module_that_knows_them(
         return [folder / "small_good.eval"]
 
     module = SimpleNamespace(write_inspect_logs=write_inspect_logs)
-    monkeypatch.setitem(sys.modules, "unlearnbench.frontends.inspect_logs", module)
+    monkeypatch.setitem(sys.modules, "unlearnbench.frontends.hosts.inspect_logs", module)
     done = cli("export", runs, "--to", "inspect", "-o", tmp_path / "logs")
     assert (done.code, done.out) == (0, f"{tmp_path}/logs/small_good.eval\n")
     assert (tmp_path / "logs" / "small_good.eval").read_bytes() == b"\x0014"

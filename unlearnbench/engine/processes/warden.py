@@ -71,7 +71,7 @@ def _become(run: Callable[[], None], printed: int, warden: int) -> NoReturn:
             os._exit(1)
         # Where memory runs out, this process is to be killed and no other.
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("900")
+            Path("/proc/self/oom_score_adj").write_text("900", encoding="utf-8")
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (printed, 1), (printed, 2)):
             os.dup2(source, target)
@@ -196,7 +196,7 @@ def _children(process: int) -> list[int]:
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{process}/task").iterdir():
             with contextlib.suppress(OSError):
-                found += map(int, (task / "children").read_text().split())
+                found += map(int, (task / "children").read_text(encoding="utf-8").split())
     return found
 
 
@@ -213,7 +213,7 @@ def _memory_of_tree(process: int) -> int:
     total = 0
     for member in _tree(process):
         with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{member}/status").read_text().splitlines():
+            for line in Path(f"/proc/{member}/status").read_text(encoding="utf-8").splitlines():
                 name, _, value = line.partition(":")
                 if name in ("RssAnon", "RssShmem", "VmSwap"):
                     total += 1024 * int(value.split()[0])

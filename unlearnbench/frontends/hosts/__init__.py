@@ -1,0 +1,1 @@
+"""What the harnesses that host the benchmark need: logs for Inspect."""
