@@ -82,7 +82,7 @@ def verify(path: Path, public_key: Path | None, runs: Path | None) -> list[str]:
     for ending, page in PAGES.items():
         beside = path.with_suffix(ending)
         if beside.is_file():
-            if beside.read_text("utf-8") == page(values, path.stem):
+            if beside.read_text(encoding="utf-8") == page(values, path.stem):
                 right.append(f"{beside.name} says the same")
             else:
                 faults.append(f"{beside}: does not say what {path.name} says")

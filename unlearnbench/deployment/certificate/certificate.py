@@ -143,7 +143,7 @@ def read_certificate(path: Path) -> dict[str, Any]:
         InvalidFileError: If it cannot be read, is no certificate, or its content is not what its hash covers.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
     except (ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ def read_limits(path: Path) -> dict[str, Bound]:
         ManifestError: If it has faults, all of which are named.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text(encoding="utf-8")
         raw = tomli.loads(text)
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error

@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 
 from unlearnbench.deployment.certificate.signature import fingerprint
-from unlearnbench.results.tables import markdown_line, one_line
+from unlearnbench.escape import markdown
+from unlearnbench.results.tables import markdown_line
 
 # More classes than this do not fit the paper: the removed ones and those that changed most are shown.
 SHOWN_CLASSES = 24
@@ -154,17 +155,19 @@ def markdown_page(values: dict[str, Any], name: str) -> str:
     last = ["FDR"] if has_fdr else []
     model, data, method = values["model"], values["data"], values["method"]
     source = f" ({data['source']})" if data["source"] else ""
+    removed = markdown(", ".join(values["removed"]))
     parts = [
-        f"# Certificate of class removal\n\nRemoved: **{', '.join(values['removed'])}**. {_verdict_words(values)}",
+        f"# Certificate of class removal\n\nRemoved: **{removed}**. {_verdict_words(values)}",
         "\n".join(
             [
-                f"- Issued by {values['issued']['by'] or 'nobody named'}, {values['issued']['on']}",
-                f"- Model before: {model['architecture']}, {model['before']['name']}, "
+                f"- Issued by {markdown(values['issued']['by'] or 'nobody named')}, {markdown(values['issued']['on'])}",
+                f"- Model before: {markdown(model['architecture'])}, {markdown(model['before']['name'])}, "
                 f"SHA-256 `{model['before']['sha256']}`",
                 f"- Model after: SHA-256 `{model['after']['sha256']}`",
-                f"- Data: {data['name']}{source}, revision `{data['revision']}`, {data['train_images']:,} training and "
-                f"{data['test_images']:,} test images; the method was given {data['limited']} per class",
-                f"- Method: {_method_words(method)}",
+                f"- Data: {markdown(data['name'] + source)}, revision `{data['revision']}`, "
+                f"{data['train_images']:,} training and {data['test_images']:,} test images; "
+                f"the method was given {data['limited']} per class",
+                f"- Method: {markdown(_method_words(method))}",
                 f"- Record: SHA-256 `{values['record']['sha256']}`",
             ]
         ),
@@ -198,7 +201,7 @@ def markdown_page(values: dict[str, Any], name: str) -> str:
     going = []
     for row in values["destinations"]:
         shares = ", ".join(f"{to['name']} {percent(to['share'])}" for to in row["to"])
-        going.append(f"- {one_line(row['name'])}: {one_line(shares)}")
+        going.append(f"- {markdown(row['name'])}: {markdown(shares)}")
     parts.append("## What images of the removed classes are taken for now, in percent\n\n" + "\n".join(going))
     for stage in values["stages"]:
         rows = [(row["stage"], *_three(row, has_fdr, shares=False)) for row in stage["rows"]]
