@@ -9,6 +9,7 @@ from unlearnbench import __version__
 from unlearnbench.datasets.dataset import DatasetInfo
 from unlearnbench.deployment.model_export import Check, Deployable
 from unlearnbench.deployment.row import FinishedCell
+from unlearnbench.escape import markdown
 from unlearnbench.results.record import Record
 from unlearnbench.results.tables import markdown_line, percent
 from unlearnbench.store import file_hash
@@ -31,7 +32,7 @@ def model_card(
         info: Facts about the data set; None if it is not here.
     """
     record = cell.record
-    removed = ", ".join(record.problem.forget_class_names)
+    removed = markdown(", ".join(record.problem.forget_class_names))
     parts = [
         f"---\nlibrary_name: {'onnx' if form == 'onnx' else 'pytorch'}\ntags: [image-classification, "
         "machine-unlearning]\n# license: yours to add; the weights are derived from your own\n---",
@@ -108,7 +109,7 @@ def _outputs(record: Record, model: Deployable, names: tuple[str, ...]) -> str:
         shown = (
             names[label] if label < total else "a class of its own for all removed ones" for label in model.classes
         )
-        text += "\n\n" + "\n".join(f"{number}. {name}" for number, name in enumerate(shown))
+        text += "\n\n" + "\n".join(f"{number}. {markdown(name)}" for number, name in enumerate(shown))
     return text
 
 

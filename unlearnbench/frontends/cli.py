@@ -13,7 +13,6 @@ import typer
 from unlearnbench import __version__
 from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
 from unlearnbench.frontends.cli_data import data_app, telling
-from unlearnbench.frontends.cli_deployment import add_deployment_commands
 from unlearnbench.frontends.cli_plugins import plugin_app
 from unlearnbench.frontends.cli_results import (
     JsonOption,
@@ -22,6 +21,7 @@ from unlearnbench.frontends.cli_results import (
     add_board_commands,
     leaderboard_app,
 )
+from unlearnbench.frontends.deployment.commands import add_deployment_commands
 from unlearnbench.frontends.terminal import echo, messages, table_console, tell
 
 if TYPE_CHECKING:

@@ -142,3 +142,12 @@ def _attack(features: FeatureFile, parts: dict[str, list[NDArray[np.int64]]], fo
         labels.append(truth)
         members.append(np.full(len(rows), part == "limited"))
     return cross_validated_accuracy(np.concatenate(inputs), np.concatenate(members), fold, np.concatenate(labels))
+
+
+def attack_accuracy(features: FeatureFile, folds: int = 5) -> float:
+    """Return the accuracy of `membership_inference`'s attack on one model by itself; 0.5 is guessing.
+
+    Raises:
+        MetricError: If a forget class has fewer than 2 limited or test images, or a logit is not finite.
+    """
+    return _attack(features, *_balanced(features, folds))

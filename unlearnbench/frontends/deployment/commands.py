@@ -31,6 +31,7 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="The seed, where 
 def add_deployment_commands(app: typer.Typer) -> None:
     """Add the commands for a model in use."""
     app.command("export-model")(export_model)
+    app.command()(certificate)
 
 
 def export_model(
@@ -60,3 +61,48 @@ def export_model(
             f"{done.weights}: loaded again: FAe {100 * done.check.forget_accuracy:.2f}, "
             f"CAne {100 * done.check.retain_accuracy:.2f}; {turned}"
         )
+
+
+def certificate(
+    row: Annotated[
+        Path | None,
+        typer.Argument(help="Output folder of a run, a folder of its records, or a record.", metavar="ROW"),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Name of the files, without .html, .md and .json.")
+    ] = Path("certificate"),
+    label: OnlyOption = "",
+    seed: SeedOption = None,
+    limits: Annotated[Path | None, typer.Option(help="TOML file of limits to pass.", metavar="LIMITS")] = None,
+    issued_by: Annotated[str, typer.Option("--by", help="Who issues it.", show_default=False)] = "",
+    issued_on: Annotated[str, typer.Option("--on", help="When; today if not given.", show_default=False)] = "",
+    key: Annotated[Path | None, typer.Option(help="Private key to sign with (Ed25519, PEM).", metavar="PEM")] = None,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", help="Verify this certificate instead.", metavar="JSON")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --verify: the key that it must be signed with.", metavar="PEM")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="With --verify: compute every number anew from this run.", metavar="RUNS")
+    ] = None,
+) -> None:
+    """Write what was removed from which model, measured before and after, on a page to print; or verify one."""
+    from datetime import UTC, datetime
+
+    from unlearnbench.deployment import issue as issuing
+    from unlearnbench.deployment.row import finished_cell
+
+    if verify is not None:
+        for line in issuing.verify(verify, public_key, runs):
+            typer.echo(f"{verify}: {line}")
+        return
+    if row is None:
+        raise typer.BadParameter("missing; give a ROW to write a certificate of, or --verify", param_hint="ROW")
+    on = issued_on or datetime.now(UTC).date().isoformat()
+    paths, verdict = issuing.issue(finished_cell(row, label, seed), output, limits, key, issued_by, on)
+    for path in paths:
+        typer.echo(path)
+    tell(f"limits: {verdict or 'none stated'}")
+    if verdict == "failed":
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""The commands for a model in use: they parse, call and print."""
