@@ -90,7 +90,7 @@ def cached_model(repository: str, revision: str = "main") -> HubModel | None:
         raise DatasetError(f"{repository!r} at {revision!r} is not ORGANISATION/NAME and a revision of the hub")
     place = cache_folder() / f"models--{repository.replace('/', '--')}"
     named = place / "refs" / revision
-    commit = named.read_text().strip() if named.is_file() else revision
+    commit = named.read_text(encoding="utf-8").strip() if named.is_file() else revision
     folder = place / "snapshots" / commit
     if not (folder / "config.json").is_file():
         return None
