@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 from support.plugins import built_in
 from support.records import make_record
 
+from unlearnbench.metrics.metric_record import Hits
 from unlearnbench.results.ranking import Row, rows_by_problem
 from unlearnbench.results.tables import (
     DISPENSABLE,
@@ -198,3 +200,30 @@ def test_a_classifier_far_below_its_prototypes_points_to_the_order_of_the_classe
 def test_an_original_at_chance_is_told() -> None:
     (line,) = cautions_of((0.1, 0.1, 0.1), 0.0, near=0.15)
     assert line.startswith("Caution: Original's CAne is 10.00 %, where chance is 10.00 %: there is nothing to forget.")
+
+
+def beside_published_figures(forget_accuracy: float, retain_accuracy: float) -> list[str]:
+    """Return the cautions about an original on CIFAR-100, where 80 of 100 test images are of retain classes."""
+    record = make_record("original", 0, metrics=(forget_accuracy, 0.5, retain_accuracy))
+    images = {"forget_accuracy": 20, "retain_accuracy": 80}
+    metrics = {
+        name: metric.model_copy(
+            update={"hits": Hits(images=images[name], bits=base64.b64encode(bytes(-(-images[name] // 8))).decode())}
+        )
+        if name in images
+        else metric
+        for name, metric in record.metrics.items()
+    }
+    problem = record.problem.model_copy(update={"dataset": "cifar100", "architecture": "resnet20"})
+    (rows,) = rows_by_problem([record.model_copy(update={"metrics": metrics, "problem": problem})])
+    return cautions(rows)
+
+
+def test_an_original_is_set_beside_the_published_accuracy_of_its_network() -> None:
+    (line,) = beside_published_figures(0.6825, 0.6595)
+    assert line == (
+        "Original's accuracy on all classes is 66.41 %, 3.95 points below the 70.36 % with which pytorchcv publishes "
+        "this network."
+    )
+    (line,) = beside_published_figures(0.57, 0.55)
+    assert line.startswith("Caution: under-trained. Original's accuracy on all classes is 55.40 %, 14.96 points below")

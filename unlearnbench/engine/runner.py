@@ -27,7 +27,7 @@ from unlearnbench.metrics.live_model import LiveModel
 from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, Costs, Missing, References
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
-from unlearnbench.results.record import EpochRecord, FileRecord, Record
+from unlearnbench.results.record import EpochRecord, FileRecord, Record, with_hash
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import Store, file_hash, writing
 
@@ -195,7 +195,11 @@ class Runner:
             speed_up_seconds=self._speed_up(cell, references),
         )
         # A model that another machine made keeps that machine's description, wherever its metrics are computed.
-        return make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
+        record = make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
+        beside = record.beside_published
+        if beside is None:
+            return record
+        return with_hash(record.model_copy(update={"details": {**record.details, "published": beside.as_json()}}))
 
     def _speed_up(self, cell: Cell, references: tuple[Path, ...] | Missing) -> float | None:
         """Return how many times as long the training of FDR took, or None if that is unknown."""

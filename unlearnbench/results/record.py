@@ -16,6 +16,7 @@ from unlearnbench.documents import parsed_json, read_text
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
+from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, beside_published
 from unlearnbench.models.recipe import Section
 from unlearnbench.names import Label, Name, StorePlace, below
 from unlearnbench.store import content_id, write_json, writing
@@ -189,6 +190,17 @@ class Record(RecordPart):
         """Return a metric's value, or None if it has none."""
         found = self.metrics.get(metric)
         return found.value if found else None
+
+    @property
+    def beside_published(self) -> PublishedAccuracy | None:
+        """The accuracy on all classes beside the published one of the network; None for any model but an original."""
+        parts = []
+        for name in ("forget_accuracy", "retain_accuracy"):
+            metric = self.metrics.get(name)
+            if self.method.name != "original" or metric is None or metric.value is None or metric.hits is None:
+                return None
+            parts.append((metric.value, metric.hits.images))
+        return beside_published(self.problem.dataset, self.problem.architecture, *parts)
 
 
 def with_hash(record: Record) -> Record:

@@ -204,7 +204,28 @@ def cautions(rows: Sequence[Row]) -> list[str]:
             f"Caution: Original's CAne is {points(right)} %, where chance is {points(chance)} %: there is nothing to "
             "forget. Were its images normalised in another way (`mean`, `std` in [training])?"
         )
+    found += _distance_to_published(original)
     return found
+
+
+def _distance_to_published(original: Row | None) -> list[str]:
+    """Return how far the originals are from the published accuracy of their network, where there is one."""
+    beside = [record.beside_published for record in original.done] if original else []
+    known = [one for one in beside if one is not None]
+    if not known:
+        return []
+    accuracy, published = statistics.fmean(one.accuracy for one in known), known[0].published
+    text = (
+        f"Original's accuracy on all classes is {points(accuracy)} %, {points(abs(published - accuracy))} points "
+        f"{'below' if accuracy < published else 'above'} the {points(published)} % with which {known[0].source} "
+        "publishes this network."
+    )
+    if not any(one.under_trained for one in known):
+        return [text]
+    return [
+        f"Caution: under-trained. {text} With originals that were not trained to their end, other methods can be found "
+        "to work than with converged ones."
+    ]
 
 
 def markdown_line(texts: Sequence[str]) -> str:

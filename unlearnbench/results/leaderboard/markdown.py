@@ -10,7 +10,7 @@ from unlearnbench.results.leaderboard.mean_rank import Overall
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import ProblemRecord
-from unlearnbench.results.tables import computed_on, markdown_line, percent, points, ranking_text
+from unlearnbench.results.tables import cautions, computed_on, markdown_line, percent, points, ranking_text
 from unlearnbench.terms import SHORT
 
 GENERATED = "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand."
@@ -167,6 +167,7 @@ def _problem_facts(board: ProblemBoard) -> str:
         ("Data set revision", markdown(problem.dataset_revision)),
         ("Training of the references", markdown(options_text(training))),
         ("Computed on", markdown(computed_on(record for row in board.rows for record in row.done) or "nothing")),
+        *(("References", markdown(line)) for line in cautions(board.rows)),
     )
     return "\n".join(f"- {key}: {value}" for key, value in facts)
 

@@ -43,6 +43,7 @@ class JudgedClaim:
         found: Measured values in words, or what is missing.
         where: Data set, network and forget classes of the case; "" if none of its experiment was run.
         same: How close the case is to the paper's: `the paper's`, `other schedule`, `other network` or `other data`.
+        under_trained: Whether its originals are more than 5 points below the published accuracy of their network.
     """
 
     claim: Claim
@@ -50,6 +51,7 @@ class JudgedClaim:
     found: str
     where: str = ""
     same: str = ""
+    under_trained: bool = False
 
 
 def judged_claims(records: Iterable[Record], claims: Claims | None = None) -> list[JudgedClaim]:
@@ -99,7 +101,9 @@ def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> JudgedCla
         holds, found = judged(claim.rule, case)
     except NotMeasuredError as error:
         return JudgedClaim(claim, "not run", str(error), where, same)
-    return JudgedClaim(claim, "holds" if holds else "does not hold", found, where, same)
+    beside = [record.beside_published for record in (*case.limited, *case.full)]
+    under_trained = any(one.under_trained for one in beside if one is not None)
+    return JudgedClaim(claim, "holds" if holds else "does not hold", found, where, same, under_trained)
 
 
 def nearness(case: Case, settings: Sequence[Setting]) -> str:
