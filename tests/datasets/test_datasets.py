@@ -105,16 +105,14 @@ def test_a_tiny_cifar_is_refused_with_each_number(tmp_path: Path) -> None:
 def test_official_files_that_would_run_code_are_refused(tmp_path: Path) -> None:
     given = cifar_official(tmp_path / "given")
     (given / "meta").write_bytes(pickle.dumps({"fine_label_names": Path}))
-    with pytest.raises(
-        DatasetError, match=whole(f"{given}/meta: not one of CIFAR-100's files: it asks for pathlib.Path")
-    ):
+    with pytest.raises(DatasetError, match=whole(f"{given}/meta: not one of CIFAR's files: it asks for pathlib.Path")):
         cifar100.find([given])
 
 
 def test_official_files_without_file_names_are_refused(tmp_path: Path) -> None:
     given = cifar_official(tmp_path / "given")
     (given / "test").write_bytes(pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [0]}))
-    with pytest.raises(DatasetError, match=whole(f"{given}/test: not one of CIFAR-100's files: 'filenames'")):
+    with pytest.raises(DatasetError, match=whole(f"{given}/test: not one of CIFAR's files: 'filenames'")):
         cifar100.find([given])
 
 

@@ -66,7 +66,6 @@ NETWORKS = {
     "timm:convnext_atto": "options = { arguments = { depths = [1, 1, 1, 1], dims = [8, 16, 32, 64] } }",
     "timm:mobilenetv3_small_050": "",
     "hub:org/net": "",
-    "resnet18_cifar": "",
     **{
         f"file:{OWN}:{name}": ""
         for name in (

@@ -11,6 +11,12 @@ from unlearnbench.machine import size_text
 
 # The checksums are those of torchvision 0.29's datasets/cifar.py and of CaltechDATA's record page for CUB-200-2011.
 DATASET_DOWNLOADS = {
+    "cifar10": Download(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        170_498_071,
+        "md5",
+        "c58f30108f718f92721af3b95e74349a",
+    ),
     "cifar100": Download(
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
         169_001_437,
@@ -24,7 +30,11 @@ DATASET_DOWNLOADS = {
         "97eceeb196236b17998738112f37df78",
     ),
 }
-PREPARED_BYTES = {"cifar100": 60_000 * 3 * 32 * 32, "cub200": 11_788 * 3 * 256 * 256}
+PREPARED_BYTES = {
+    "cifar10": 60_000 * 3 * 32 * 32,
+    "cifar100": 60_000 * 3 * 32 * 32,
+    "cub200": 11_788 * 3 * 256 * 256,
+}
 
 
 def not_here(name: str, message: str, classes: int, train: int, test: int, shape: tuple[int, int, int]) -> NotHereError:

@@ -104,7 +104,7 @@ def work_table(works: list[Work]) -> Table:
     """Return the work as a table for a terminal."""
     table = Table()
     for name in ("work", "cells", "cached", "to do", "image passes"):
-        table.add_column(name, justify="left" if name == "work" else "right")
+        table.add_column(name, justify="left" if name == "work" else "right", no_wrap=name != "work")
     for work in works:
         passes = "as the method needs" if work.image_passes is None else f"{work.image_passes:,}"
         if work.full_size_passes != work.image_passes:

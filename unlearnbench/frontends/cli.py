@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Benchmark of class unlearning with limited data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -181,6 +180,7 @@ def _precision(device: str) -> Precision:
 def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
     from unlearnbench.engine.dry_run import planned_work, work_json, work_table
     from unlearnbench.engine.recording import finished_records
+    from unlearnbench.results.tables import show
     from unlearnbench.store import Store
 
     store = Store(output / "store", create=False)
@@ -191,7 +191,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
     for plan in plans:
         work = works[plan.resolved.file]
         echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
-        table_console().print(work_table(work))
+        show(work_table(work), table_console())
 
 
 def _run_plan(
@@ -293,13 +293,13 @@ def evaluate(
     """Compute metrics anew from the features stored in DIR and rewrite its records; no model is run."""
     from unlearnbench.results.evaluate import evaluate as evaluate_folder
     from unlearnbench.results.ranking import rows_by_problem
-    from unlearnbench.results.tables import metric_table
+    from unlearnbench.results.tables import metric_table, show
 
     spoken: dict[str, None] = {}
     done = evaluate_folder(folder, tuple(metrics or ()), lambda line: spoken.setdefault(line))
     if metrics and not as_json:
         for rows in rows_by_problem(done.records):
-            table_console().print(metric_table(rows, done.labels))
+            show(metric_table(rows, done.labels), table_console())
     else:
         _show_tables(list(done.records), as_json)
     for line in spoken:
@@ -314,13 +314,14 @@ def relevance(folder: Runs, as_json: JsonOption = False) -> None:
     """Show which share of each layer ERwP found relevant in the runs of DIR, and save it as CSV."""
     from unlearnbench.results.load import load_records
     from unlearnbench.results.relevance import relevance_json, relevance_tables, searches, write_relevance
+    from unlearnbench.results.tables import show
 
     found = searches(load_records(folder, tell), folder)
     if as_json:
         _print_json(relevance_json(found))
     else:
         for shown in relevance_tables(found):
-            table_console().print(shown)
+            show(shown, table_console())
     for path in write_relevance(found, folder / "relevance"):
         messages().print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 

@@ -45,7 +45,9 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON f
     if as_json:
         echo(json.dumps([vars(holding) for holding in found], indent=1))
         return
-    table_console().print(holdings_table(found))
+    from unlearnbench.results.tables import show
+
+    show(holdings_table(found), table_console())
 
 
 @data_app.command("add")
@@ -137,7 +139,8 @@ def holdings_table(holdings: Sequence[Holding]) -> Table:
     """Return data sets and weights as a table for a terminal."""
     table = Table()
     for name in ("name", "here", "classes", "training", "test", "shape", "size", "revision", "class names", "note"):
-        table.add_column(name, justify="right" if name in ("classes", "training", "test", "size") else "left")
+        is_number = name in ("classes", "training", "test", "size")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
     for holding in holdings:
         numbers = (holding.classes, holding.train_images, holding.test_images)
         table.add_row(

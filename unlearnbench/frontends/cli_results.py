@@ -159,6 +159,7 @@ def _inspect_files(board: Board) -> Files:
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
     """Print comparisons, with a table for each problem."""
     from unlearnbench.results.compare import comparison_json, comparison_table
+    from unlearnbench.results.tables import show
 
     if as_json:
         echo(json.dumps([comparison_json(comparison) for comparison in comparisons], indent=1))
@@ -166,7 +167,7 @@ def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_j
     console = table_console()
     for problem in dict.fromkeys(comparison.first.problem.id for comparison in comparisons):
         shown = [comparison for comparison in comparisons if comparison.first.problem.id == problem]
-        console.print(comparison_table(shown, names))
+        show(comparison_table(shown, names), console)
         for comparison in shown:
             for note in comparison.notes:
                 console.print(f"{comparison.name}: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -197,7 +197,18 @@ def _expanded(line: dict[str, Any], head: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def record_roots(folder: Path) -> list[Path]:
-    """Return the folders that hold records: a folder itself and the submissions in it."""
+    """Return the folders that hold records: a folder itself and the submissions in it.
+
+    Raises:
+        InvalidFileError: If the folder holds output folders and no records of its own.
+    """
+    if not (folder / "records").is_dir():
+        inside = sorted(path.parent for path in folder.glob("*/store") if (path.parent / "records").is_dir())
+        if inside:
+            raise InvalidFileError(
+                f"{folder} holds {'an output folder' if len(inside) == 1 else 'output folders'} and is none itself\n"
+                f"  Name one: {', '.join(map(str, inside))}"
+            )
     submissions = sorted(path for path in (folder / SUBMISSIONS).glob("*") if (path / "records").is_dir())
     alone = bool(submissions) and not (folder / "records").is_dir()
     return submissions if alone else [folder, *submissions]

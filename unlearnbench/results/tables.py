@@ -6,6 +6,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -109,17 +110,42 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
 DISPENSABLE = ("image passes", "seconds", "gap to FDR", "seeds")
 
 
-def fitting_table(rows: Sequence[Row], console: Console, order: str = PAPER) -> Table:
-    """Return one problem's table with as many columns as the console has room for."""
-    # The table is measured for an endless console, since a narrow one would only give its own width.
-    endless = console.options.update(max_width=10_000)
-    # Without FDR these columns would be empty.
-    absent = ("rank", "gap to FDR") if does_without_fdr(rows) else ()
-    for dropped in range(len(DISPENSABLE) + 1):
-        table = terminal_table(rows, (*absent, *DISPENSABLE[:dropped]), order)
-        if console.measure(table, options=endless).maximum <= console.width:
-            break
-    return table
+def show(table: Table, console: Console, dispensable: Sequence[str] = ()) -> None:
+    """Print a table with the columns that the console has room for, and say which ones it has not.
+
+    No number is cut: columns are left out until the others fit, and a table that is too wide even so is printed wider.
+
+    Args:
+        table: Table, changed in place. A column with numbers has `no_wrap`.
+        console: Console to print on.
+        dispensable: Headings of the columns that are left out, in this order; without them those on the right are, up
+            to the second.
+    """
+    names = [str(column.header) for column in table.columns]
+    order = [name for name in dispensable if name in names] or names[:1:-1]
+    left_out: list[str] = []
+    while _needed(table) > console.width and len(left_out) < len(order):
+        left_out.append(order[len(left_out)])
+        table.columns = [column for column in table.columns if column.header != left_out[-1]]
+    if _needed(table) > console.width:
+        table.width = _needed(table)
+    console.print(table, crop=False)
+    if left_out:
+        what = ", ".join(left_out)
+        console.print(
+            f"Left out for lack of room: {what}. A wider terminal, a file or --json has them.", soft_wrap=True
+        )
+
+
+def _needed(table: Table) -> int:
+    """Return the width that a table needs: that of the longest line or, where lines may wrap, of the longest word."""
+    width = 1
+    for column in table.columns:
+        lines = [line for text in (column.header, *column.cells) for line in str(text).splitlines()]
+        parts = lines if column.no_wrap else [word for line in lines for word in line.split()]
+        # Each column has a space on both sides and a border.
+        width += 3 + max((cell_len(part) for part in parts), default=0)
+    return width
 
 
 def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str = PAPER) -> Table:
@@ -165,7 +191,8 @@ def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
 def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str = PAPER) -> None:
     """Print the table of each problem, followed by cautions and the reasons why unlearners have no rank."""
     for rows in problems:
-        console.print(fitting_table(rows, console, order))
+        absent = ("rank", "gap to FDR") if does_without_fdr(rows) else ()
+        show(terminal_table(rows, absent, order), console, DISPENSABLE)
         for line in cautions(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for row in rows:

@@ -22,6 +22,7 @@ CIFAR, SMALL = (3, 32, 32), (3, 64, 64)
         ("resnet20", CIFAR, 100, 278_324, "output", 64),
         ("resnet56", CIFAR, 100, 861_620, "output", 64),
         ("resnet164", CIFAR, 100, 1_727_284, "output", 256),
+        ("resnet18_cifar", CIFAR, 10, 11_173_962, "fc", 512),
         ("resnet18", SMALL, 1000, 11_689_512, "fc", 512),
         ("resnet50", SMALL, 1000, 25_557_032, "fc", 2048),
         ("mobilenet_v2", SMALL, 1000, 3_504_872, "classifier.1", 1280),

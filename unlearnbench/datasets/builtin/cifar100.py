@@ -65,16 +65,26 @@ def find(
     """
     places = [place for root in roots for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))]
     official = [place for place in places if (place / "meta").is_file() and (place / "train").is_file()]
-    found = _official(official[0]) if official else _folders([p for root in roots for p in _with_parts(root)], roots)
-    faults = [] if len(found.class_names) == classes else [f"{len(found.class_names)} classes where {classes} belong"]
-    for part, what, each in ((found.train, "training", train_per_class), (found.test, "test", test_per_class)):
-        counts = zip(found.class_names, found.counts(part), strict=True)
-        faults += [f"class {name!r} has {n} {what} images where {each} belong" for name, n in counts if n != each]
-    raise_faults("cifar100", faults)
+    parts = [part for root in roots for part in with_parts(root)]
+    found = _official(official[0]) if official else folders("cifar100", "meta, train, test", parts, roots)
+    check_classes("cifar100", found, classes, train_per_class, test_per_class)
     return found
 
 
-def _with_parts(root: Path) -> list[Path]:
+def check_classes(name: str, found: Found, classes: int, train_per_class: int, test_per_class: int) -> None:
+    """Check that a data set has all of its classes, and every class all of its images.
+
+    Raises:
+        DatasetError: If not; all that is missing is named.
+    """
+    faults = [] if len(found.class_names) == classes else [f"{len(found.class_names)} classes where {classes} belong"]
+    for part, what, each in ((found.train, "training", train_per_class), (found.test, "test", test_per_class)):
+        counts = zip(found.class_names, found.counts(part), strict=True)
+        faults += [f"class {label!r} has {n} {what} images where {each} belong" for label, n in counts if n != each]
+    raise_faults(name, faults)
+
+
+def with_parts(root: Path) -> list[Path]:
     """Return `root` if it holds `train` or `test`, and otherwise those of its folders that do.
 
     It is never both, because CIFAR-100 has a class called "train", so that `root/train` holds a `train` too.
@@ -87,18 +97,29 @@ def _has_parts(place: Path) -> bool:
     return (place / "train").is_dir() or (place / "test").is_dir()
 
 
-def _folders(places: Sequence[Path], roots: Sequence[Path]) -> Found:
+def folders(name: str, files: str, places: Sequence[Path], roots: Sequence[Path]) -> Found:
+    """Return the images of class folders.
+
+    Args:
+        name: Name of the data set.
+        files: Names of its official files, for the message if there is nothing.
+        places: Folders that hold `train` or `test`.
+        roots: Folders that were given.
+
+    Raises:
+        DatasetError: If anything is missing or does not belong.
+    """
     if not places:
         where = ", ".join(str(root) for root in roots)
         raise DatasetError(
-            f"cifar100: neither the official files meta, train, test nor folders train/CLASS and test/CLASS in {where}"
+            f"{name}: neither the official files {files} nor folders train/CLASS and test/CLASS in {where}"
         )
     faults: list[str] = []
     parts = {
         part: merged([class_images(place / part, faults) for place in places if (place / part).is_dir()])
         for part in ("train", "test")
     }
-    return paired("cifar100", parts["train"], parts["test"], faults)
+    return paired(name, parts["train"], parts["test"], faults)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -114,40 +135,66 @@ class _ArraysOnly(pickle.Unpickler):
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
+def unpickled(path: Path) -> dict[str, Any]:
+    """Return the content of one of CIFAR's files.
+
+    Raises:
+        DatasetError: If the file is damaged, or holds more than arrays, text and numbers.
+    """
+
     def load(file: BinaryIO) -> dict[str, Any]:
         content: dict[str, Any] = _ArraysOnly(file, encoding="latin1").load()
-        return {_text(key): value for key, value in content.items()}
+        return {text_of(key): value for key, value in content.items()}
 
     try:
         with path.open("rb") as file:
             return load(file)
     # A damaged pickle may raise almost any exception.
     except Exception as error:
-        raise DatasetError(f"{path}: not one of CIFAR-100's files: {str(error) or type(error).__name__}") from error
+        raise DatasetError(f"{path}: not one of CIFAR's files: {str(error) or type(error).__name__}") from error
 
 
-def _text(value: str | bytes) -> str:
+def text_of(value: str | bytes) -> str:
+    """Return a text that older files hold as bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def _official(place: Path) -> Found:
-    names = tuple(_text(name) for name in _unpickled(place / "meta")["fine_label_names"])
-    return Found(names, _official_part(place / "train", len(names)), _official_part(place / "test", len(names)))
+    names = tuple(text_of(name) for name in unpickled(place / "meta")["fine_label_names"])
+    train, test = (official_part([place / part], len(names)) for part in ("train", "test"))
+    return Found(names, train, test)
 
 
-def _official_part(path: Path, classes: int) -> FoundPart:
-    content = _unpickled(path)
+def official_part(paths: Sequence[Path], classes: int, labelled: str = "fine_labels") -> FoundPart:
+    """Return the images of some of CIFAR's official files, those of a class in the order of their file names.
+
+    Args:
+        paths: The files.
+        classes: K classes.
+        labelled: Key of the labels.
+
+    Raises:
+        DatasetError: If a file is damaged.
+    """
+    parts = [_rows(path, classes, labelled) for path in paths]
+    images = np.concatenate([part[0] for part in parts])
+    labels, files = ([value for part in parts for value in part[column]] for column in (1, 2))
+    order = sorted(range(len(labels)), key=lambda row: (labels[row], files[row]))
+    return FoundPart(images[order], tuple(int(labels[row]) for row in order), tuple(range(len(order))))
+
+
+def _rows(path: Path, classes: int, labelled: str) -> tuple[Any, list[int], list[str]]:
+    """Return the images (N, 3, 32, 32), labels and file names of a file."""
+    content = unpickled(path)
     try:
         images = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-        labels = [int(label) for label in content["fine_labels"]]
-        files = [_text(name).rpartition(".")[0] for name in content["filenames"]]
+        labels = [int(label) for label in content[labelled]]
+        files = [text_of(name).rpartition(".")[0] for name in content["filenames"]]
     except (KeyError, ValueError) as error:
-        raise DatasetError(f"{path}: not one of CIFAR-100's files: {error}") from error
+        raise DatasetError(f"{path}: not one of CIFAR's files: {error}") from error
     if not len(images) == len(labels) == len(files) or not all(0 <= label < classes for label in labels):
         raise DatasetError(f"{path}: images, labels and file names do not belong together")
-    order = sorted(range(len(labels)), key=lambda row: (labels[row], files[row]))
-    return FoundPart(images[order], tuple(labels[row] for row in order), tuple(range(len(order))))
+    return images, labels, files
 
 
 # Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), coarse labels in their order.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.experiment.writer import manifest_toml
-from unlearnbench.names import below
+from unlearnbench.names import below, refuse_foreign
 from unlearnbench.results.audit.attestation import read_attestations
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page
@@ -19,6 +19,8 @@ from unlearnbench.results.load import Entry, Say, check_entries, collection_text
 from unlearnbench.results.ranking import PAPER
 
 OVERVIEW = "README.md"
+# The web page's own title; its text is HTML.
+WEB_MARK = "<title>unlearnbench leaderboard</title>"
 RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
@@ -56,6 +58,7 @@ def build_leaderboard(
     if lacking:
         raise InvalidFileError("\n".join(lacking))
     files = _collections(every, folder)
+    refuse_foreign(folder, (OVERVIEW, "index.html"), (GENERATED, WEB_MARK))
     _check_leftovers(every, sources, folder)
     pages = rebuilt_pages(every, folder, order)
     own = (folder / "records").resolve()

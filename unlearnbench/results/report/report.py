@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.escape import markdown, url
-from unlearnbench.names import below
+from unlearnbench.names import below, refuse_foreign
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
     attention_maps,
@@ -95,6 +95,9 @@ def write_report(
         InvalidFileError: If the records cannot be used.
         StoreError: If the folder cannot be written.
     """
+    refuse_foreign(
+        folder, (PAGE, PAPER_PAGE) if paper else (PAGE,), ("Generated from run records by `unlearnbench report",)
+    )
     material = FigureData(tuple(load_records(source, say, unranked=True)), source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
