@@ -62,6 +62,7 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         "unlearnbench run manifests/cifar100-resnet20.toml --dry-run",
         "it needs the network, and days",
     ),
+    "unlearnbench init": ("unlearnbench init --help", "it needs a trained ResNet-18; test_own_model.py walks this way"),
     "unlearnbench run my-model.toml": ("unlearnbench run my-model.toml --dry-run", "it trains a ResNet-18"),
     "unlearnbench run manifests/digits-zoo.toml": (
         "unlearnbench run manifests/digits-zoo.toml --dry-run",

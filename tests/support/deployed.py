@@ -16,7 +16,7 @@ from support.paths import REPOSITORY
 ARCHIVES = REPOSITORY.parent / "shared" / "data"
 CLASSES = ("bicycle", "bottle", "castle", "cloud", "orange", "sea", "tank", "wolf")
 TRAIN, TEST = 250, 60
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 # The network as the user keeps it: a class of her own, and the function that builds it.
 NETWORK = """

@@ -102,7 +102,9 @@ def _outputs(record: Record, model: Deployable, names: tuple[str, ...]) -> str:
     total = record.problem.num_classes
     text = f"{len(model.classes)} outputs"
     if model.classes == tuple(range(total)):
-        text += ", in the order of the original model; those of the removed classes are still there."
+        ordered = record.manifest.get("architecture", {}).get("class_order")
+        order = "the data set's classes, no longer that of your checkpoint" if ordered else "the original model"
+        text += f", in the order of {order}; those of the removed classes are still there."
     else:
         text += f", where the original model has {total}: build the network with {len(model.classes)}."
     if names and len(model.classes) <= SHOWN_CLASSES:

@@ -23,6 +23,7 @@ from unlearnbench.models.checkpoints import misfits, read_state
 from unlearnbench.models.classifier import OUTPUT_CLASSES
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import TrainingRecipe, read_recipe
+from unlearnbench.registry.plugin_file import is_file_name, located
 from unlearnbench.results.record import Record
 
 # What the name of a file ends in, by format; readers go by it too.
@@ -98,9 +99,13 @@ def format_of(path: Path, form: str = "") -> str:
 
 
 def network_of(record: Record, shape: tuple[int, int, int], outputs: int) -> Network:
-    """Return the user's own network with some number of outputs, as an architecture builds it."""
-    problem = record.problem
-    return Network(problem.architecture, problem.architecture_options, outputs, shape)
+    """Return the user's own network with some number of outputs, as an architecture builds it.
+
+    The path of a network in a file is that of the manifest, taken from the working folder.
+    """
+    problem, told = record.problem, record.manifest.get("architecture", {}).get("name", "")
+    name = located(told, Path.cwd()) if is_file_name(told) else problem.architecture
+    return Network(name, problem.architecture_options, outputs, shape)
 
 
 def recorded_dataset(record: Record) -> Dataset:

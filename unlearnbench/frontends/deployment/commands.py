@@ -30,6 +30,7 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="The seed, where 
 
 def add_deployment_commands(app: typer.Typer) -> None:
     """Add the commands for a model in use."""
+    app.command()(init)
     app.command("export-model")(export_model)
     app.command()(certificate)
 
@@ -106,3 +107,34 @@ def certificate(
     tell(f"limits: {verdict or 'none stated'}")
     if verdict == "failed":
         raise typer.Exit(1)
+
+
+def init(
+    manifest: Annotated[Path, typer.Argument(help="Manifest to write.", metavar="MANIFEST")],
+    data: Annotated[str, typer.Option(help="Folder of class folders, or a data set.", metavar="DATA")],
+    architecture: Annotated[str, typer.Option(help="The network, as in a manifest.", metavar="NAME")],
+    weights: Annotated[str, typer.Option(help="The checkpoint of your model.", metavar="FILE")],
+    forget: Annotated[str, typer.Option(help="Classes to remove, separated by commas.", metavar="CLASSES")],
+    class_order: Annotated[
+        str,
+        typer.Option(help="Class of each output, by commas, if not the data's order.", metavar="CLASSES"),
+    ] = "",
+    crop: Annotated[int | None, typer.Option(min=1, help="Side of the square that the network sees.")] = None,
+    mean: Annotated[str, typer.Option(help="Channel means of your training, by commas.", metavar="NUMBERS")] = "",
+    std: Annotated[str, typer.Option(help="Channel deviations of your training.", metavar="NUMBERS")] = "",
+) -> None:
+    """Look at your images, network and weights, and write a commented MANIFEST if they belong together."""
+    from unlearnbench.deployment.proposal import Wish, propose
+    from unlearnbench.frontends.cli_data import telling
+
+    if bool(mean) != bool(std):
+        raise typer.BadParameter("give both or none", param_hint="--mean, --std")
+    try:
+        numbers = tuple(tuple(float(number) for number in text.split(",")) for text in (mean, std) if text)
+    except ValueError as error:
+        raise typer.BadParameter("not numbers separated by commas", param_hint="--mean, --std") from error
+    forgotten, order = (tuple(name.strip() for name in text.split(",") if name) for text in (forget, class_order))
+    normalisation = (numbers[0], numbers[1]) if numbers else None
+    with telling() as (_, listener):
+        propose(Wish(data, architecture, weights, forgotten, order, crop, normalisation), manifest, listener, tell)
+    typer.echo(manifest)
