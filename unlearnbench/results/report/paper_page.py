@@ -37,8 +37,8 @@ def paper_page(records: Sequence[Record]) -> str:
         "A claim is a rule over means; *measured* shows its value with standard deviation and seeds, in percent or "
         "points, speed-ups as factors, so that a verdict within the spread can be seen as one. *Data* says whether the "
         "experiment has the paper's data set, network and schedule, or only its form: a rule that fails elsewhere does "
-        "not refute the paper; *under-trained* says that its originals are more than 5 points below the published accuracy "
-        "of their network. *Not run* says what is missing. Rules: `unlearnbench/results/report/claims.toml`.",
+        "not refute the paper; *under-trained* says that its originals are more than 5 points below the published "
+        "accuracy of their network. *Not run* says what is missing. Rules: `unlearnbench/results/report/claims.toml`.",
     ]
     return "\n\n".join(parts) + "\n"
 
