@@ -118,7 +118,7 @@ def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None
     board = built(tmp_path)
     (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
     # The gaps to FDR are 0.05 and 0.04, and the image passes are as many as those of FDR.
-    assert good[:5] == ["provisional", "**good**<br>made-up 1.0", "passed", "passed", "+0.30 probe"]
+    assert good[:5] == ["provisional", "**good**<br>made-up 1.0, self-reported", "passed", "passed", "+0.30 probe"]
     assert good[5:11] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
     assert good[11] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
     assert good[12] == "[small](manifests/small.toml)"
