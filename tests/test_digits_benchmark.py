@@ -9,7 +9,8 @@ from support.paths import REPOSITORY
 
 from unlearnbench.frontends.cli import app
 from unlearnbench.results.load import load_records
-from unlearnbench.results.ranking import Row, rows_by_problem
+from unlearnbench.results.ranking import rows_by_problem
+from unlearnbench.results.rows import Row
 from unlearnbench.store import file_hash
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,15 @@ HEADLINE = tuple(SHORT.values())
 
 # The views of the last stage's features, each with a position between FDR and Original.
 VIEWS = ("prototype", "neighbours", "probe")
+POSITIONS = {view: f"position view={view}" for view in VIEWS}
+VIEW_METRICS = {
+    "prototype": "forget_prototype_accuracy",
+    "neighbours": "forget_view_accuracy view=neighbours",
+    "probe": "forget_view_accuracy view=probe",
+}
+
+# Methods that only seem to forget: their rows show what the other numbers are worth, and have no rank.
+CONTROLS = frozenset({"wd", "head_distillation"})
 
 REFERENCES = {"original": "Original", "fdr": "FDR"}
 

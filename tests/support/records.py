@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.results.record import Record, content_hash, with_hash, write_record
+from unlearnbench.terms import POSITIONS, VIEW_METRICS
 
 
 def record_files(output: Path) -> dict[str, Path]:
@@ -38,8 +39,13 @@ def make_record(
     options: dict[str, Any] | None = None,
     problem: str = "problem",
     finished_at: str = "2026-01-01T10:00:00+00:00",
+    positions: tuple[float, float, float] | None = None,
 ) -> Record:
-    """Return a record made up by hand; `metrics` holds FAe, FPAe and CAne, or is None for one that failed."""
+    """Return a record made up by hand; `metrics` holds FAe, FPAe and CAne, or is None for one that failed.
+
+    With `positions`, one for each view, the record has all that the ranking reads: the retain accuracy among retain
+    outputs is CAne, and the views find 0.5 of the forget images in FDR (position 0) and 0.8 in Original (1).
+    """
     source = {"version": 1, "distribution": "made-up", "distribution_version": "1.0", "digest": "0" * 16}
     values: dict[str, Any] = {
         "schema_version": 2,
@@ -80,16 +86,14 @@ def make_record(
         "seed": seed,
         "metrics": {
             name: {
-                "name": name,
+                "name": name.partition(" ")[0],
                 "status": "failed" if value is None else "done",
                 "value": value,
                 "reason": "no image" if value is None else None,
                 "options": {},
                 **source,
             }
-            for name, value in zip(
-                (*HEADLINE, "speed_up"), (*metrics, 1.0) if metrics else (), strict=metrics is not None
-            )
+            for name, value in _values(metrics, positions).items()
         },
         "details": {},
         "image_passes": {"forget": 100, "retain": 1000},
@@ -107,6 +111,23 @@ def make_record(
     return record.model_copy(update={"hash": content_hash(record.model_dump(mode="json"))})
 
 
+def _values(
+    metrics: Sequence[float | None] | None, positions: tuple[float, float, float] | None
+) -> dict[str, float | None]:
+    if metrics is None:
+        return {}
+    found = dict(zip((*HEADLINE, "speed_up"), (*metrics, 1.0), strict=True))
+    if positions is not None:
+        found["masked_retain_accuracy"] = metrics[2]
+        found |= dict(zip(POSITIONS.values(), positions, strict=True))
+        found |= {
+            label: 0.5 + 0.3 * value
+            for label, value in zip(VIEW_METRICS.values(), positions, strict=True)
+            if label not in HEADLINE
+        }
+    return found
+
+
 def with_changes(record: Record, **changes: Any) -> Record:
     """Return a record with other fields and a matching hash."""
     return with_hash(record.model_copy(update=changes))
@@ -120,27 +141,39 @@ def write_records(folder: Path, records: Iterable[Record]) -> Path:
     return folder
 
 
-def small_board(problem: str = "problem") -> list[Record]:
-    """Return records of a leaderboard: references, two ranked methods, one that lost CAne, one failed, one skipped."""
+def small_board(problem: str = "problem", seeds: int = 2) -> list[Record]:
+    """Return records of a leaderboard: references, two methods, one that lost CAne, one failed, one skipped.
+
+    With two seeds no method has a rank yet; there are at most three.
+    """
     values = {
-        "original": ((0.9, 0.8, 0.90), (0.92, 0.82, 0.90)),
-        "fdr": ((0.0, 0.5, 0.91), (0.0, 0.52, 0.91)),
-        "good": ((0.0, 0.55, 0.90), (0.0, 0.56, 0.90)),
-        "weak": ((0.5, 0.7, 0.90), (0.52, 0.7, 0.90)),
-        "lossy": ((0.0, 0.3, 0.50), (0.0, 0.3, 0.52)),
+        "original": ((0.9, 0.8, 0.90), (0.92, 0.82, 0.90), (0.91, 0.81, 0.90)),
+        "fdr": ((0.0, 0.5, 0.91), (0.0, 0.52, 0.91), (0.0, 0.51, 0.91)),
+        "good": ((0.0, 0.55, 0.90), (0.0, 0.56, 0.90), (0.0, 0.555, 0.90)),
+        "weak": ((0.5, 0.7, 0.90), (0.52, 0.7, 0.90), (0.51, 0.7, 0.90)),
+        "lossy": ((0.0, 0.3, 0.50), (0.0, 0.3, 0.52), (0.0, 0.3, 0.51)),
+    }
+    positions = {
+        "original": (1.0, 1.0, 1.0),
+        "fdr": (0.0, 0.0, 0.0),
+        "good": (0.1, 0.2, 0.3),
+        "weak": (0.6, 0.7, 0.8),
+        "lossy": (-0.7, -0.5, -0.2),
     }
     options = {"good": {"epochs": 3, "mode": "a|b"}, "weak": {"rate": 0.1}}
     made = [
-        make_record(method, seed, metrics=metrics, options=options.get(method), problem=problem)
+        make_record(
+            method, seed, metrics=metrics, options=options.get(method), problem=problem, positions=positions[method]
+        )
         for method, by_seed in values.items()
-        for seed, metrics in enumerate(by_seed)
+        for seed, metrics in enumerate(by_seed[:seeds])
     ]
     made += [
         make_record("broken", seed, status="failed", reason="ValueError: no\n  <b>way", metrics=None, problem=problem)
-        for seed in (0, 1)
+        for seed in range(seeds)
     ]
     made += [
         make_record("absent", seed, status="not_applicable", reason="needs batch norm", metrics=None, problem=problem)
-        for seed in (0, 1)
+        for seed in range(seeds)
     ]
     return made

@@ -22,8 +22,10 @@ from unlearnbench.registry.component import Method
 from unlearnbench.registry.declare import Range, SearchSpace
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.results.ranking import CANE_GATE, Row, rows_by_problem
+from unlearnbench.results.judgement import MOST_LOSS
+from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import Record
+from unlearnbench.results.rows import Row
 from unlearnbench.terms import HEADLINE
 
 if TYPE_CHECKING:
@@ -244,6 +246,6 @@ def _score_of_problem(rows: Mapping[str, Row], label: str) -> float:
         return FAILED
     forget, prototype, retain = ([value or 0.0 for value in means[name]] for name in HEADLINE)
     lost = retain[1] - retain[0]
-    if lost > CANE_GATE + 1e-9:
+    if lost > MOST_LOSS + 1e-9:
         return 2.0 + lost
     return forget[0] + abs(prototype[0] - prototype[2]) / 1000

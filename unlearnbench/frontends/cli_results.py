@@ -31,7 +31,7 @@ class RankOrder(StrEnum):
 
 RankBy = Annotated[
     RankOrder,
-    typer.Option(help="paper: FAe, then |FPAe - FDR's|; the gate on CAne holds for all."),
+    typer.Option(help="How rows are listed; paper: by the largest |position|. The ranks stay."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -10,11 +10,15 @@ import numpy as np
 from rich.table import Table
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError, did_you_mean
-from unlearnbench.results.ranking import Row, grouped_rows
+from unlearnbench.results.judgement import MASKED
 from unlearnbench.results.record import Record, differences
+from unlearnbench.results.rows import Row, grouped_rows
 from unlearnbench.results.statistics import bootstrap_means, percentile_interval
 from unlearnbench.results.tables import is_share, method_name, points
-from unlearnbench.terms import SHORT
+from unlearnbench.terms import POSITIONS, SHORT
+
+# Compared unless others are asked for: what the ranking rule reads.
+RULE = (*SHORT.values(), MASKED, *POSITIONS.values())
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def compare(first: Sequence[Record], second: Sequence[Record], metrics: Sequence
     if not common:
         raise InvalidFileError(_no_common_problem(problems[0].values(), problems[1].values()))
     found = [
-        _compared(*pair, metrics or tuple(SHORT.values()))
+        _compared(*pair, metrics or tuple(name for name in RULE if name in labels))
         for identity in common
         for pair in _pairs(problems[0][identity], problems[1][identity])
     ]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from unlearnbench.results.ranking import Row, rows_by_problem
+from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.results.rows import Row
 
 # These are the names in tables of what a problem's matrix can vary.
 FORGET, LIMITED = "forget classes", "limited data"

@@ -1,351 +1,203 @@
-"""The ranking rule: CAne first, then FAe, then the distance of FPAe from FDR's, with ties where the data show none."""
+"""The ranking rule: keep the retain classes, forget in the output, and then how far the features lie from FDR's."""
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnbench.metrics.metric_record import unpacked
-from unlearnbench.results.record import MethodRecord, ProblemRecord, Record, distinct_titles
-from unlearnbench.results.statistics import bootstrap_means, differ, mean, standard_deviation, t_interval
+from unlearnbench.results.judgement import MOST_LOSS, distances, drawn_distances, judged, positions_by_seed
+from unlearnbench.results.record import Record
+from unlearnbench.results.rows import Judgement, Row, grouped_rows, missing_values
+from unlearnbench.results.statistics import IMAGE_DRAWS, simultaneous_verdicts
 from unlearnbench.terms import SHORT
 
-# An unlearner has to keep CAne within this distance of Original's.
-CANE_GATE = 0.02
 # The note of unlearners that kept CAne and yet have no rank, because the manifest does without FDR.
 WITHOUT_FDR = 'no rank without FDR (fdr = "none" in [references])'
+CONTROL = "control: a row that must not win, so it has no rank"
 PAPER = "paper"
 
+Key = Callable[[Row], float]
 
-@dataclass(frozen=True)
-class Row:
-    """One unlearner or reference on one problem, over all its seeds.
 
-    Attributes:
-        problem: The problem.
-        method: The unlearner or reference.
-        label: Name in the table.
-        records: Records, ordered by seed.
-        rank: Rank from 1; None for references, for unlearners that fail the gate and for those without a result.
-        note: Why there is no rank; "" if there is one.
-        pareto: Whether no other ranked unlearner is at least as good in FAe, CAne and the distance of FPAe from FDR's
-            and better in one of them.
-    """
+def _distance(row: Row) -> float:
+    return _or_last(row.judgement.distance if row.judgement else None)
 
-    problem: ProblemRecord
-    method: MethodRecord
-    label: str
-    records: tuple[Record, ...]
-    rank: int | None = None
-    note: str = ""
-    pareto: bool = False
 
-    @property
-    def is_reference(self) -> bool:
-        """Whether this is Original or FDR."""
-        return self.method.role == "reference"
+def _loss(row: Row) -> float:
+    return _or_last(row.judgement.loss[0] if row.judgement and row.judgement.loss else None)
 
-    @property
-    def done(self) -> tuple[Record, ...]:
-        """Records that have a result."""
-        return tuple(record for record in self.records if record.status == "done")
 
-    def values(self, metric: str) -> dict[int, float]:
-        """Return a metric's values by seed."""
-        found = {record.seed: record.value(metric) for record in self.done}
-        return {seed: value for seed, value in found.items() if value is not None}
+def _reads(row: Row) -> float:
+    return statistics.fmean(sum(record.image_passes.values()) for record in row.done)
 
-    def gaps(self, fdr: Row | None) -> dict[int, float]:
-        """Return FPAe less FDR's, a signed fraction, by seed; seeds that FDR lacks are left out."""
-        base = fdr.values(SHORT["FPAe"]) if fdr else {}
-        return {seed: value - base[seed] for seed, value in self.values(SHORT["FPAe"]).items() if seed in base}
 
-    def mean(self, metric: str) -> float | None:
-        """Return a metric's mean over the seeds, or None if it has no value."""
-        return mean(list(self.values(metric).values()))
+def _or_last(value: float | None) -> float:
+    return float("inf") if value is None else value
 
-    def std(self, metric: str) -> float | None:
-        """Return the standard deviation over the seeds (n - 1), or None for fewer than two."""
-        return standard_deviation(list(self.values(metric).values()))
 
-    def interval(self, metric: str) -> tuple[float, float] | None:
-        """Return the 95 % t interval of a metric's mean over the seeds, or None for fewer than two."""
-        return t_interval(list(self.values(metric).values()))
-
-    def outcomes(self, metric: str, seeds: Sequence[int]) -> NDArray[Any]:
-        """Return a metric by seed and test image, (S, N), or by seed alone, (S, 1), if a record has no images."""
-        records = {record.seed: record.metrics[metric] for record in self.done if metric in record.metrics}
-        hits = [records[seed].hits for seed in seeds]
-        images = {found.images if found else None for found in hits}
-        if len(images) == 1 and None not in images:
-            return np.stack([unpacked(found) for found in hits if found])
-        return np.array([[records[seed].value] for seed in seeds], dtype=np.float64)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the row as JSON values; accuracies are fractions."""
-        metrics = dict.fromkeys(name for record in self.records for name in record.metrics)
-        return {
-            "problem": self.problem.slug,
-            "method": self.label,
-            "role": self.method.role,
-            "rank": self.rank,
-            "note": self.note,
-            "pareto": self.pareto,
-            "seeds": [record.seed for record in self.records],
-            "failed_seeds": [record.seed for record in self.records if record.status == "failed"],
-            **{name: self._metric_json(name) for name in metrics},
-        }
-
-    def _metric_json(self, metric: str) -> dict[str, Any]:
-        return {
-            "mean": self.mean(metric),
-            "std": self.std(metric),
-            "interval": self.interval(metric),
-            "values": self.values(metric),
-        }
+# These are the orders that `--rank-by` offers; the ranks themselves are those of the rule in each.
+ORDERS: dict[str, Key] = {
+    PAPER: _distance,
+    "prototype-gap": lambda row: abs(row.judgement.positions["prototype"]) if row.judgement else float("inf"),
+    "retain-accuracy": _loss,
+    "image-passes": _reads,
+}
+ORDER_TEXTS = {
+    PAPER: "the largest |position| over the three views",
+    "prototype-gap": "|position| of the nearest prototype",
+    "retain-accuracy": "what was lost of the retain classes",
+    "image-passes": "image passes",
+}
 
 
 def rows_by_problem(records: Iterable[Record], order: str = PAPER) -> list[list[Row]]:
-    """Group records into one list of rows for each problem, ranked by an entry of `ORDERS`."""
+    """Group records into one list of rows for each problem, ranked, and listed by an entry of `ORDERS`."""
     return [rank(rows, order) for rows in grouped_rows(records)]
 
 
-def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
-    """Group records into one list of rows for each problem, without ranks.
-
-    Records of one label that differ in options, version or source belong to different unlearners. Each gets a row of
-    its own, marked by a few digits of its hash. Problems with the same title state in it how they differ.
-    """
-    problems: dict[str, dict[str, dict[int, Record]]] = {}
-    for record in records:
-        method = record.method.id
-        seeds = problems.setdefault(record.problem.id, {}).setdefault(method, {})
-        known = seeds.get(record.seed)
-        # Two manifests can share a cell, of which the later record counts.
-        if known is None or known.measured.finished_at <= record.measured.finished_at:
-            seeds[record.seed] = record
-    ordered = sorted(
-        problems.values(), key=lambda methods: _natural(next(iter(next(iter(methods.values())).values())).problem.slug)
-    )
-    found = [_rows(methods) for methods in ordered]
-    titles = distinct_titles(rows[0].problem for rows in found)
-    return [[_titled(row, titles[row.problem.id]) for row in rows] for rows in found]
-
-
-def _titled(row: Row, title: str) -> Row:
-    return replace(row, problem=row.problem.model_copy(update={"title": title}))
-
-
-def _rows(methods: dict[str, dict[int, Record]]) -> list[Row]:
-    rows = []
-    labels = [next(iter(seeds.values())).method.label for seeds in methods.values()]
-    for label, seeds in zip(labels, methods.values(), strict=True):
-        records = tuple(seeds[seed] for seed in sorted(seeds))
-        first = records[0]
-        shown = f"{label} [{first.method.id[:4]}]" if labels.count(label) > 1 else label
-        rows.append(Row(first.problem, first.method, shown, records))
-    return rows
-
-
-def _reference(rows: Iterable[Row], name: str) -> Row | None:
+def reference_row(rows: Iterable[Row], name: str) -> Row | None:
+    """Return the row of `original` or `fdr` if it has a result."""
     return next((row for row in rows if row.is_reference and row.method.name == name and row.done), None)
 
 
 def rank(rows: Sequence[Row], order: str = PAPER) -> list[Row]:
-    """Return the rows of one problem: references, ranked unlearners, and those below the line.
+    """Return the rows of one problem: references, ranked unlearners, controls, provisional rows, and those without.
 
-    An unlearner passes if its mean CAne is at most `CANE_GATE` below Original's over the same seeds. Those that pass
-    are ordered by mean FAe. The best one leads a group of all unlearners for which the paired interval of the
-    difference to it includes 0; the best of the rest leads the next group. Each group is ordered and divided in the
-    same way by the distance of mean FPAe from FDR's. Unlearners that are still together share a rank.
+    1. Keep: the loss is Original's masked retain accuracy less the method's, paired by seed. It is passed if the upper
+       bound of its 95 % interval is at most `MOST_LOSS`, failed if the lower one is above; who fails has no rank.
+    2. Forget in the output: FAe, in the same three words. Who fails stands in a second band, behind all others.
+    3. Forget in the features: within a band the mean over seeds of the largest |position| over three views.
 
-    Intervals are 95 % intervals of a paired bootstrap over seeds and test images. "Includes 0" is not transitive,
-    hence the leader: an unlearner whose seeds differ widely can be tied with it and precede one of smaller mean and
-    spread that is not.
+    A rank is a range: 1 + the number of methods that are better, up to the number of methods less those that are worse,
+    by simultaneous intervals of paired differences. Divisions are ranked apart. Controls, and methods with fewer than
+    three seeds or without one of the metrics, have no rank.
 
-    This is the order `paper`; the other entries of `ORDERS` replace these two criteria and keep the gate.
-
-    Source: the judgement of ERwP (ECCV 2022); the width of the gate is that of its CUB-200 claim.
+    Source: the judgement of ERwP (ECCV 2022) with intervals, and two more views beside its prototypes; what a method
+    may lose is the paper's CUB-200 claim.
     """
     references = sorted((row for row in rows if row.is_reference), key=lambda row: row.method.name != "original")
-    original, fdr = _reference(rows, "original"), _reference(rows, "fdr")
-    passed: list[Row] = []
-    below: list[Row] = []
-    for row in rows:
-        if not row.is_reference:
-            note = _why_unranked(row, original, fdr)
-            (below if note else passed).append(replace(row, rank=None, note=note))
+    original, fdr = reference_row(rows, "original"), reference_row(rows, "fdr")
+    found = [_with_note(row, original, fdr) for row in rows if not row.is_reference]
     ranked: list[Row] = []
-    if fdr is not None:
-        standings = [Standing(row, fdr) for row in passed]
-        for tied in _groups(standings, ORDERS[order]):
-            place = len(ranked) + 1
-            ranked += [replace(one.row, rank=place, pareto=_is_best_compromise(one, standings)) for one in tied]
-    below.sort(key=lambda row: (-(row.mean("retain_accuracy") or -1.0), row.label))
-    return [*references, *ranked, *below]
+    if original is not None and fdr is not None:
+        for division in sorted({row.division for row in found}):
+            ranked += _ranked([row for row in found if not row.note and row.division == division], original, fdr)
+    ranked.sort(key=lambda row: (row.division, _band(row), ORDERS[order](row), row.label))
+    ranked = [replace(row, pareto=_is_best_compromise(row, ranked, fdr)) for row in ranked]
+    rest = sorted((row for row in found if row.note), key=_place_of_unranked)
+    return [*references, *ranked, *rest]
 
 
-class Standing:
-    """An unlearner that passed the gate, with the numbers that rank it; for each of them less is better.
+def _place_of_unranked(row: Row) -> tuple[bool, bool, float, str]:
+    return row.role != "control", not is_provisional(row), -(row.mean(SHORT["CAne"]) or -1.0), row.label
 
-    Args:
-        row: Row of the unlearner.
-        fdr: Row of FDR, with all seeds of the unlearner.
-    """
 
-    def __init__(self, row: Row, fdr: Row) -> None:
-        self.row = row
-        self._fdr = fdr
-        self.forget = round(_mean(row, "forget_accuracy"), 12)
-        self.gap = round(abs(statistics.fmean(row.gaps(fdr).values())), 12)
-        self.loss = round(1 - _mean(row, "retain_accuracy"), 12)
-        self.reads = statistics.fmean(sum(record.image_passes.values()) for record in row.done)
+def is_provisional(row: Row) -> bool:
+    """Return whether a row has no rank only because seeds or metrics are missing."""
+    return bool(row.judgement and row.judgement.provisional)
 
-    def bootstrapped_forget(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return FAe in each resample."""
-        return bootstrap_means(self.row.outcomes("forget_accuracy", seeds))
 
-    def bootstrapped_gap(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return the distance of FPAe from FDR's in each resample."""
-        own, base = (bootstrap_means(row.outcomes("forget_prototype_accuracy", seeds)) for row in (self.row, self._fdr))
-        return np.abs(own - base)
+def _band(row: Row) -> int:
+    return 2 if row.judgement and row.judgement.forget == "failed" else 1
 
-    def bootstrapped_loss(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return 1 - CAne in each resample."""
-        return 1 - bootstrap_means(self.row.outcomes("retain_accuracy", seeds))
 
-    def bootstrapped_reads(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return the number of image passes in each resample of the seeds."""
-        reads = {record.seed: sum(record.image_passes.values()) for record in self.row.done}
-        return bootstrap_means(np.array([[reads[seed]] for seed in seeds], dtype=np.float64))
+def _with_note(row: Row, original: Row | None, fdr: Row | None) -> Row:
+    """Return a row with its judgement, and with the reason if it has no rank."""
+    note = _without_result(row, original, fdr)
+    if note:
+        return replace(row, rank=None, note=note)
+    if original is None or fdr is None:
+        return replace(row, rank=None, note=CONTROL if row.role == "control" else WITHOUT_FDR)
+    found = judged(row, original, fdr)
+    return replace(row, rank=None, judgement=found, note=_note(row, found))
 
-    def common_seeds(self, other: Standing) -> list[int]:
-        """Return the seeds that both standings have."""
-        metric = "forget_accuracy"
-        return sorted(self.row.values(metric).keys() & other.row.values(metric).keys())
+
+def _note(row: Row, found: Judgement) -> str:
+    if row.role == "control":
+        return CONTROL
+    if found.provisional:
+        return f"provisional: {found.provisional}"
+    if found.keep == "failed" and found.loss:
+        mean, low, high = (100 * part for part in found.loss)
+        return (
+            f"it lost {mean:.2f} points of the retain classes ({low:.2f} to {high:.2f}), more than {100 * MOST_LOSS:g}"
+        )
+    return ""
+
+
+def _ranked(rows: Sequence[Row], original: Row, fdr: Row) -> list[Row]:
+    """Return the rows of one division with their ranges of ranks."""
+    if not rows:
+        return []
+    bands = np.array([_band(row) for row in rows])
+    verdicts = _verdicts(rows, original, fdr)
+    better, worse = verdicts == 1, verdicts == -1
+    # The second band stands behind the first, whatever its features are.
+    apart = bands[:, None] != bands[None, :]
+    better[apart], worse[apart] = (bands[:, None] > bands)[apart], (bands[:, None] < bands)[apart]
+    return [
+        replace(row, rank=(1 + int(better[number].sum()), len(rows) - int(worse[number].sum())))
+        for number, row in enumerate(rows)
+    ]
+
+
+def _verdicts(rows: Sequence[Row], original: Row, fdr: Row) -> NDArray[np.int64]:
+    """Return (R, R): 1 where the first row is farther from FDR than the second, -1 where it is nearer, else 0."""
+    by_row = [distances(positions_by_seed(row)) for row in rows]
+    seeds = sorted({seed for found in by_row for seed in found})
+    values = np.full((len(rows), len(seeds)), np.nan)
+    draws = np.full((IMAGE_DRAWS, len(rows), len(seeds)), np.nan)
+    for number, (row, found) in enumerate(zip(rows, by_row, strict=True)):
+        held = [seeds.index(seed) for seed in found]
+        values[number, held] = list(found.values())
+        draws[:, number, held] = drawn_distances(row, original, fdr, list(found))
+    return simultaneous_verdicts(values, draws)
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """A number that ranks unlearners.
+class _Numbers:
+    """FAe, the distance of FPAe from FDR's, and the loss of CAne; for each of them less is better."""
 
-    Attributes:
-        value: Function that gives the number; less is better.
-        bootstrapped: Function that gives the number in each resample of some seeds.
-    """
+    values: tuple[float, float, float]
 
-    value: Callable[[Standing], float]
-    bootstrapped: Callable[[Standing, Sequence[int]], NDArray[np.float64]]
-
-
-_FORGET = Criterion(lambda standing: standing.forget, Standing.bootstrapped_forget)
-_GAP = Criterion(lambda standing: standing.gap, Standing.bootstrapped_gap)
-_LOSS = Criterion(lambda standing: standing.loss, Standing.bootstrapped_loss)
-_READS = Criterion(lambda standing: standing.reads, Standing.bootstrapped_reads)
-
-# These are the orders that `--rank-by` offers, each as its criteria from first to last.
-ORDERS = {
-    PAPER: (_FORGET, _GAP),
-    "prototype-gap": (_GAP, _FORGET),
-    "retain-accuracy": (_LOSS, _FORGET, _GAP),
-    "image-passes": (_READS, _FORGET, _GAP),
-}
-ORDER_TEXTS = {
-    PAPER: "FAe, then |FPAe - FDR's|",
-    "prototype-gap": "|FPAe - FDR's|, then FAe",
-    "retain-accuracy": "CAne, then FAe, then |FPAe - FDR's|",
-    "image-passes": "image passes, then FAe, then |FPAe - FDR's|",
-}
+    def beats(self, other: _Numbers) -> bool:
+        """Return whether no number is worse and one is better."""
+        pairs = zip(self.values, other.values, strict=True)
+        return self.values != other.values and all(mine <= his for mine, his in pairs)
 
 
-def _groups(standings: Sequence[Standing], criteria: Sequence[Criterion]) -> list[list[Standing]]:
-    """Return the unlearners in the order of their ranks, grouped by rank."""
-    if not criteria:
-        return [list(standings)]
-    first, *rest = criteria
-    ordered = sorted(standings, key=lambda standing: (first.value(standing), *_numbers(standing), standing.row.label))
-    return [tied for group in _led(ordered, first.bootstrapped) for tied in _groups(group, rest)]
+def _numbers(row: Row, fdr: Row | None) -> _Numbers:
+    gaps = row.gaps(fdr).values()
+    gap = abs(statistics.fmean(gaps)) if gaps else float("inf")
+    means = (row.mean(SHORT["FAe"]) or 0.0, gap, 1 - (row.mean(SHORT["CAne"]) or 0.0))
+    return _Numbers((round(means[0], 12), round(means[1], 12), round(means[2], 12)))
 
 
-def _numbers(standing: Standing) -> tuple[float, float, float]:
-    return standing.forget, standing.gap, standing.loss
+def _is_best_compromise(row: Row, rows: Iterable[Row], fdr: Row | None) -> bool:
+    """Return whether a row is in the Pareto set of FAe, CAne and the distance of FPAe from FDR's, by means."""
+    own = _numbers(row, fdr)
+    return not any(_numbers(other, fdr).beats(own) for other in rows)
 
 
-def _is_best_compromise(standing: Standing, standings: Iterable[Standing]) -> bool:
-    """Return whether an unlearner is in the Pareto set of FAe, CAne and the distance of FPAe from FDR's, by means."""
-    own = _numbers(standing)
-    others = [_numbers(other) for other in standings]
-    return not any(other != own and all(his <= mine for his, mine in zip(other, own, strict=True)) for other in others)
-
-
-def _led(
-    standings: Sequence[Standing], bootstrapped: Callable[[Standing, Sequence[int]], NDArray[np.float64]]
-) -> list[list[Standing]]:
-    """Cut an ordered list into groups, each led by the best one left and joined by all that cannot be told from it."""
-    groups: list[list[Standing]] = []
-    waiting = list(standings)
-    while waiting:
-        leader, *others = waiting
-        group, waiting = [leader], []
-        for other in others:
-            seeds = leader.common_seeds(other)
-            # Without a common seed, nothing shows that the two differ.
-            apart = bool(seeds) and differ(bootstrapped(leader, seeds), bootstrapped(other, seeds))
-            (waiting if apart else group).append(other)
-        groups.append(group)
-    return groups
-
-
-def _natural(slug: str) -> list[str | int]:
-    """Return a sort key that puts 5 forget classes before 10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", slug)]
-
-
-def _mean(row: Row, metric: str) -> float:
-    found = row.mean(metric)
-    return float("nan") if found is None else found
-
-
-def _paired_mean(reference: Row, row: Row, metric: str) -> float:
-    """Return a reference's mean over the seeds that a row has."""
-    values = reference.values(metric)
-    return statistics.fmean(values[seed] for seed in row.values(metric))
-
-
-def _missing(row: Row, metric: str) -> str:
-    """Return the seeds for which a metric has no value and the reason for the first; "" if all have a value."""
-    missing = [record for record in row.done if record.seed not in row.values(metric)]
-    if not missing:
-        return ""
-    found = missing[0].metrics.get(metric)
-    reason = f": {found.reason}" if found and found.reason else ""
-    return f"{metric} is missing with seed {', '.join(str(record.seed) for record in missing)}{reason}"
-
-
-def _why_unranked(row: Row, original: Row | None, fdr: Row | None) -> str:
+def _without_result(row: Row, original: Row | None, fdr: Row | None) -> str:
+    """Return why there is nothing to judge of a row; "" if there is."""
     states = {record.status for record in row.records}
     if states != {"done"}:
         other = [record for record in row.records if record.status != "done"]
-        word = "failed" if "failed" in states else "not applicable"
-        return f"{word} with seed {', '.join(str(record.seed) for record in other)}: {other[0].reason}"
+        status = "failed" if "failed" in states else "not applicable"
+        return f"{status} with seed {', '.join(str(record.seed) for record in other)}: {other[0].reason}"
     has_fdr = any(record.fdr != "none" for record in row.records)
     for metric in (SHORT["CAne"], SHORT["FAe"], SHORT["FPAe"]):
-        missing = _missing(row, metric)
+        missing = missing_values(row, metric)
         if missing:
             return missing
         for reference, name in ((original, "Original"), (fdr, "FDR")) if has_fdr else ((original, "Original"),):
             if reference is None or not row.values(metric).keys() <= {record.seed for record in reference.done}:
                 return f"{name} is missing with these seeds"
             if not row.values(metric).keys() <= reference.values(metric).keys():
-                return f"{name}'s {_missing(reference, metric)}"
-    assert original is not None
-    loss = _paired_mean(original, row, "retain_accuracy") - _mean(row, "retain_accuracy")
-    if loss > CANE_GATE + 1e-9:
-        return f"CAne is {100 * loss:.2f} points below Original, more than {100 * CANE_GATE:g}"
-    return "" if has_fdr else WITHOUT_FDR
+                return f"{name}'s {missing_values(reference, metric)}"
+    return ""

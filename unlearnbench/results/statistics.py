@@ -17,6 +17,9 @@ CONFIDENCE = 0.95
 # These are the draws of images, and the draws of seeds for each; with few seeds the tails of t need many draws.
 IMAGE_DRAWS = 2000
 SEED_DRAWS = 10
+# Draws of the largest statistic of a table, and the differences that are rounding.
+MAX_DRAWS = 4000
+ROUNDING = 1e-9
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -116,3 +119,70 @@ def differ(first: NDArray[np.float64], second: NDArray[np.float64], confidence: 
     low, high = percentile_interval(first - second, confidence)
     # Single precision may leave a rounding error where nothing differs.
     return low > 1e-6 or high < -1e-6
+
+
+def bootstrap_image_draws(outcomes: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the share of hits of each seed in each resample of the test images, (`IMAGE_DRAWS`, S).
+
+    The draws depend only on the number of images, so that methods with the same images are resampled alike.
+
+    Args:
+        outcomes: (S, N) scores for each of S seeds and N test images; with N = 1 nothing is resampled.
+    """
+    images = outcomes.shape[1]
+    if images == 1:
+        return np.tile(outcomes[:, 0].astype(np.float64), (IMAGE_DRAWS, 1))
+    found = (_image_draws(images) @ outcomes.T.astype(np.float32)).astype(np.float64) / images
+    # Single precision must not move what no draw moves.
+    return np.asarray(found, dtype=np.float64)
+
+
+def simultaneous_verdicts(
+    by_seed: NDArray[np.float64], draws: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> NDArray[np.int64]:
+    """Compare all pairs of rows by paired differences, with intervals that hold all at once.
+
+    The statistic of two rows is their mean difference over common seeds divided by its standard error: the root of the
+    differences' variance over seeds / n, or of the variance of their mean over resamples of the test images if that is
+    larger. It does not depend on a third row. The limit, the same for all pairs, is the `confidence` quantile of the
+    largest statistic among rows that do not differ, where deviations are drawn from normal distributions with the
+    spread of each pair's differences (max-t bootstrap).
+
+    Args:
+        by_seed: (R, S) numbers of R rows and S seeds; NaN where a row lacks a seed.
+        draws: (B, R, S) the same in each resample of the test images, the same images for all rows.
+        confidence: Probability with which no two equal rows are told apart.
+
+    Returns:
+        (R, R): -1 where the first row's number is smaller, 1 where it is larger, 0 where the data do not say.
+    """
+    rows, seeds = by_seed.shape
+    verdicts = np.zeros((rows, rows), dtype=np.int64)
+    pairs = [(i, j) for i in range(rows) for j in range(i) if np.isfinite(by_seed[i] - by_seed[j]).sum() > 1]
+    if not pairs:
+        return verdicts
+    noise = np.random.default_rng([3, rows, seeds]).standard_normal((MAX_DRAWS, rows, seeds))
+    largest = np.zeros(MAX_DRAWS)
+    found = {}
+    for i, j in pairs:
+        common = np.isfinite(by_seed[i] - by_seed[j])
+        differences = (by_seed[i] - by_seed[j])[common]
+        image_variance = float((draws[:, i] - draws[:, j])[:, common].mean(axis=1).var())
+        found[i, j] = float(_studentised(differences[None], image_variance)[0])
+        spread = math.sqrt(max(differences.var(ddof=1), common.sum() * image_variance) / 2)
+        null = (noise[:, i] - noise[:, j])[:, common] * spread
+        largest = np.maximum(largest, np.abs(_studentised(null, image_variance)))
+    limit = float(np.quantile(largest, confidence))
+    for (i, j), statistic in found.items():
+        if abs(statistic) > limit:
+            verdicts[i, j], verdicts[j, i] = np.sign(statistic), -np.sign(statistic)
+    return verdicts
+
+
+def _studentised(differences: NDArray[np.float64], image_variance: float) -> NDArray[np.float64]:
+    """Return mean / standard error of each row of differences (M, n); an exact 0 stays 0."""
+    means = differences.mean(axis=1)
+    errors = np.sqrt(np.maximum(differences.var(axis=1, ddof=1) / differences.shape[1], image_variance))
+    # Rounding leaves a trace of a difference where there is none, and none of a spread where all seeds agree.
+    found: NDArray[np.float64] = np.where(np.abs(means) < ROUNDING, 0.0, means / np.maximum(errors, ROUNDING))
+    return found

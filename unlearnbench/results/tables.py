@@ -12,16 +12,70 @@ from rich.table import Table
 
 from unlearnbench.escape import one_line
 from unlearnbench.metrics.metric_record import MetricRecord
-from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS, PAPER, WITHOUT_FDR, Row
+from unlearnbench.results.judgement import FEWEST_SEEDS, MOST_FAE, MOST_FAE_SHARE, MOST_LOSS
+from unlearnbench.results.ranking import CONTROL, ORDER_TEXTS, PAPER, WITHOUT_FDR, is_provisional
 from unlearnbench.results.record import Record
+from unlearnbench.results.rows import Row
 from unlearnbench.terms import REFERENCES, SHARES, SHORT
 
 _BARE_BAR = re.compile(r"(?<!\\)\|")
 
-HEADER = ("rank", "method", "FAe", "FPAe", "gap to FDR", "CAne", "image passes", "seconds", "seeds")
+HEADER = (
+    "rank",
+    "method",
+    "kept",
+    "forgot",
+    "position",
+    "FAe",
+    "FPAe",
+    "gap to FDR",
+    "CAne",
+    "image passes",
+    "seconds",
+    "seeds",
+)
 
-
-ONE_SEED = "With one seed only test images are drawn: how much another seed would change is not known."
+# In plain words: every table, page and export explains its columns with these.
+LEGEND: tuple[tuple[str, str], ...] = (
+    (
+        "Original, FDR",
+        "Original learned all classes. FDR (full data retraining) was trained from scratch without the forget classes: "
+        "it is what perfect forgetting would give. Both are yardsticks and have no rank.",
+    ),
+    (
+        "kept",
+        "whether the accuracy on the classes that stay fell by at most "
+        f"{100 * MOST_LOSS:g} points, measured among their outputs alone: *passed*, *failed*, or *undecided* where the "
+        "95 % interval holds the limit. Who failed has no rank.",
+    ),
+    (
+        "forgot",
+        f"the same three words for the outputs: FAe of at most {100 * MOST_FAE:g} %, or {100 * MOST_FAE_SHARE:g} % of "
+        "Original's. Who failed is ranked behind all others.",
+    ),
+    (
+        "position",
+        "how much the features still know of the forget classes: 0 is as retrained, 1 as Original, below 0 is damage. "
+        "Three views read the features, the nearest class prototype (as FPAe), the 20 nearest neighbours and a linear "
+        "probe; shown is the view that is farthest from 0, and methods are ordered by the mean over seeds of the "
+        "largest |position|.",
+    ),
+    (
+        "rank",
+        "the best and the worst rank that the data allow: a method is put before another only where 95 % intervals of "
+        "all differences together say so.",
+    ),
+    ("control", "a method that only seems to forget. It shows what the other numbers are worth, and has no rank."),
+    ("provisional", f"fewer than {FEWEST_SEEDS} seeds, or records from before a metric of the rule: no rank yet."),
+    ("FAe", "share of the forget classes' test images that are still classified as their own class. It should fall."),
+    (
+        "FPAe",
+        "share of these images whose nearest class prototype, in feature space, is still that of their own class. It "
+        "should come near FDR's; below it is damage, not better forgetting.",
+    ),
+    ("gap to FDR", "FPAe minus FDR's with the same seed, in points."),
+    ("CAne", "accuracy on the test images of the classes that stay. It should not fall."),
+)
 
 
 # What cannot be said of a problem whose manifest does without FDR.
@@ -44,20 +98,37 @@ def caption(rows: Sequence[Row], order: str = PAPER) -> str:
         return f"{numbers} {NO_YARDSTICK}"
     if all(row.rank is None for row in rows):
         return numbers
-    one_seed = any(row.rank is not None and len(row.done) == 1 for row in rows)
-    return (
-        f"{numbers} {ranking_text(order)} Methods more than {100 * CANE_GATE:g} points of CAne below Original have no "
-        f"rank.{f' {ONE_SEED}' if one_seed else ''}"
-    )
+    return f"{numbers} {ranking_text(order)}"
 
 
 def ranking_text(order: str) -> str:
-    """Return in words how an entry of `ORDERS` ranks."""
+    """Return in words how rows are ranked and, by an entry of `ORDERS`, listed."""
     return (
-        f"Ranked by {ORDER_TEXTS[order]}, each as far as a paired 95 % bootstrap over seeds (with t's tails) and test "
-        "images can tell methods from the best: those that it cannot tell from it by the first are ordered by the "
-        "next, and what is left together shares a rank."
+        "A rank is the range that paired 95 % intervals allow, which hold for all pairs of methods at once; rows are "
+        f"listed by {ORDER_TEXTS[order]}."
     )
+
+
+def rank_text(row: Row) -> str:
+    """Return a row's range of ranks, such as "1" or "2-4", or why it has none in a word."""
+    if row.rank is not None:
+        best, worst = row.rank
+        return str(best) if best == worst else f"{best}-{worst}"
+    return "control" if row.note == CONTROL else "provisional" if is_provisional(row) else ""
+
+
+def position_text(row: Row) -> str:
+    """Return the position of the view that is farthest from FDR, with the view's name."""
+    found = row.judgement
+    if found is None or found.position is None:
+        return "-"
+    return f"{found.position:+.2f} {found.farthest}"
+
+
+def words(row: Row) -> tuple[str, str]:
+    """Return whether a row kept the retain classes and whether its outputs forgot, as tables show it."""
+    found = row.judgement
+    return ("-", "-") if found is None else (found.keep or "-", found.forget or "-")
 
 
 def percent(mean: float | None, std: float | None) -> str:
@@ -94,8 +165,10 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
     done, total = len(row.done), len(row.records)
     return (
-        "" if row.rank is None else str(row.rank),
+        rank_text(row),
         method_name(row),
+        *words(row),
+        position_text(row),
         metrics[0],
         metrics[1],
         gap_to_fdr(row, rows),
@@ -107,7 +180,7 @@ def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 # A narrow terminal drops these columns, in this order.
-DISPENSABLE = ("image passes", "seconds", "gap to FDR", "seeds")
+DISPENSABLE = ("image passes", "seconds", "gap to FDR", "seeds", "FPAe", "forgot", "kept")
 
 
 def show(table: Table, console: Console, dispensable: Sequence[str] = ()) -> None:
@@ -151,6 +224,10 @@ def _needed(table: Table) -> int:
 def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str = PAPER) -> Table:
     """Return one problem's table for a terminal, without some columns."""
     title, below = rows[0].problem.title, caption(rows, order)
+    dropped = [name for name in DISPENSABLE if name in without]
+    # What a table without FDR cannot have is explained by its caption.
+    if dropped and not does_without_fdr(rows):
+        below += f" Not shown for want of room: {', '.join(dropped)}."
     table = Table(title=title, caption=below, title_justify="left", caption_justify="left")
     shown = [number for number, name in enumerate(HEADER) if name not in without]
     for name in (HEADER[number] for number in shown):
@@ -191,14 +268,20 @@ def metric_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
 def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str = PAPER) -> None:
     """Print the table of each problem, followed by cautions and the reasons why unlearners have no rank."""
     for rows in problems:
-        absent = ("rank", "gap to FDR") if does_without_fdr(rows) else ()
+        # Without FDR these columns would be empty.
+        absent = ("rank", "kept", "forgot", "position", "gap to FDR") if does_without_fdr(rows) else ()
         show(terminal_table(rows, absent, order), console, DISPENSABLE)
         for line in cautions(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for row in rows:
             # The caption explains what is true of all.
-            if row.note and row.note != WITHOUT_FDR:
+            if row.note and row.note not in (WITHOUT_FDR, CONTROL):
                 console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
+            elif row.judgement and row.judgement.said:
+                text = f"{method_name(row)}: features {row.judgement.said}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        console.print("\n".join(f"{term}: {text.replace('*', '')}" for term, text in LEGEND), soft_wrap=True)
 
 
 # A classifier below this share of its own prototypes' accuracy does not use what its features hold.

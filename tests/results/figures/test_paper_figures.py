@@ -29,9 +29,9 @@ from unlearnbench.results.figures.attention_maps import chosen_pictures
 from unlearnbench.results.figures.relevance_curves import _protocols
 from unlearnbench.results.figures.style import COLUMN, DOTS_PER_INCH
 from unlearnbench.results.load import load_records
-from unlearnbench.results.ranking import Row
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.report import FIGURES, write_report
+from unlearnbench.results.rows import Row
 
 pytestmark = pytest.mark.slow
 

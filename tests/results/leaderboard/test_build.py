@@ -15,7 +15,7 @@ from support.records import make_record, small_board, with_changes, write_record
 
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.results.leaderboard.build import build_leaderboard, rebuilt_pages
-from unlearnbench.results.leaderboard.markdown import GENERATED, LEGEND
+from unlearnbench.results.leaderboard.markdown import COLUMNS, GENERATED
 from unlearnbench.results.load import collection_text, read_collection, read_entries
 from unlearnbench.results.ranking import PAPER
 
@@ -26,9 +26,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def built(folder: Path, *problems: str) -> Path:
+def built(folder: Path, *problems: str, seeds: int = 2) -> Path:
     """Build the pages of some problems and return their folder."""
-    records = [record for problem in problems or ("problem",) for record in small_board(problem)]
+    records = [record for problem in problems or ("problem",) for record in small_board(problem, seeds)]
     build_leaderboard([write_records(folder / "runs", records)], folder / "board")
     return folder / "board"
 
@@ -101,13 +101,13 @@ def test_every_link_of_the_committed_pages_leads_to_a_file() -> None:
 
 
 def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_path: Path) -> None:
-    lines = table_lines((built(tmp_path) / "problem.md").read_text())
+    lines = table_lines((built(tmp_path, seeds=3) / "problem.md").read_text())
     assert [(cells[0], cells[1]) for cells in lines] == [
         ("", "**Original**<br>made-up 1.0, self-reported"),
         ("", "**FDR**<br>made-up 1.0, self-reported"),
         ("1", "◆ **good**<br>made-up 1.0, self-reported"),
         ("2", "**weak**<br>made-up 1.0, self-reported"),
-        ("", "**below the line**"),
+        ("", "**without a rank**"),
         ("", "**lossy**<br>made-up 1.0, self-reported"),
         ("", "**absent**<br>made-up 1.0, self-reported"),
         ("", "**broken**<br>made-up 1.0, self-reported"),
@@ -118,9 +118,10 @@ def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None
     board = built(tmp_path)
     (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
     # The gaps to FDR are 0.05 and 0.04, and the image passes are as many as those of FDR.
-    assert good[2:8] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
-    assert good[8] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
-    assert good[9] == "[small](manifests/small.toml)"
+    assert good[:5] == ["provisional", "**good**<br>made-up 1.0, self-reported", "passed", "passed", "+0.30 probe"]
+    assert good[5:11] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
+    assert good[11] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
+    assert good[12] == "[small](manifests/small.toml)"
     line = json.loads((board / "records/problem.jsonl").read_text().splitlines()[9])
     assert (line["method"]["label"], line["seed"]) == ("good", 0)
     assert (board / "manifests/small.toml").is_file()
@@ -128,22 +129,27 @@ def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None
 
 def test_failed_and_skipped_cells_are_shown_with_their_reason(tmp_path: Path) -> None:
     text = (built(tmp_path) / "problem.md").read_text()
-    assert "- lossy: CAne is 39.00 points below Original, more than 2\n" in text
+    assert "- lossy: provisional: 2 seeds, 3 are needed for a rank\n" in text
+    assert "- good: residual (prototype, neighbours, probe)\n" in text
     assert "- broken: failed with seed 0, 1: ValueError: no &lt;b>way\n" in text
     assert "- absent: not applicable with seed 0, 1: needs batch norm\n" in text
     assert "[0 failed](records/problem.jsonl#L8)" in text
     assert "[1 not applicable](records/problem.jsonl#L7)" in text
 
 
-def test_the_gate_and_the_problem_are_told(tmp_path: Path) -> None:
+def test_a_method_that_lost_the_retain_classes_is_told_so(tmp_path: Path) -> None:
+    text = (built(tmp_path, seeds=3) / "problem.md").read_text()
+    assert re.search(r"- lossy: it lost 39.00 points of the retain classes \(36.\d\d to 41.\d\d\), more than 2\n", text)
+
+
+def test_the_problem_and_the_columns_are_told(tmp_path: Path) -> None:
     text = (built(tmp_path) / "problem.md").read_text()
-    assert "- Gate: CAne of at least 88.00 (Original's, less 2 points), seed by seed paired\n" in text
     assert "- Forget classes: nine\n" in text
     assert "- Limited data: 10 % of each class; 140 images in all\n" in text
     assert "- Images: 1,352 for training, 445 for testing\n" in text
     assert "- Training of the references: epochs = 2\n" in text
     assert "- Computed on: a machine\n" in text
-    assert LEGEND.strip() in text
+    assert COLUMNS in text
 
 
 def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
@@ -197,28 +203,32 @@ def test_published_figures_stand_beside_the_measured_ones(tmp_path: Path) -> Non
     text = (tmp_path / "board" / "problem.md").read_text()
     assert "| FAe *measured* | FAe *reported* | FPAe *measured* | FPAe *reported* | gap to FDR | CAne *meas" in text
     (wd,) = [cells for cells in table_lines(text) if "wd" in cells[1]]
-    assert wd[2:8] == ["0.00 ± 0.00", "0.00", "50.00 ± 0.00", "84.69", "-1.00", "90.00 ± 0.00"]
+    assert wd[0] == "control"
+    assert wd[5:11] == ["0.00 ± 0.00", "0.00", "50.00 ± 0.00", "84.69", "-1.00", "90.00 ± 0.00"]
     assert "means of 5 runs: Singh, Mazumder, Karim" in text
     assert "84.69" in (tmp_path / "board" / "index.html").read_text()
 
 
-def test_methods_are_ranked_over_all_problems(tmp_path: Path) -> None:
-    text = (built(tmp_path, "a", "b") / "README.md").read_text()
-    assert "| method | mean rank | 95 % interval | ranked on | [1](a.md) | [2](b.md) |" in text
-    assert "| good | 1.00 | 1.00 to 1.00 | 2 of 2 | 1 | 1 |" in text
-    assert "| lossy | 3.00 | 3.00 to 3.00 | 0 of 2 | below | below |" in text
+def test_methods_are_listed_over_all_problems(tmp_path: Path) -> None:
+    text = (built(tmp_path, "a", "b", seeds=3) / "README.md").read_text()
+    assert "| method | score | 95 % interval | passed on | [1](a.md) | [2](b.md) |" in text
+    assert "| good | - | - | 2 of 2 | 1 | 1 |" in text
+    assert "| lossy | - | - | 0 of 2 | none | none |" in text
     assert "1. a: forget 1 of 10 classes\n2. b: forget 1 of 10 classes\n" in text
 
 
-def test_one_problem_gives_no_interval(tmp_path: Path) -> None:
-    assert "| good | 1.00 | - | 1 of 1 | 1 |" in (built(tmp_path) / "README.md").read_text()
+def test_five_problems_give_a_score(tmp_path: Path) -> None:
+    text = (built(tmp_path, *"abcde", seeds=3) / "README.md").read_text()
+    # It passes on all problems and lies 0.3 from FDR, whereas the outputs of `weak` remember.
+    assert "| good | 0.70 | 0.70 to 0.70 | 5 of 5 | 1 |" in text
+    assert "| weak | 0.00 | 0.00 to 0.00 | 0 of 5 | 2 |" in text
 
 
 def test_another_order_is_told_on_the_page(tmp_path: Path) -> None:
     runs = write_records(tmp_path / "runs", small_board())
     done = cli("leaderboard", "build", runs, "-o", tmp_path / "board", "--rank-by", "prototype-gap")
     assert done.code == 0, done.err
-    assert "Ranked by |FPAe - FDR's|, then FAe, each" in (tmp_path / "board" / "problem.md").read_text()
+    assert "rows are listed by |position| of the nearest prototype" in (tmp_path / "board" / "problem.md").read_text()
 
 
 def test_building_again_leaves_other_files_alone(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def test_csv_has_a_line_for_each_method_and_an_empty_cell_for_what_is_missing(ru
     rows = {row["method"]: row for row in csv.DictReader(io.StringIO(done.out))}
     assert list(rows) == ["original", "fdr", "good", "weak", "lossy", "absent", "broken"]
     good = rows["good"]
-    assert (good["rank"], good["pareto"], good["seeds"], good["failed_seeds"]) == ("1", "True", "0 1", "")
+    assert (good["rank"], good["pareto"], good["seeds"], good["failed_seeds"]) == ("", "False", "0 1", "")
+    assert (good["role"], good["keep"], good["provisional"]) == ("unlearner", "passed", "True")
+    assert float(good["position_probe"]) == float(good["position"]) == pytest.approx(0.3)
     assert float(good["forget_prototype_accuracy mean"]) == pytest.approx(0.555)
     assert float(good["gap_to_fdr"]) == pytest.approx(0.045)
     assert (rows["broken"]["rank"], rows["broken"]["forget_accuracy mean"]) == ("", "")
@@ -49,9 +51,10 @@ def test_json_has_the_values_of_every_seed(runs: Path) -> None:
 
 def test_latex_has_a_table_with_escaped_names(runs: Path) -> None:
     text = cli("export", runs, "--to", "latex").out
-    assert r"1 & good & 0.00 $\pm$ 0.00 & 55.50 $\pm$ 0.71 & $+4.50$ & 90.00 $\pm$ 0.00 \\" in text
-    assert r" & broken & -- & -- & -- & -- \\" in text
-    assert text.count(r"\midrule") == 3
+    assert r"provisional & good & passed & passed & +0.30 probe & 0.00 $\pm$ 0.00 & 55.50 $\pm$ 0.71" in text
+    assert r"55.50 $\pm$ 0.71 & $+4.50$ & 90.00 $\pm$ 0.00 \\" in text
+    assert r" & broken & - & - & - & -- & -- & -- & -- \\" in text
+    assert text.count(r"\midrule") == 2
     assert text.count("{table}") == 2
     assert _latex(r"a_b 10 % & \x {y} #1 ~ ^") == (
         r"a\_b 10 \% \& \textbackslash{}x \{y\} \#1 \textasciitilde{} \textasciicircum{}"

@@ -176,7 +176,7 @@ def test_a_method_without_a_rank_says_why(opened: Any) -> None:
     (button,) = [found for found in find(opened, "button.method") if found.text == "broken"]
     button.click()
     (details,) = find(opened, "tr.details")
-    assert "Below the line: failed with seed 0, 1: ValueError: no <b>way" in details.text
+    assert "Without a rank: failed with seed 0, 1: ValueError: no <b>way" in details.text
 
 
 def test_the_plots_mark_references_means_and_seeds(opened: Any) -> None:
@@ -211,6 +211,6 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(opened: Any, width: int) ->
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     if width == 360:
         shown = [found.text for found in find(opened, "table.board > thead button")]
-        assert shown == ["rank", "method", "FAe", "FPAe", "gap", "CAne"]
+        assert shown == ["rank", "method", "position", "FAe", "FPAe", "gap", "CAne"]
         wrapper = opened.find_element("css selector", "section:not([hidden]) .scroll")
         assert opened.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", wrapper) <= 0

@@ -20,7 +20,7 @@ from unlearnbench.store import file_hash
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from unlearnbench.results.ranking import Row
+    from unlearnbench.results.rows import Row
 
 
 class NotDrawnError(UnlearnBenchError):

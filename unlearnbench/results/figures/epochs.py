@@ -10,7 +10,7 @@ from unlearnbench.registry.component import label_slug
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import GREY, METRIC_STYLES, legend_below, new_figure, percent_axis
-from unlearnbench.results.ranking import Row
+from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
 from unlearnbench.terms import SHORT
 

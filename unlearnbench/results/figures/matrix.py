@@ -18,7 +18,7 @@ from unlearnbench.results.figures.style import (
     new_figure,
     percent_axis,
 )
-from unlearnbench.results.ranking import Row
+from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
 from unlearnbench.terms import SHORT
 

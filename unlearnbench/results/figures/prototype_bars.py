@@ -7,7 +7,7 @@ from typing import Any
 
 from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import BLUE, looks, new_figure, percent_axis
-from unlearnbench.results.ranking import Row
+from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
 from unlearnbench.terms import SHORT
 

@@ -9,7 +9,7 @@ from typing import Any
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import BLUE, COLUMN, GREY, VERMILION, MarkerStyle, legend_below, new_figure
-from unlearnbench.results.ranking import Row
+from unlearnbench.results.rows import Row
 
 METRIC = "zeroed_accuracy"
 ORDERS = {

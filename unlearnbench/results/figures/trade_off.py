@@ -10,7 +10,8 @@ import numpy as np
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import BLUE, GREY, legend_below, looks, new_figure, percent_axis
-from unlearnbench.results.ranking import CANE_GATE, Row
+from unlearnbench.results.judgement import MOST_LOSS
+from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
 from unlearnbench.terms import SHORT
 
@@ -64,7 +65,7 @@ def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
     figure.set_figheight(2.15 + 0.16 * legend_below(figure, panels[0], 3))
     title = (
         f"CAne against FAe and FPAe ({caption}): means over seeds, each seed faint. The dashed line is FDR's FPAe, the "
-        f"dotted one the CAne that a method must keep (Original's, less {100 * CANE_GATE:g} points); far below it, "
+        f"dotted one the CAne that a method must keep (Original's, less {100 * MOST_LOSS:g} points); far below it, "
         "where a method lies there, the axis is squeezed and shaded."
     )
     return Drawing(name, title, figure, [line for row in rows for line in _lines(row)])
@@ -93,7 +94,7 @@ def _points(row: Row, short: str) -> tuple[list[float], list[float]]:
 
 def _gate(rows: Iterable[Row]) -> float | None:
     original = next((row.mean(SHORT["CAne"]) for row in rows if row.method.name == "original"), None)
-    return None if original is None else original - CANE_GATE
+    return None if original is None else original - MOST_LOSS
 
 
 def _mark_fdr(axes: Axes, rows: Iterable[Row]) -> None:

@@ -13,13 +13,15 @@ from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.names import below
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
-from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import Record
-from unlearnbench.results.tables import points
-from unlearnbench.terms import SHORT
+from unlearnbench.results.rows import Judgement
+from unlearnbench.results.tables import points, position_text, words
+from unlearnbench.terms import SHORT, VIEWS
 
 # The content of each file is a text, or bytes if the file is not a text, by file name.
 Files = Mapping[str, str | bytes]
+# What of a judgement fits one cell.
+SIMPLE = ("keep", "forget", "provisional", "position", "distance", "said")
 HUB_DATASET = "unlearnbench/unlearnbench"
 
 
@@ -52,11 +54,14 @@ def _facts(problem: ProblemBoard, line: Line) -> dict[str, Any]:
         "dataset": problem.problem.dataset,
         "architecture": problem.problem.architecture,
         "method": row.label,
-        "role": row.method.role,
+        "role": row.role,
         "distribution": row.method.distribution,
         "distribution_version": row.method.distribution_version,
         "version": row.method.version,
-        "rank": row.rank,
+        "rank": None if row.rank is None else list(row.rank),
+        "division": row.division,
+        **{key: value for key, value in (row.judgement or Judgement()).as_json().items() if key in SIMPLE},
+        **{f"position_{view}": (row.judgement or Judgement()).positions.get(view) for view in VIEWS},
         "pareto": row.pareto,
         "note": row.note,
         "seeds": [record.seed for record in row.records],
@@ -135,10 +140,11 @@ def _latex_table(problem: ProblemBoard) -> str:
     lines = [
         r"\begin{table}",
         rf"\caption{{{_latex(problem.problem.title)}. Mean $\pm$ standard deviation over seeds in percent; methods "
-        rf"below the last rule lost more than {100 * CANE_GATE:g} points of CA$_{{ne}}$ or have no result.}}",
-        r"\begin{tabular}{rlrrrr}",
+        r"below the last rule have no rank. Position, of the view that is farthest: 0 is as retrained, 1 as the "
+        r"original.}",
+        r"\begin{tabular}{rlllrrrrr}",
         r"\toprule",
-        r"rank & method & FA$_e$ & FPA$_e$ & gap & CA$_{ne}$ \\",
+        r"rank & method & kept & forgot & position & FA$_e$ & FPA$_e$ & gap & CA$_{ne}$ \\",
     ]
     for kind in ("reference", "ranked", "below"):
         shown = problem.of_kind(kind)
@@ -154,7 +160,8 @@ def _latex_line(line: Line) -> str:
         spread = "" if std is None else rf" $\pm$ {points(std)}"
         values.append("--" if mean is None else f"{points(mean)}{spread}")
     gap = "--" if line.gap is None else f"${points(line.gap, sign=True)}$"
-    return " & ".join([line.place, _latex(line.name), *values[:2], gap, values[2]]) + r" \\"
+    judged = [*words(line.row), position_text(line.row)]
+    return " & ".join([line.place, _latex(line.name), *judged, *values[:2], gap, values[2]]) + r" \\"
 
 
 def _latex(text: str) -> str:

@@ -6,33 +6,37 @@ from collections.abc import Mapping, Sequence
 
 from unlearnbench.escape import markdown, markdown_link
 from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
-from unlearnbench.results.leaderboard.mean_rank import Overall
+from unlearnbench.results.leaderboard.profile import FEWEST_PROBLEMS, Overall
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
-from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.record import ProblemRecord
-from unlearnbench.results.tables import cautions, computed_on, markdown_line, percent, points, ranking_text
+from unlearnbench.results.tables import (
+    LEGEND,
+    cautions,
+    computed_on,
+    markdown_line,
+    percent,
+    points,
+    position_text,
+    rank_text,
+    ranking_text,
+    words,
+)
 from unlearnbench.terms import SHORT
 
 GENERATED = "Generated from run records by `unlearnbench leaderboard build`; do not edit by hand."
 
-LEGEND = f"""\
-- **FAe**, forgetting accuracy: forget classes' test images still classified as their own class. Lower is better.
-- **FPAe**, forgetting prototype accuracy: forget classes' test images whose nearest class prototype is still their \
-own. The yardstick is FDR's value; below it means damage, not better forgetting.
-- **gap to FDR**: FPAe minus FDR's with the same seed, in points.
-- **CAne**, constraint accuracy: the same as FAe on the retain classes. Higher is better. A method more than \
-{100 * CANE_GATE:g} points below Original is out, whatever the rest says.
-- **Original** saw all classes, **FDR** (full data retraining) was trained from scratch without the forget classes; \
-both are references and have no rank.
-- **=** marks a shared rank. **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by \
-means.
-- **image passes** are the training images that a method took through the network, each as often as it did, \
-per seed; **speed-up** is FDR's count divided by the method's. In brackets: the ratio of seconds as measured on the \
-machine of the records.
-- **seeds** links the record of each seed.
-- **self-reported** rows are what the one who ran them says; **verified** ones somebody has run again, with means of \
-FAe, FPAe and CAne within {100 * AGREEMENT:g} points.
-"""
+COLUMNS = "\n".join(
+    [
+        *(f"- **{term}**: {text}" for term, text in LEGEND),
+        "- **◆** marks the Pareto set of FAe, |gap to FDR| and CAne among the ranked methods, by means.",
+        "- **image passes** are the training images that a method took through the network, each as often as it did, "
+        "per seed; **speed-up** is FDR's count divided by the method's. In brackets: the ratio of seconds as measured "
+        "on the machine of the records.",
+        "- **seeds** links the record of each seed.",
+        "- **self-reported** rows are what the one who ran them says; **verified** ones somebody has run again, with "
+        f"means of FAe, FPAe and CAne within {100 * AGREEMENT:g} points.",
+    ]
+)
 
 
 TRUST = f"""\
@@ -61,10 +65,11 @@ def problem_page(board: ProblemBoard, order: str) -> str:
         _caption(order),
         *_reported_source(board),
         *(
-            ["## Below the line", "\n".join(f"- {markdown(line.name)}: {markdown(line.row.note)}" for line in lost)]
+            ["## Without a rank", "\n".join(f"- {markdown(line.name)}: {markdown(line.row.note)}" for line in lost)]
             if lost
             else []
         ),
+        *_features(board),
         "## Problem",
         _problem_facts(board),
         "## Methods",
@@ -72,22 +77,26 @@ def problem_page(board: ProblemBoard, order: str) -> str:
         "## Verified",
         _verified(board),
         "## Columns",
-        LEGEND.strip(),
+        COLUMNS,
         "[All problems](README.md)",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _features(board: ProblemBoard) -> list[str]:
+    """Return where the features of each method lie, in words."""
+    said = [(line.name, line.row.judgement.said) for line in board.lines if line.row.judgement]
+    lines = "\n".join(f"- {markdown(name)}: {text}" for name, text in said if text)
+    return ["## Where the features lie", lines] if lines else []
+
+
 def _caption(order: str) -> str:
-    return (
-        f"Mean ± standard deviation over seeds, in percent. {ranking_text(order)} Methods more than "
-        f"{100 * CANE_GATE:g} points of CAne below Original have no rank."
-    )
+    return f"Mean ± standard deviation over seeds, in percent. {ranking_text(order)}"
 
 
 def problem_table(board: ProblemBoard) -> str:
     """Return the table of a problem, with a paper's numbers in columns of their own."""
-    header, rules = ["rank", "method"], ["---:", "---"]
+    header, rules = ["rank", "method", "kept", "forgot", "position"], ["---:", "---", "---", "---", "---:"]
     for short in SHORT:
         header += [f"{short} *measured*", f"{short} *reported*"] if board.published else [short]
         rules += ["---:", "---:"] if board.published else ["---:"]
@@ -97,7 +106,7 @@ def problem_table(board: ProblemBoard) -> str:
     header += ["speed-up", "image passes", "seeds", "manifest"]
     rules += ["---:", "---:", "---", "---"]
     lines = [markdown_line(header), markdown_line(rules)]
-    for kind, heading in (("reference", ""), ("ranked", ""), ("below", "**below the line**")):
+    for kind, heading in (("reference", ""), ("ranked", ""), ("below", "**without a rank**")):
         shown = board.of_kind(kind)
         if shown and heading:
             lines.append(markdown_line(["", heading, *[""] * (len(header) - 2)]))
@@ -110,7 +119,7 @@ def _cells(line: Line, published: bool) -> list[str]:
     made = markdown(f"{row.method.distribution} {row.method.distribution_version}")
     origin = f"{made}, {'verified' if line.verified else SELF_REPORTED}"
     name = f"{'◆ ' if row.pareto else ''}**{markdown(line.name)}**<br>{origin}"
-    cells = [line.place, name]
+    cells = [line.place, name, *words(row), position_text(row)]
     for short, metric in SHORT.items():
         cells.append(percent(row.mean(metric), row.std(metric)))
         if published:
@@ -156,14 +165,10 @@ def _reported_source(board: ProblemBoard) -> list[str]:
 def _problem_facts(board: ProblemBoard) -> str:
     problem = board.problem
     training = {key: value for key, value in problem.training.items() if value not in (None, [])}
-    original = board.reference("original")
-    kept = original.row.mean(SHORT["CAne"]) if original else None
-    gate = f"{100 * (kept - CANE_GATE):.2f}" if kept is not None else "unknown: Original has no result"
     facts = (
         ("Forget classes", markdown(", ".join(problem.forget_class_names))),
         ("Limited data", f"{markdown(_limited(problem))}; {sum(problem.limited_counts):,} images in all"),
         ("Images", f"{problem.train_images:,} for training, {problem.test_images:,} for testing"),
-        ("Gate", f"CAne of at least {gate} (Original's, less {100 * CANE_GATE:g} points), seed by seed paired"),
         ("Data set revision", markdown(problem.dataset_revision)),
         ("Training of the references", markdown(options_text(training))),
         ("Computed on", markdown(computed_on(record for row in board.rows for record in row.done) or "nothing")),
@@ -220,15 +225,16 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         *([f"Written by hand: {links}."] if links else []),
         "## Methods over all problems",
         _overall_table(board),
-        "Mean rank over the problems that a method was run on, with its 95 % interval (t, over problems, cut at "
-        "the first and last place; none for a single problem). A method without a rank on a problem counts there as "
-        "the one behind all that have one. Methods that were not run on every problem stand below those that were.",
+        "The score is the area of a performance profile: the share of problems on which a method kept the retain "
+        "classes, its outputs forgot, and its largest |position| is at most t, for t from 0 to 1; with its 95 % "
+        f"interval by a bootstrap over problems. It takes {FEWEST_PROBLEMS} problems. The numbered columns hold the "
+        "ranks. Methods that were not run on every problem stand below those that were.",
         "## Problems",
     ]
     for problem in board.problems:
         parts += [f"### {markdown_link(problem.problem.title, page_name(problem))}", _summary(problem)]
     trust = ["## How far to trust these rows", TRUST]
-    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), *trust, "## Columns", LEGEND.strip()]) + "\n"
+    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), *trust, "## Columns", COLUMNS]) + "\n"
 
 
 def _unranked(board: Board) -> list[str]:
@@ -250,7 +256,7 @@ def page_name(board: ProblemBoard) -> str:
 
 def _overall_table(board: Board) -> str:
     titles = [f"[{number}]({page_name(problem)})" for number, problem in enumerate(board.problems, 1)]
-    header = ["method", "mean rank", "95 % interval", "ranked on", *titles]
+    header = ["method", "score", "95 % interval", "passed on", *titles]
     lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
     lines += [markdown_line(_overall_cells(method, board)) for method in board.overall]
     numbered = (f"{number}. {markdown(problem.problem.title)}" for number, problem in enumerate(board.problems, 1))
@@ -260,22 +266,27 @@ def _overall_table(board: Board) -> str:
 def _overall_cells(method: Overall, board: Board) -> Sequence[str]:
     return (
         markdown(method.label),
-        f"{method.mean_rank:.2f}",
+        score_text(method),
         interval_text(method.interval),
-        f"{method.ranked_on} of {len(method.places)}",
+        f"{method.passed_on} of {len(method.rows)}",
         *(place_text(method, problem) for problem in board.problems),
     )
 
 
+def score_text(method: Overall) -> str:
+    """Return an unlearner's score, or "-" if there are too few problems."""
+    return "-" if method.score is None else f"{method.score:.2f}"
+
+
 def interval_text(interval: tuple[float, float] | None) -> str:
-    """Return an interval of ranks, or "-" if there is none."""
+    """Return the interval of a score, or "-" if there is none."""
     return "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def place_text(method: Overall, problem: ProblemBoard) -> str:
-    """Return an unlearner's place on a problem: its rank, "below" without a rank, "-" if it was not run there."""
-    place = method.places.get(problem.problem.slug)
-    return "-" if place is None else str(place.rank) if place.ranked else "below"
+    """Return an unlearner's rank on a problem, in a word why it has none, or "-" if it was not run there."""
+    row = method.rows.get(problem.problem.slug)
+    return "-" if row is None else rank_text(row) or "none"
 
 
 def _summary(board: ProblemBoard) -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from unlearnbench.results.judgement import MOST_LOSS
 from unlearnbench.results.leaderboard.view import Line, ProblemBoard
-from unlearnbench.results.ranking import CANE_GATE
 from unlearnbench.results.tables import points
 from unlearnbench.terms import SHORT
 
@@ -139,7 +139,7 @@ def _plot(board: ProblemBoard, name: str) -> Plot:
         return Plot(name, (), (), (), None, None, None)
     original, fdr = board.reference("original"), board.reference("fdr")
     kept = original.row.mean(SHORT["CAne"]) if original else None
-    gate = None if kept is None else kept - CANE_GATE
+    gate = None if kept is None else kept - MOST_LOSS
     x = Axis((point[0] for point in every), LEFT, WIDTH - RIGHT)
     heights = [point[1] for point in every] + ([gate] if gate is not None else [])
     # The bend lies just below the gate, so that unlearners that fail it narrowly share the scale of those that pass.

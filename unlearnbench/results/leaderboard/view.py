@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearnbench.results.audit.attestation import SELF_REPORTED, Attestation, standing
-from unlearnbench.results.leaderboard.mean_rank import Overall, overall
-from unlearnbench.results.ranking import PAPER, Row, rows_by_problem
+from unlearnbench.results.leaderboard.profile import Overall, overall
+from unlearnbench.results.ranking import PAPER, rows_by_problem
 from unlearnbench.results.record import ProblemRecord, Record
 from unlearnbench.results.report.published import PublishedTable, published_table
-from unlearnbench.results.tables import method_name
+from unlearnbench.results.rows import Row
+from unlearnbench.results.tables import method_name, rank_text
 from unlearnbench.store import content_id
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -41,7 +42,7 @@ class Line:
     Attributes:
         row: The row.
         name: Name of the unlearner.
-        place: Its rank as text, followed by "=" if others share it; "" without a rank.
+        place: Its range of ranks as text, or in a word why it has none.
         gap: Mean difference of FPAe to FDR's over common seeds.
         speed_up: Mean of FDR's image passes / the unlearner's; infinite if it reads no image.
         speed_up_seconds: The same ratio in measured seconds.
@@ -179,7 +180,7 @@ def _problem_board(
         Line(
             row=row,
             name=method_name(row),
-            place=_place(row, rows),
+            place=rank_text(row),
             gap=None if row is fdr else _mean(row.gaps(fdr).values()),
             speed_up=_mean(_speed_up(record) for record in row.done),
             speed_up_seconds=_mean(record.measured.speed_up_seconds for record in row.done),
@@ -192,13 +193,6 @@ def _problem_board(
         for row in rows
     ]
     return ProblemBoard(problem, tuple(lines), published)
-
-
-def _place(row: Row, rows: Sequence[Row]) -> str:
-    if row.rank is None:
-        return ""
-    shared = sum(other.rank == row.rank for other in rows) > 1
-    return f"{row.rank}{'=' if shared else ''}"
 
 
 def _passes(record: Record) -> int:

@@ -10,11 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unlearnbench.escape import html, one_line, url
+from unlearnbench.results.judgement import MOST_LOSS
 from unlearnbench.results.leaderboard import plot
-from unlearnbench.results.leaderboard.markdown import interval_text, place_text
+from unlearnbench.results.leaderboard.markdown import interval_text, place_text, score_text
 from unlearnbench.results.leaderboard.view import Board, Line, factor
-from unlearnbench.results.ranking import CANE_GATE, ORDER_TEXTS
-from unlearnbench.results.tables import computed_on, points, ranking_text
+from unlearnbench.results.ranking import ORDER_TEXTS
+from unlearnbench.results.tables import LEGEND, computed_on, points, position_text, ranking_text, words
 from unlearnbench.terms import SHORT
 
 
@@ -32,12 +33,16 @@ def web_page(board: Board) -> str:
     environment.filters.update(points=points, factor=factor, one_line=one_line, sortable=_sortable, url=url)
     environment.globals.update(
         short=SHORT,
-        gate=100 * CANE_GATE,
+        gate=100 * MOST_LOSS,
         plots=plot.plots,
         size=plot,
         provenance=_provenance,
         interval_text=interval_text,
         place_text=place_text,
+        score_text=score_text,
+        position_text=position_text,
+        words=words,
+        legend=LEGEND,
     )
     template = environment.get_template("leaderboard.html.j2")
     return template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from unlearnbench.experiment.manifest import Bound, Manifest
-from unlearnbench.results.ranking import Row, rows_by_problem
+from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import Record
+from unlearnbench.results.rows import Row
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from unlearnbench.escape import markdown
-from unlearnbench.results.ranking import Row, grouped_rows
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.claim_values import distinct_rows
 from unlearnbench.results.report.published import PublishedTable, published_table
 from unlearnbench.results.report.verdicts import JudgedClaim, judged_claims
+from unlearnbench.results.rows import Row, grouped_rows
 from unlearnbench.results.tables import markdown_line, method_name
 from unlearnbench.terms import SHORT
 

@@ -25,8 +25,8 @@ from unlearnbench.results.figures.drawing import Draw, Drawing, FigureData, NotD
 from unlearnbench.results.figures.style import styled
 from unlearnbench.results.figures.trade_off import one_for_each_problem
 from unlearnbench.results.load import Say, load_records, unheard
-from unlearnbench.results.ranking import Row
 from unlearnbench.results.report.paper_page import paper_page
+from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import (
     HEADER,
     caption,

@@ -1,0 +1,150 @@
+"""What the ranking rule says of a single method: what it kept, what its outputs and its features forgot.
+
+Everything here follows from the records of the method, of Original and of FDR; no other method changes it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.results.rows import Judgement, Row, Word
+from unlearnbench.results.statistics import bootstrap_image_draws, bootstrap_means, percentile_interval
+from unlearnbench.terms import POSITIONS, SHORT, VIEW_METRICS
+
+MASKED = "masked_retain_accuracy"
+# A method may lose this much of the retain classes, among whose outputs alone the loss is measured.
+MOST_LOSS = 0.02
+# Its outputs have forgotten if FAe is at most this, or at most this share of Original's.
+MOST_FAE, MOST_FAE_SHARE = 0.05, 0.1
+# With fewer seeds there is no rank yet.
+FEWEST_SEEDS = 3
+# Two FDR models of different seeds lie within this many standard deviations in 95 of 100 cases.
+NORMAL_95 = 1.96
+
+
+def judged(row: Row, original: Row, fdr: Row) -> Judgement:
+    """Return what the ranking rule says of a method whose seeds both references have."""
+    seeds = sorted(row.values(SHORT["FAe"]).keys() & original.values(SHORT["FAe"]).keys())
+    forget = _forget(row, original, seeds)
+    missing = _lacking(row, original)
+    if missing:
+        return Judgement(forget=forget, provisional=missing)
+    keep, loss = _keep(row, original, seeds)
+    positions = positions_by_seed(row)
+    means = {view: statistics.fmean(values.values()) for view, values in positions.items()}
+    sizes = {view: statistics.fmean(map(abs, values.values())) for view, values in positions.items()}
+    few = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, {FEWEST_SEEDS} are needed for a rank"
+    return Judgement(
+        keep=keep,
+        loss=loss,
+        forget=forget,
+        positions=means,
+        farthest=max(sizes, key=lambda view: sizes[view]),
+        distance=statistics.fmean(distances(positions).values()),
+        said=_said(means, sizes, noise_floor(original, fdr)),
+        provisional=few if len(seeds) < FEWEST_SEEDS else "",
+    )
+
+
+def _lacking(row: Row, original: Row) -> str:
+    """Return which metric of the rule a row lacks; "" if it has all for each of its seeds."""
+    for metric in (MASKED, *POSITIONS.values()):
+        for holder, name in ((row, ""), (original, "Original's ")):
+            lacking = [record for record in row.done if record.seed not in holder.values(metric)]
+            if lacking:
+                found = lacking[0].metrics.get(metric) if holder is row else None
+                made = "the records were made before this metric" if found is None else found.reason
+                return f"{name}{metric} is missing with seed {', '.join(str(one.seed) for one in lacking)}: {made}"
+    return ""
+
+
+def word(low: float, high: float, limit: float) -> Word:
+    """Return whether an interval lies at or below a limit, holds it, or lies above it."""
+    # The bootstrap draws in single precision.
+    slack = 1e-6
+    return "passed" if high <= limit + slack else "failed" if low > limit + slack else "undecided"
+
+
+def _keep(row: Row, original: Row, seeds: Sequence[int]) -> tuple[Word, tuple[float, float, float]]:
+    """Return the verdict on the retain classes, and the loss with the bounds of its interval."""
+    own, before = (holder.outcomes(MASKED, seeds).astype(np.float64) for holder in (row, original))
+    if own.shape != before.shape:
+        own, before = own.mean(axis=1, keepdims=True), before.mean(axis=1, keepdims=True)
+    low, high = percentile_interval(bootstrap_means(before - own))
+    return word(low, high, MOST_LOSS), (float((before - own).mean()), low, high)
+
+
+def _forget(row: Row, original: Row, seeds: Sequence[int]) -> Word:
+    """Return the verdict on the outputs."""
+    metric = SHORT["FAe"]
+    before = statistics.fmean(original.values(metric)[seed] for seed in seeds)
+    low, high = percentile_interval(bootstrap_means(row.outcomes(metric, seeds).astype(np.float64)))
+    return word(low, high, max(MOST_FAE, MOST_FAE_SHARE * before))
+
+
+def positions_by_seed(row: Row) -> dict[str, dict[int, float]]:
+    """Return a row's position by view and seed."""
+    return {view: row.values(metric) for view, metric in POSITIONS.items()}
+
+
+def distances(positions: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
+    """Return the largest |position| over the views, by seed."""
+    seeds = sorted(set.intersection(*(set(values) for values in positions.values())))
+    return {seed: max(abs(values[seed]) for values in positions.values()) for seed in seeds}
+
+
+def drawn_distances(row: Row, original: Row, fdr: Row, seeds: Sequence[int]) -> NDArray[np.float64]:
+    """Return the largest |position| of each seed in each resample of the test images, (B, S).
+
+    Where the records do not say which images count, or the references' images are others, all resamples are alike.
+    """
+    found = []
+    for view, metric in VIEW_METRICS.items():
+        outcomes = [holder.outcomes(metric, seeds) for holder in (row, original, fdr) if _has(holder, metric, seeds)]
+        if len(outcomes) < 3 or len({shares.shape for shares in outcomes}) > 1 or outcomes[0].shape[1] == 1:
+            fixed = positions_by_seed(row)[view]
+            found.append(bootstrap_image_draws(np.array([[abs(fixed[seed])] for seed in seeds])))
+            continue
+        own, before, base = map(bootstrap_image_draws, outcomes)
+        scale = before - base
+        found.append(np.abs((own - base) / np.where(scale == 0, np.nan, scale)))
+    drawn: NDArray[np.float64] = np.nan_to_num(np.fmax.reduce(found))
+    return drawn
+
+
+def _has(row: Row, metric: str, seeds: Sequence[int]) -> bool:
+    return set(seeds) <= row.values(metric).keys()
+
+
+def noise_floor(original: Row, fdr: Row) -> dict[str, float]:
+    """Return, by view, the distance within which two FDR models of different seeds lie in 95 of 100 cases.
+
+    It is measured in positions: 1.96 times the standard deviation of the difference of two such models' accuracies,
+    over the mean distance from Original to FDR. It is empty with fewer than three seeds.
+    """
+    floors = {}
+    for view, metric in VIEW_METRICS.items():
+        known, tops = fdr.values(metric), original.values(metric)
+        seeds = sorted(known.keys() & tops.keys())
+        if len(seeds) < FEWEST_SEEDS:
+            return {}
+        scale = statistics.fmean(tops[seed] - known[seed] for seed in seeds)
+        pairs = [(known[one] - known[other]) ** 2 for one, other in itertools.combinations(seeds, 2)]
+        floors[view] = NORMAL_95 * math.sqrt(statistics.fmean(pairs)) / abs(scale) if scale else math.inf
+    return floors
+
+
+def _said(means: Mapping[str, float], sizes: Mapping[str, float], floors: Mapping[str, float]) -> str:
+    """Return in words where the features lie: at FDR, which views still know, and which are below FDR."""
+    beyond = [view for view in means if sizes[view] > floors.get(view, 0.0)]
+    knowing = [view for view in beyond if means[view] > 0]
+    below = [view for view in beyond if means[view] <= 0]
+    parts = [*([f"residual ({', '.join(knowing)})"] if knowing else [])]
+    parts += [f"damaged ({', '.join(below)})"] if below else []
+    return ", ".join(parts) or "at FDR"
