@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unlearnbench.metrics.features import open_features
     from unlearnbench.registry.declare import declare
     from unlearnbench.results.evaluate import evaluate
-    from unlearnbench.results.frame import read_records
+    from unlearnbench.results.report.frame import read_records
     from unlearnbench.unlearners.contract import check_unlearner
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOMES = {
     "evaluate": "results.evaluate",
     "load_manifest": "experiment.resolve",
     "open_features": "metrics.features",
-    "read_records": "results.frame",
+    "read_records": "results.report.frame",
     "run": "engine.executor",
 }
 

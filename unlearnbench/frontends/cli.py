@@ -367,8 +367,8 @@ def reproduce(
     """Run a method again from its records and print both results with their paired difference."""
     from unlearnbench.frontends.cli_results import show_comparisons
     from unlearnbench.names import below
-    from unlearnbench.results.compare import compare
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
+    from unlearnbench.results.report.compare import compare
 
     recorded = read_row(row, label)
     manifest = below(output, f"{recorded.first.manifest_name}.toml")

@@ -12,9 +12,9 @@ import typer
 from unlearnbench.frontends.terminal import echo, put, table_console, tell
 
 if TYPE_CHECKING:
-    from unlearnbench.results.compare import Comparison
     from unlearnbench.results.leaderboard.exports import Files
     from unlearnbench.results.leaderboard.view import Board
+    from unlearnbench.results.report.compare import Comparison
 
 
 leaderboard_app = typer.Typer(help="Build and check pages to publish.", no_args_is_help=True)
@@ -125,8 +125,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Put the runs A and B side by side, with the paired interval of every difference."""
-    from unlearnbench.results.compare import compare as compare_records
     from unlearnbench.results.load import load_records
+    from unlearnbench.results.report.compare import compare as compare_records
 
     one, other = (load_records(folder, tell) for folder in (first, second))
     if not as_json:
@@ -158,7 +158,7 @@ def _inspect_files(board: Board) -> Files:
 
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
     """Print comparisons, with a table for each problem."""
-    from unlearnbench.results.compare import comparison_json, comparison_table
+    from unlearnbench.results.report.compare import comparison_json, comparison_table
     from unlearnbench.results.tables import show
 
     if as_json:

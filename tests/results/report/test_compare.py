@@ -12,8 +12,8 @@ from support.records import make_record, small_board, with_changes, write_record
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.metrics.metric_record import packed
-from unlearnbench.results.compare import Comparison, compare
 from unlearnbench.results.record import Record
+from unlearnbench.results.report.compare import Comparison, compare
 
 
 def by_name(comparisons: list[Comparison]) -> dict[str, Comparison]:
