@@ -52,9 +52,10 @@ def test_an_image_folder_comes_out_of_a_zip_archive(data: Path, tmp_path: Path) 
 
 
 def test_an_unknown_data_set_names_the_nearest_one(data: Path, tmp_path: Path) -> None:
-    expected = "'cifar10' cannot be added\n  Did you mean 'cifar100'? Valid: cifar100, cub200, image_folder, imagenet1k"
-    with pytest.raises(DatasetError, match=whole(expected)):
-        add("cifar10", [tmp_path])
+    with pytest.raises(DatasetError) as caught:
+        add("cifar1000", [tmp_path])
+    first, second = str(caught.value).splitlines()
+    assert (first, second.partition("?")[0]) == ("'cifar1000' cannot be added", "  Did you mean 'cifar100'")
 
 
 def test_a_name_that_is_a_path_is_refused(data: Path, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def test_the_file_has_the_names_of_the_users_own_checkpoint(own_run: Path, tmp_p
     done = cli("export-model", own_run / "runs", "--only", "erwp", "-o", tmp_path / name)
     assert done.code == 0, done.err
     assert done.out == f"{tmp_path / name}\n{tmp_path / 'new.md'}\n"
-    assert read_state(tmp_path / name).keys() == torch.load(own_run / "mine.pth").keys()
+    assert read_state(tmp_path / name)[0].keys() == torch.load(own_run / "mine.pth").keys()
     stored = load_file(own_run / "runs" / record(own_run, "erwp/seed-0.json")["files"]["model"]["path"])
-    for key, value in read_state(tmp_path / name).items():
+    for key, value in read_state(tmp_path / name)[0].items():
         assert torch.equal(value, stored[key.removeprefix("module.")])
 
 

@@ -159,7 +159,10 @@ def test_a_data_set_of_other_content_is_replaced_only_on_request(data: Path, tmp
             ["fetch", "imagenet1k"],
             "imagenet1k may not be passed on\n  Get it from image-net.org, then: unlearnbench data add imagenet1k PATH",
         ),
-        (["fetch", "cifar"], "'cifar' cannot be fetched\n  Did you mean 'cifar100'? Valid: cifar100, cub200, weights"),
+        (
+            ["fetch", "cifar"],
+            "'cifar' cannot be fetched\n  Did you mean 'cifar10'? Valid: cifar10, cifar100, cub200, weights",
+        ),
         (
             ["fetch", "weights", "resnet50"],
             "unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: unlearnbench data list",

@@ -160,6 +160,8 @@ def declared_network(*names: str) -> nn.Module:
         return Network("digits_net", {"width": 4}, num_classes, shape).unfilled()
 
     class Plugin:
+        member = ""
+
         def load(self) -> Any:
             return plain
 

@@ -222,7 +222,7 @@ def test_a_record_holds_what_its_run_rested_on(finished: FinishedRun, path: Path
     assert record.problem.forget_classes == (8, 9)
     assert record.problem.forget_class_names == ("8", "9")
     assert record.problem.limited_counts == (14,) * 10
-    assert set(record.details) == {"relevant_share", "kept"}
+    assert set(record.details) == {"relevant_share", "searched_share", "kept"}
     assert 0 < record.details["relevant_share"] <= 1
     assert record.environment["libraries"]["torch"]
     assert record.environment["threads"] == 1

@@ -74,7 +74,7 @@ def test_what_a_failed_method_left_open_is_not_taken_over() -> None:
 
 @pytest.mark.parametrize(
     ("name", "forget", "retain", "networks"),
-    [("wd", 0, 0, 0), ("folnrc", 0, 1120, 1), ("folnrc_kd", 0, 1120, 2), ("tslnrc", 0, 896, 1)],
+    [("wd", 0, 0, 0), ("folnrc", 0, 1120, 1), ("folnrc_kd", 0, 1120, 2), ("tslnrc", 0, 1120, 1)],
 )
 def test_counts_of_built_ins(name: str, forget: int, retain: int, networks: int) -> None:
     found = _run(find("unlearners", name).load(), {}, global_seed=1)

@@ -1,13 +1,10 @@
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearnbench.engine import artifacts
-from unlearnbench.frontends.cli import app
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.unlearners.task import UnlearningTask
@@ -154,35 +151,3 @@ def test_the_walk_finds_images_behind_a_closure() -> None:
 def test_a_task_of_the_conformance_check_leads_to_the_limited_images_alone() -> None:
     task = small_problem().task()
     assert stored_bytes(task) == task.size() * 8 * 8
-
-
-def test_a_task_of_a_real_run_leads_to_the_limited_images_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-
-    class Spied(UnlearningTask):
-        def batches(self, *arguments: Any, **options: Any) -> Any:
-            list(super().batches(1))
-            # Padded images, 10 x 10 pixels beside the 8 x 8 ones, are made with the first batch.
-            seen.append(stored_bytes(self) - self.size() * (8 * 8 + 10 * 10))
-            return super().batches(*arguments, **options)
-
-    monkeypatch.setattr(artifacts, "UnlearningTask", Spied)
-    manifest = tmp_path / "one.toml"
-    manifest.write_text(
-        """
-        seeds = [0]
-        dataset.name = "digits"
-        architecture.name = "digits_net"
-        problem = { forget_classes = [8], limited_share = 0.05 }
-        training = { epochs = 1, batch_size = 256, learning_rate = 0.1, schedule = "constant", padding = 1 }
-        [[unlearners]]
-        name = "folnrc"
-        options = { epochs = 1 }
-        """
-    )
-    with pytest.raises(SystemExit) as ended:
-        app(["run", str(manifest), "-o", str(tmp_path / "runs")])
-    assert ended.value.code == 0
-    assert seen == [0]

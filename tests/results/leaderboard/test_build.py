@@ -60,7 +60,6 @@ def test_the_overview_links_the_pages_that_a_person_wrote(tmp_path: Path) -> Non
     board.mkdir()
     (board / "FINDINGS.md").write_text("# What the  results show\n\nMuch.\n")
     (board / "notes.md").write_text("No heading.\n")
-    (board / "README.md").write_text("# Mine, until a build\n")
     for _ in range(2):
         build_leaderboard([runs], board)
         overview = (board / "README.md").read_text()
