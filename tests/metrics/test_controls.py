@@ -66,7 +66,7 @@ def head_only_distillation(problem: SmallProblem) -> nn.Module:
     Everything below the classifier stays the same, as with a method that only seems to forget.
     """
     model, task = copy.deepcopy(problem.original), problem.task()
-    head = classifier(model)
+    (head,) = classifier(model).layers
     model.eval().requires_grad_(False)
     head.requires_grad_()
     optimizer = torch.optim.Adam(head.parameters(), lr=0.02)

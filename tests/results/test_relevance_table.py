@@ -5,19 +5,14 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.commands import Done, cli
 from support.manifests import WD, manifest_text, write_manifest
-from torch import nn
 
-from unlearnbench.engine import artifacts
-from unlearnbench.models.build import Network
 from unlearnbench.results.load import load_records
-from unlearnbench.unlearners.task import UnlearningTask
 
 pytestmark = pytest.mark.slow
 
@@ -148,29 +143,3 @@ def test_a_damaged_search_is_named(runs: Path, tmp_path: Path) -> None:
     done = cli("relevance", tmp_path / "runs")
     mend = "run the manifest again, which makes it anew"
     assert (done.code, done.err) == (1, f"{path}: the relevance search is damaged; {mend}\n")
-
-
-def test_a_fresh_model_is_the_original_as_its_training_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh: list[nn.Module] = []
-
-    class Spied(UnlearningTask):
-        def fresh_model(self) -> nn.Module:
-            fresh.append(super().fresh_model())
-            return fresh[-1]
-
-    monkeypatch.setattr(artifacts, "UnlearningTask", Spied)
-    text = manifest_text('[[unlearners]]\nname = "tslnrc"\noptions = { epochs = 1 }', head="seeds = [3]")
-    starts: list[Any] = []
-    build = Network.build
-
-    def remembered(self: Network, seed: int, role: str) -> nn.Module:
-        model = build(self, seed, role)
-        starts.append((seed, role, {name: value.clone() for name, value in model.state_dict().items()}))
-        return model
-
-    monkeypatch.setattr(Network, "build", remembered)
-    assert cli("run", write_manifest(tmp_path, text), "-o", tmp_path / "runs").code == 0
-    trained = next(state for seed, role, state in starts if (seed, role) == (3, "original"))
-    given = [state for seed, role, state in starts if (seed, role) == (3, "original")][1]
-    assert len(fresh) == 1
-    assert all(torch.equal(value, given[name]) for name, value in trained.items())
