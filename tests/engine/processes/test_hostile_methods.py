@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def test_whatever_a_method_does_the_others_records_are_the_same(
     search_path: Path, tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A method that deletes the store takes the references' features along; what is judged next lacks them until a rerun.
+    # What deletes the store takes the references along, and what is judged next lacks them until a rerun.
     odd = tuple(name for name in ODD if name != "deletes")
     names = (*HONEST, *REASONS, *odd)
     fake_distribution(
