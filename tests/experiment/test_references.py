@@ -68,7 +68,7 @@ def test_without_fdr_nothing_has_a_rank_and_the_table_says_why(without_fdr: tupl
     rows = cli("table", folder / "runs", "--json").json
     assert {row["rank"] for row in rows} == {None}
     notes = {row["method"]: row["note"] for row in rows}
-    assert notes["wd"] == 'no rank without FDR (fdr = "none" in [references])'
+    assert notes["folnrc"] == 'no rank without FDR (fdr = "none" in [references])'
     assert notes["original"] == ""
 
 
