@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FinishedRun
+from filelock import FileLock
 from support.commands import cli, start
 from support.manifests import manifest_text, write_manifest
 from support.plugins import fake_distribution
@@ -93,13 +94,18 @@ def test_ctrl_c_before_the_first_cell_is_told_too(search_path: Path, tmp_path: P
 
 def test_two_runs_on_one_output_folder_share_their_work(finished: FinishedRun, tmp_path: Path) -> None:
     output = tmp_path / "runs"
-    processes = [start_run(finished.manifest, output) for _ in range(2)]
+    model = min(entry.name for entry in (finished.output / "store/models").iterdir() if entry.is_dir())
+    lock = output / f"store/models/{model}.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        processes = [start_run(finished.manifest, output) for _ in range(2)]
+        for process in processes:
+            assert any(f"another run is making models/{model}; waiting" in line for line in process.stderr or ())
     results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert results[0][0] == results[1][0]
     assert "Original" in results[0][0]
     assert comparable_records(output) == comparable_records(finished.output)
-    assert "another run is making models/" in results[0][1] + results[1][1]
 
 
 def test_what_was_judged_while_a_reference_had_failed_is_judged_again(finished: FinishedRun, tmp_path: Path) -> None:
