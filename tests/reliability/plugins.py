@@ -10,14 +10,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from support.hostile import HONEST, METHODS, ODD, REASONS, entry
+from support.hostile import FENCED, HONEST, METHODS, ODD, REASONS, entry, needs
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
+
+from unlearnbench.engine.processes.fence import landlock
 
 from .bench import END_SECONDS, Bench, alive, records_of
 from .trials import Trial
 
-NAMES = (*HONEST, *REASONS, *ODD)
+NAMES = (*HONEST, *REASONS, *ODD, *(FENCED if landlock() else ()))
 LIMITS = ("--cell-time-limit", "15", "--cell-memory", "0.75")
 
 
@@ -27,7 +29,7 @@ def attempt(random: Random, bench: Bench) -> Trial:
     with bench.place() as place:
         kinds = {"unlearners": {name: f"hostile:{name}" for name in NAMES}}
         site = fake_distribution(place / "site", "hostile", kinds, {"hostile": METHODS})
-        options = {"forks": f'note = "{place / "note"}"', "deletes": f'store = "{place / "runs" / "store"}"'}
+        options = needs(place / "elsewhere/note", place / "runs/store")
         entries = [entry(name, options.get(name, "")) for name in names]
         position = random.randrange(3)
         others = [WD, FOLNRC]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 METHODS = '''
 import ctypes
 import gc
@@ -10,6 +12,7 @@ import pathlib
 import shutil
 import signal
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -121,6 +124,29 @@ def deletes(model, task, *, store: str = ""):
     return model
 
 
+def reads(model, task, *, store: str = ""):
+    for path in pathlib.Path(store).rglob("*.safetensors"):
+        path.read_bytes()
+    return model
+
+
+def writes(model, task, *, store: str = ""):
+    """Put a file in the store, by a link from the place that is the method's own."""
+    link = pathlib.Path(tempfile.mkdtemp()) / "link"
+    link.symlink_to(store)
+    (link / "models/forged").mkdir()
+    return model
+
+
+def kills_the_run(model, task):
+    process = os.getppid()
+    while process > 1:
+        parent = int(pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(process, signal.SIGKILL)
+        process = parent
+    return model
+
+
 def closes(model, task):
     os.closerange(3, 1000)
     time.sleep(0.1)
@@ -151,8 +177,26 @@ REASONS = {
     "lies": "its process sent a message that cannot be read",
     "kills_its_parent": "its process was killed with the one that watches it",
 }
-ODD = ("fills_memory", "cuts", "deletes", "closes")
+# What needs a fence, and how the cell ends where the system has one.
+FENCED = {
+    "deletes": "PermissionError: [Errno 13] Permission denied: ",
+    "reads": "PermissionError: [Errno 13] Permission denied: ",
+    "writes": "PermissionError: [Errno 13] Permission denied: ",
+    "kills_the_run": "PermissionError: [Errno 1] Operation not permitted",
+}
+ODD = ("fills_memory", "cuts", "closes")
 HONEST = ("leaves_hooks", "leaves_states", "walks_memory", "forks", "moves")
+
+
+def needs(note: Path, store: Path) -> dict[str, str]:
+    """Return the options of those methods that need any.
+
+    Args:
+        note: File that one of them writes, in a folder of its own.
+        store: Store of the output folder, to which some do harm.
+    """
+    note.parent.mkdir()
+    return {"forks": f'note = "{note}"', **dict.fromkeys(("deletes", "reads", "writes"), f'store = "{store}"')}
 
 
 def entry(name: str, options: str = "") -> str:

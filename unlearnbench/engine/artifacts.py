@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.engine.epochs import Snapshot, judge_epochs
 from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
@@ -53,7 +54,7 @@ class Maker:
         told: Listener that follows the progress of the work.
         server: Server that starts the processes of unlearners.
         limits: What a run of an unlearner may use.
-        logs: Folder for what unlearners print.
+        output: Output folder, where `logs` holds what unlearners print.
 
     Attributes:
         recipe: Training recipe of the references.
@@ -69,7 +70,7 @@ class Maker:
         told: Told,
         server: ForkServer,
         limits: Limits,
-        logs: Path,
+        output: Path,
     ) -> None:
         self._plan = plan
         self._store = store
@@ -77,7 +78,9 @@ class Maker:
         self._told = told
         self._server = server
         self._limits = limits
-        self._log_folder = logs
+        self._log_folder = output / "logs"
+        # An unlearner reaches neither what others have made nor images beyond those that it is handed.
+        self._closed = (*(output / name for name in ("store", "records", "logs")), data_folder())
         recipe = plan.cells[0].problem.recipe
         self.recipe = read_recipe({**recipe, "precision": plan.precision})
         self.broken: dict[str, str] = {}
@@ -249,6 +252,7 @@ class Maker:
                     assignment,
                     run,
                     limits=self._limits,
+                    closed=self._closed,
                     log=log_file(self._log_folder, cell),
                     keep=self._keeper(cell),
                     told=self._told,

@@ -18,7 +18,7 @@ from unlearnbench.engine.processes.method import NO_LIMITS, Limits, MethodFailed
 from unlearnbench.engine.processes.unlearning import reason_of
 from unlearnbench.engine.progress import Told
 from unlearnbench.engine.recording import Outcome, make_record
-from unlearnbench.errors import NotApplicable, UnlearnBenchError, UnwritableError
+from unlearnbench.errors import NotApplicable, TrainingFailedError, UnlearnBenchError, UnwritableError
 from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import cores, environment
 from unlearnbench.metrics.compute import Material, judge
@@ -88,7 +88,7 @@ class Runner:
         self.jobs = jobs
         self.threads = threads
         self.limits = limits
-        self._maker = Maker(plan, store, device, told, server, limits, output / "logs")
+        self._maker = Maker(plan, store, device, told, server, limits, output)
         torch.set_num_threads(threads)
 
     @property
@@ -214,21 +214,23 @@ class Runner:
     def _references(self, cell: Cell) -> tuple[Path, ...] | Missing:
         """Return the folders with the features of Original and, if there is one, FDR for a cell's problem and seed.
 
-        They are made before anything is judged with them and are only read here.
+        They are made before anything is judged with them; what was removed or damaged meanwhile is made again.
         """
         folders = []
         for name in ("original", "fdr") if cell.fdr else ("original",):
-            identity = self._reference_features[cell.problem.id, cell.seed, name]
-            if not self.store.has("features", identity):
-                reason = self.broken.get(identity, "its features are not in the store")
+            reference = self._reference_cells[cell.problem.id, cell.seed, name]
+            if (reason := self.broken.get(reference.features_id)) is not None:
                 return Missing(f"{name} of seed {cell.seed} failed: {reason}")
-            folders.append(self.store.entry("features", identity))
+            try:
+                folders.append(self._maker.features(reference))
+            except TrainingFailedError as error:
+                return Missing(f"{name} of seed {cell.seed} failed: {error}")
         return tuple(folders)
 
     @cached_property
-    def _reference_features(self) -> dict[tuple[str, int, str], str]:
+    def _reference_cells(self) -> dict[tuple[str, int, str], Cell]:
         cells = (cell for cell in self.plan.cells if cell.is_reference)
-        return {(cell.problem.id, cell.seed, cell.method.name): cell.features_id for cell in cells}
+        return {(cell.problem.id, cell.seed, cell.method.name): cell for cell in cells}
 
     def _material(
         self,

@@ -12,6 +12,7 @@ from pathlib import Path
 import tomli
 
 from unlearnbench.datasets.dataset import data_folder
+from unlearnbench.engine.processes.fence import landlock
 from unlearnbench.errors import PluginError, os_reason
 from unlearnbench.machine import cores, library_versions, processor_name
 from unlearnbench.registry.entry_points import KINDS, find, names
@@ -46,6 +47,7 @@ def diagnoses(output: Path) -> Iterator[Diagnosis]:
     yield _device()
     yield Diagnosis("data folder", *_folder(data_folder()))
     yield Diagnosis("output folder", *_output(output))
+    yield _fence()
     yield from _stale_installation(Path(__file__).parents[2] / "pyproject.toml")
     yield from _plugins()
 
@@ -104,6 +106,14 @@ def _folder(folder: Path) -> tuple[str, bool]:
     if not os.access(place, os.W_OK):
         return f"{folder} cannot be written; set UNLEARNBENCH_DATA to another", False
     return f"{folder}{'' if place == folder else ' (made when a data set is added)'}", True
+
+
+def _fence() -> Diagnosis:
+    if version := landlock():
+        text = f"run behind a fence (Landlock {version}), which closes results and data to them"
+    else:
+        text = "run without a fence, since this system has no Landlock; run only methods that you trust"
+    return Diagnosis("methods", text, True)
 
 
 def _stale_installation(project: Path) -> Iterator[Diagnosis]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.commands import cli
-from support.hostile import HONEST, METHODS, ODD, REASONS, entry
+from support.hostile import FENCED, HONEST, METHODS, ODD, REASONS, entry, needs
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import comparable_records, record_files
 
+from unlearnbench.engine.processes.fence import landlock
 from unlearnbench.results.record import Record, read_record
 
 pytestmark = pytest.mark.slow
@@ -23,14 +24,13 @@ pytestmark = pytest.mark.slow
 def test_whatever_a_method_does_the_others_records_are_the_same(
     search_path: Path, tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What deletes the store takes the references along, and what is judged next lacks them until a rerun.
-    odd = tuple(name for name in ODD if name != "deletes")
-    names = (*HONEST, *REASONS, *odd)
+    fenced = FENCED if landlock() else {}
+    names = (*HONEST, *REASONS, *ODD, *fenced)
     fake_distribution(
         search_path, "hostile", {"unlearners": {name: f"hostile:{name}" for name in names}}, {"hostile": METHODS}
     )
-    note, runs = tmp_path / "note", tmp_path / "bad"
-    options = {"forks": f'note = "{note}"'}
+    note, runs = tmp_path / "elsewhere/note", tmp_path / "bad"
+    options = needs(note, runs / "store")
     limits = ("--cell-time-limit", "15", "--cell-memory", "0.75")
     good = write_manifest(tmp_path, manifest_text(WD, FOLNRC), "same.toml")
     assert cli("run", good, "-o", tmp_path / "good", "--device", "cpu", "--jobs", jobs).code == 0
@@ -44,9 +44,11 @@ def test_whatever_a_method_does_the_others_records_are_the_same(
     assert "Traceback" not in done.err
     assert {row["method"] for row in json.loads(done.out)} >= {"original", "fdr", *names}
     found: dict[str, Record] = {name.partition("/")[0]: read_record(path) for name, path in record_files(runs).items()}
-    assert {name: found[name].reason for name in REASONS} == REASONS
-    assert {name: found[name].status for name in (*HONEST, *odd) if name in HONEST} == dict.fromkeys(HONEST, "done")
-    assert {found[name].status for name in odd} == {"failed"}
+    reasons = REASONS | ({"kills_its_parent": FENCED["kills_the_run"]} if landlock() >= 6 else {})
+    assert {name: found[name].reason for name in reasons} == reasons
+    assert {name: (found[name].reason or "")[: len(reason)] for name, reason in fenced.items()} == fenced
+    assert {name: found[name].status for name in HONEST} == dict.fromkeys(HONEST, "done")
+    assert {found[name].status for name in ODD} == {"failed"}
     assert "more than cell_memory allows" in (found["fills_memory"].reason or "")
     assert (found["cuts"].reason or "").startswith("cuts returned weights that do not fit the network: ")
     assert found["exits"].details["log"] == ["printed at import"]

@@ -26,6 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
+from unlearnbench.engine.processes.fence import Fence, close_in
 from unlearnbench.engine.processes.warden import guard
 from unlearnbench.errors import UnlearnBenchError
 
@@ -45,11 +46,13 @@ class Setting:
         log: File for what it prints; None drops that.
         memory: Bytes that it and everything that it starts may hold; None sets no limit.
         serves: Whether it may start processes of its own.
+        fence: What is closed to it; None closes nothing.
     """
 
     log: Path | None = None
     memory: int | None = None
     serves: bool = False
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +280,8 @@ def _start(
         os.environ.update(surroundings["variables"])
         with contextlib.suppress(OSError):
             os.chdir(surroundings["folder"])
+        if setting.fence is not None:
+            close_in(setting.fence)
         function, arguments = pickle.loads(call)
         function(Connection(talk), *arguments)
 

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.engine.epochs import Snapshot
+from unlearnbench.engine.processes.fence import Fence
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.engine.processes.unlearning import UNLEARNED, Assignment, check_unlearned, epoch_file, unlearn
 from unlearnbench.engine.progress import Told
@@ -85,6 +86,7 @@ def run_method(
     run: MethodRun,
     *,
     limits: Limits,
+    closed: tuple[Path, ...],
     log: Path,
     keep: Keep,
     told: Told,
@@ -96,6 +98,7 @@ def run_method(
         assignment: What the process is told.
         run: Filled with what is known of the run, also if it fails.
         limits: What the run may use.
+        closed: Folders of which it may reach nothing but the assignment's own.
         log: File for what it prints.
         keep: Keeps tensors for later runs.
         told: Listener that follows its progress.
@@ -107,7 +110,7 @@ def run_method(
     log.unlink(missing_ok=True)
     memory = None if limits.memory_gib is None else int(limits.memory_gib * 2**30)
     deadline = None if limits.seconds is None else monotonic() + limits.seconds
-    process = server.start(unlearn, assignment, setting=Setting(log, memory))
+    process = server.start(unlearn, assignment, setting=Setting(log, memory, fence=Fence(closed, assignment.folder)))
     talk = _Talk(process, deadline, limits, assignment, run, keep, told)
     try:
         with process:
