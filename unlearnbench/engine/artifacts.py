@@ -33,7 +33,7 @@ from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.training import ReferenceTraining, resolve_precision
-from unlearnbench.models.weights import Weights
+from unlearnbench.models.weights import Weights, weights_folder
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.results.record import EpochRecord
 from unlearnbench.store import CHECKPOINT, Store, content_id, file_hash, writing
@@ -79,8 +79,10 @@ class Maker:
         self._server = server
         self._limits = limits
         self._log_folder = output / "logs"
-        # An unlearner reaches neither what others have made nor images beyond those that it is handed.
-        self._closed = (*(output / name for name in ("store", "records", "logs")), data_folder())
+        # An unlearner reaches neither what others have made nor images beyond those that it is handed. Published weights,
+        # from which it may start, stay open.
+        made = (output / name for name in ("store", "records", "logs"))
+        self._closed = (*made, *(entry for entry in data_folder().glob("*") if entry != weights_folder()))
         recipe = plan.cells[0].problem.recipe
         self.recipe = read_recipe({**recipe, "precision": plan.precision})
         self.broken: dict[str, str] = {}
