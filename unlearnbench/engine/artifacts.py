@@ -79,8 +79,8 @@ class Maker:
         self._server = server
         self._limits = limits
         self._log_folder = output / "logs"
-        # An unlearner reaches neither what others have made nor images beyond those that it is handed. Published weights,
-        # from which it may start, stay open.
+        # An unlearner reaches neither what others have made nor images beyond those that it is handed. It may start
+        # from published weights.
         made = (output / name for name in ("store", "records", "logs"))
         self._closed = (*made, *(entry for entry in data_folder().glob("*") if entry != weights_folder()))
         recipe = plan.cells[0].problem.recipe
