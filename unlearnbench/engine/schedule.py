@@ -50,8 +50,8 @@ class Schedule:
         ready = [task for task in self._waiting if self._is_ready(task)]
         if not ready:
             return None
-        # Among equals, min returns the first.
-        task = min(ready, key=self._may_have_to_wait)
+        # Models of references come first, because others wait for them. Among equals, min returns the first.
+        task = min(ready, key=lambda ready: (ready.makes_record, self._may_have_to_wait(ready)))
         self._waiting.remove(task)
         self._running.append(task)
         return task

@@ -25,6 +25,7 @@ from unlearnbench.frontends.deployment.commands import add_deployment_commands
 from unlearnbench.frontends.terminal import echo, messages, table_console, tell
 
 if TYPE_CHECKING:
+    from unlearnbench.engine.engines.place import Place
     from unlearnbench.experiment.plan import Plan
     from unlearnbench.machine import Precision
     from unlearnbench.results.record import Record
@@ -92,6 +93,12 @@ def run(
             help="Cells to run at a time; for small images as many as there are cores.",
         ),
     ] = None,
+    on: Annotated[
+        str, typer.Option("--on", help="Engine: local, ray, the address of a Ray cluster, ...", metavar="ENGINE")
+    ] = "local",
+    profile: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What a stage needs on a cluster (TOML).")
+    ] = None,
     cell_time_limit: Annotated[
         float | None, typer.Option(callback=_above_zero, help="Seconds that a method may take for one cell.")
     ] = None,
@@ -103,15 +110,18 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run every method of each MANIFEST and print the table; what is done already is not done again."""
+    from unlearnbench.engine.engines.place import place
+
     try:
         if download:
             _fetch_missing(manifests)
-        plans = [_plan(path, tuple(only or ()), output, device, to_run=not dry_run) for path in manifests]
+        where = place(device, jobs, on, profile)
+        plans = [_plan(path, tuple(only or ()), output, where, to_run=not dry_run) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
             return
         limits = (cell_time_limit, cell_memory)
-        records = [record for plan in plans for record in _run_plan(plan, output, device, jobs, limits)]
+        records = [record for plan in plans for record in _run_plan(plan, output, where, limits)]
     except KeyboardInterrupt:
         messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
@@ -151,7 +161,7 @@ def _fetch_missing(manifests: list[Path]) -> None:
             fetch_missing(path, listener, counting.download)
 
 
-def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_run: bool) -> Plan:
+def _plan(path: Path, only: tuple[str, ...], output: Path, place: Place, *, to_run: bool) -> Plan:
     from unlearnbench.engine.recording import plan_for
     from unlearnbench.errors import did_you_mean
     from unlearnbench.experiment.resolve import resolve
@@ -163,18 +173,18 @@ def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_ru
     for label in only:
         if label not in labels:
             raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
-    return plan_for(resolved, output, _precision(device), only, tell)
+    return plan_for(resolved, output, _precision(place), only, tell)
 
 
-def _precision(device: str) -> Precision:
+def _precision(place: Place) -> Precision:
     """Return the precision that a device would choose; torch is imported only if the device may be a GPU."""
     from unlearnbench.machine import cpu_precision, may_have_gpu
 
-    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+    if place.at_hand and (place.device == "cpu" or (place.device == "auto" and not may_have_gpu())):
         return cpu_precision()
-    from unlearnbench.engine.executor import device_precision
+    from unlearnbench.engine.engines.crew import device_precision, place_precision
 
-    return device_precision(device)
+    return device_precision(place.device) if place.at_hand else place_precision(place, tell)
 
 
 def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
@@ -197,8 +207,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
 def _run_plan(
     plan: Plan,
     output: Path,
-    device: str,
-    jobs: int | None = None,
+    place: Place,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> list[Record]:
     """Run a plan; torch is imported only if something is left to do.
@@ -206,8 +215,7 @@ def _run_plan(
     Args:
         plan: Plan to run.
         output: Output folder.
-        device: Device to compute on.
-        jobs: Number of cells that run at a time; None leaves it to the size of the images.
+        place: Where to compute.
         limits: Seconds and GiB that a method may use for one cell; None takes what the manifest says.
     """
     from unlearnbench.engine.recording import kept_records
@@ -233,7 +241,7 @@ def _run_plan(
 
     manifest, (seconds, memory) = plan.resolved.manifest, limits
     allowed = Limits(seconds or manifest.cell_time_limit, memory or manifest.cell_memory)
-    return run_plan(plan, output, store, finished, device, jobs, allowed, console)
+    return run_plan(plan, output, store, finished, place, allowed, console)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
@@ -365,6 +373,7 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Run a method again from its records and print both results with their paired difference."""
+    from unlearnbench.engine.engines.place import Place
     from unlearnbench.frontends.cli_results import show_comparisons
     from unlearnbench.names import below
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
@@ -378,9 +387,10 @@ def reproduce(
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {os_reason(error)}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)
+    where = Place(device)
     try:
-        plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)
-        records = of_row(recorded, _run_plan(plan, output, device))
+        plan = plan_of_row(recorded, _plan(manifest, only, output, where, to_run=True), manifest)
+        records = of_row(recorded, _run_plan(plan, output, where))
     except KeyboardInterrupt:
         messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
