@@ -23,6 +23,7 @@ from unlearnbench.engine.schedule import Schedule, Task
 from unlearnbench.engine.worker import Post, named_dataset, run_stage
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.experiment.resolve import Resolved, resolve
+from unlearnbench.mirror import shown
 from unlearnbench.results.record import Record, write_record
 from unlearnbench.store import Store
 from unlearnbench.terms import SHORT
@@ -195,7 +196,7 @@ def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Disp
     # Two workers may find the same damaged file, and the store reports each thing only once.
     with crew.engage(display.lanes, runner.store.say) as engine:
         # A process elsewhere may have another working folder.
-        output = runner.output.absolute()
+        output = shown(runner.output.absolute())
         post = engine.share(Post(sent, output, crew.devices, runner.jobs, runner.threads, runner.limits))
         while not schedule.over:
             while engine.free and (task := schedule.take()):

@@ -23,6 +23,7 @@ from unlearnbench.frontends.cli_results import (
 )
 from unlearnbench.frontends.deployment.commands import add_deployment_commands
 from unlearnbench.frontends.terminal import echo, messages, table_console, tell
+from unlearnbench.mirror import at_hand, origin, shown
 
 if TYPE_CHECKING:
     from unlearnbench.engine.engines.place import Place
@@ -41,9 +42,17 @@ app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
 app.add_typer(plugin_app)
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
+OutputOption = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", parser=at_hand, help="Output folder, shared by manifests: a path, or s3://...", metavar="DIR"
+    ),
+]
 Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", metavar="MANIFEST...")]
-Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="DIR")]
+Runs = Annotated[
+    Path,
+    typer.Argument(parser=at_hand, help="Output folder of a run, leaderboard, folder of records.", metavar="DIR"),
+]
 
 
 def _print_json(value: Any) -> None:
@@ -128,7 +137,7 @@ def run(
     _show_tables(records, as_json)
     _tell_left_over(plans, output)
     messages().print(
-        f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
+        f"records: {shown(output)}/records\nmodels and features: {shown(output)}/store",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -291,7 +300,7 @@ def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption =
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(parser=at_hand, help="Output folder of a run.", metavar="DIR")],
     metrics: Annotated[
         list[str] | None,
         typer.Option("--metric", help="Compute only this metric, by label or name (repeatable).", metavar="NAME"),
@@ -350,7 +359,8 @@ def report(
     """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""
     from unlearnbench.results.report.report import write_report
 
-    written = write_report(folder, output or folder / "report", paper=paper, brief=brief, say=tell)
+    output = output or (Path("report") if origin(folder) else folder / "report")
+    written = write_report(folder, output, paper=paper, brief=brief, say=tell)
     for path in written.paths:
         echo(path)
     for line in written.not_drawn:

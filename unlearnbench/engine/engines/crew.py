@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -110,7 +109,7 @@ def _ray_need(place: Place, say: Say) -> tuple[Need, int]:
     return need, room_for(need, found)
 
 
-def examine(place: Place, output: Path | None, number: int, say: Say) -> list[Examination]:
+def examine(place: Place, output: str | None, number: int, say: Say) -> list[Examination]:
     """Return what so many workers of a cluster find where they run, each on whichever node has room."""
     crew = muster(place, (1, 8, 8), number, say)
     with crew.engage((), say) as engine:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from unlearnbench import __version__
 from unlearnbench.engine.engines.engine import Listener
 from unlearnbench.machine import Precision, library_versions
+from unlearnbench.mirror import local_folder, publish
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.store import Store
 
@@ -42,21 +41,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "unlearnbench": __version__, **libraries}
 
 
-def examined(told: Listener, output: Path | None) -> Examination:
+def examined(told: Listener, output: str | None) -> Examination:
     """Look at the node that this is computed on.
 
     Args:
         told: Listener, which is told nothing.
-        output: Output folder whose store is tried; None tries none.
+        output: Path or address of the output folder, which is tried; None tries none.
     """
     fault = ""
     if output is not None:
         try:
-            Store(output / "store", told.say)
-            # A folder that only this node has would be another one on every node.
-            place = output / "store" / f".tried-from-{socket.gethostname()}-{os.getpid()}"
-            place.write_bytes(b"")
-            place.unlink()
+            folder = local_folder(output)
+            Store(folder / "store", told.say)
+            tried = folder / "tried" / socket.gethostname()
+            tried.parent.mkdir(exist_ok=True)
+            tried.write_bytes(b"tried")
+            publish(tried)
         # Whatever goes wrong is the finding.
         except Exception as error:
             fault = str(error).partition("\n")[0]

@@ -53,8 +53,7 @@ def connect(address: str, say: Say) -> Any:
     say(f"ray: {'starting on this machine' if place == 'local' else f'connecting to {place}'}")
     try:
         if place == "local":
-            # What Ray starts ends with the thread that starts it.
-            context = ray.init(address="local", include_dashboard=_has_dashboard(), **settings)
+            context = _started(ray, settings, say)
         else:
             context = _joined(ray, place, settings)
     # Ray raises exceptions of no kind of their own.
@@ -64,6 +63,19 @@ def connect(address: str, say: Say) -> Any:
     if dashboard:
         say(f"ray: dashboard at http://{dashboard}")
     return ray
+
+
+def _started(ray: Any, settings: dict[str, Any], say: Say) -> Any:
+    """Start a cluster on this machine, which ends with the thread that starts it."""
+    try:
+        return ray.init(address="local", include_dashboard=_has_dashboard(), **settings)
+    except Exception as error:
+        # A busy machine may need longer than the 30 seconds that Ray gives itself, and knows by then what it has read.
+        if "timed out" not in str(error):
+            raise
+        say("ray: the start took too long; once more, without the dashboard")
+        ray.shutdown()
+        return ray.init(address="local", include_dashboard=False, **settings)
 
 
 def _has_dashboard() -> bool:
