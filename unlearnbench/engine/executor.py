@@ -17,7 +17,7 @@ from unlearnbench.engine.engines.place import Place
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits, manifest_limits
 from unlearnbench.engine.progress import Display
-from unlearnbench.engine.recording import kept_records, plan_for
+from unlearnbench.engine.recording import kept_records, plan_for, stage_names
 from unlearnbench.engine.runner import Runner
 from unlearnbench.engine.schedule import Schedule, Task
 from unlearnbench.engine.worker import Post, named_dataset, run_stage
@@ -138,7 +138,7 @@ def run_plan(
     tell = _teller(console)
     # There are no more workers than there is work for; what records say is the same for the last cell as for the first.
     left = len(plan.cells) - len(finished)
-    crew = muster(place, plan.cells[0].problem.info.shape, left, tell)
+    crew = muster(place, plan.cells[0].problem.info.shape, left, output, tell)
     at_a_time = f", {crew.lanes} at a time" if crew.lanes > 1 else ""
     tell(
         f"{plan.resolved.manifest.name}: {len(plan.cells)} cells, {len(finished)} done before, "
@@ -200,7 +200,9 @@ def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Disp
         post = engine.share(Post(sent, output, crew.devices, runner.jobs, runner.threads, runner.limits))
         while not schedule.over:
             while engine.free and (task := schedule.take()):
-                need = replace(crew.need, priority=int(task.cell.is_reference), name=_name(task))
+                need = replace(
+                    crew.need, priority=int(task.cell.is_reference), name=stage_names(task.cell)[task.makes_record]
+                )
                 stage = (post, task.cell.id, task.makes_record, dict(runner.broken))
                 running[engine.submit(need, run_stage, *stage)] = task
             engine.wait(running, LOOK_SECONDS)
@@ -210,10 +212,6 @@ def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Disp
                 schedule.end(task, recorded=record is not None)
                 if record is not None:
                     yield task.cell, record
-
-
-def _name(task: Task) -> str:
-    return f"{task.cell.id}-{'judge' if task.makes_record else 'make'}"
 
 
 def _record(runner: Runner, task: Task, future: Future) -> Record | None:

@@ -108,6 +108,12 @@ def run(
     profile: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="What a stage needs on a cluster (TOML).")
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the jobs of Slurm running; the same command picks them up.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is done, runs and waits on Slurm, and do nothing.")
+    ] = False,
     cell_time_limit: Annotated[
         float | None, typer.Option(callback=_above_zero, help="Seconds that a method may take for one cell.")
     ] = None,
@@ -124,10 +130,13 @@ def run(
     try:
         if download:
             _fetch_missing(manifests)
-        where = place(device, jobs, on, profile)
-        plans = [_plan(path, tuple(only or ()), output, where, to_run=not dry_run) for path in manifests]
+        where = place(device, jobs, on, profile, detach)
+        plans = [_plan(path, tuple(only or ()), output, where, to_run=not (dry_run or status)) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
+            return
+        if status:
+            _show_status(plans, output, where, as_json)
             return
         limits = (cell_time_limit, cell_memory)
         records = [record for plan in plans for record in _run_plan(plan, output, where, limits)]
@@ -182,10 +191,10 @@ def _plan(path: Path, only: tuple[str, ...], output: Path, place: Place, *, to_r
     for label in only:
         if label not in labels:
             raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
-    return plan_for(resolved, output, _precision(place), only, tell)
+    return plan_for(resolved, output, _precision(place, output), only, tell)
 
 
-def _precision(place: Place) -> Precision:
+def _precision(place: Place, output: Path) -> Precision:
     """Return the precision that a device would choose; torch is imported only if the device may be a GPU."""
     from unlearnbench.machine import cpu_precision, may_have_gpu
 
@@ -193,7 +202,7 @@ def _precision(place: Place) -> Precision:
         return cpu_precision()
     from unlearnbench.engine.engines.crew import device_precision, place_precision
 
-    return device_precision(place.device) if place.at_hand else place_precision(place, tell)
+    return device_precision(place.device) if place.at_hand else place_precision(place, output, tell)
 
 
 def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
@@ -211,6 +220,24 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         work = works[plan.resolved.file]
         echo(f"{plan.resolved.file}: {len(plan.cells)} cells")
         show(work_table(work), table_console())
+
+
+def _show_status(plans: list[Plan], output: Path, where: Place, as_json: bool) -> None:
+    from unlearnbench.engine.engines.slurm.cluster import job_states
+    from unlearnbench.engine.recording import cell_states
+
+    jobs = job_states(output / "slurm", where.profile)
+    found = {plan.resolved.file: cell_states(plan, output, jobs) for plan in plans}
+    if as_json:
+        _print_json([{"manifest": file, "cells": cells} for file, cells in found.items()])
+        return
+    for file, cells in found.items():
+        states = list(cells.values())
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        echo(f"{file}: {len(cells)} cells: {counts}")
+        for name, state in cells.items():
+            if state not in ("done", "waiting"):
+                echo(f"  {name}: {state}")
 
 
 def _run_plan(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -17,10 +18,12 @@ from unlearnbench.engine.engines.local import LocalEngine
 from unlearnbench.engine.engines.place import Place
 from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
 from unlearnbench.engine.engines.ray_connection import connect
+from unlearnbench.engine.engines.slurm.cluster import SlurmEngine
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.runner import SMALL_IMAGE, work_shares
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.machine import Precision, cpu_precision
+from unlearnbench.mirror import shown
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.store import Say
 
@@ -55,13 +58,14 @@ class Crew:
     title: str
 
 
-def muster(place: Place, shape: tuple[int, ...], cells: int, say: Say) -> Crew:
+def muster(place: Place, shape: tuple[int, ...], cells: int, output: Path, say: Say) -> Crew:
     """Return who computes a number of cells.
 
     Args:
         place: Where to compute.
         shape: Shape of the stored images.
         cells: Number of cells that are left to do.
+        output: Output folder, in which Slurm's jobs find what to do.
         say: Receives a line when the user should know something, such as the address of a cluster's dashboard.
 
     Raises:
@@ -70,6 +74,8 @@ def muster(place: Place, shape: tuple[int, ...], cells: int, say: Say) -> Crew:
     """
     if place.at_hand:
         return _local_crew(place, shape, cells)
+    if place.on == "slurm":
+        return _slurm_crew(place, shape, cells, output)
     return _ray_crew(place, shape, cells, say)
 
 
@@ -86,8 +92,7 @@ def _local_crew(place: Place, shape: tuple[int, ...], cells: int) -> Crew:
 
 def _ray_crew(place: Place, shape: tuple[int, ...], cells: int, say: Say) -> Crew:
     need, room = _ray_need(place, say)
-    device = torch.device("cuda" if need.gpus else "cpu")
-    threads = 1 if math.prod(shape) <= SMALL_IMAGE and not need.gpus else max(1, int(need.cpus))
+    device, threads = _one_of(need.gpus, shape, need.cpus)
     jobs = place.jobs or room
     engage = partial(_on_ray, place.on, threads, place.jobs)
     title = f"{device.type} by {place.on}"
@@ -96,6 +101,31 @@ def _ray_crew(place: Place, shape: tuple[int, ...], cells: int, say: Say) -> Cre
 
 def _on_ray(address: str, threads: int, jobs: int | None, lanes: Sequence[Follower], say: Say) -> RayEngine:
     return RayEngine(address, lanes, say, threads=threads, jobs=jobs)
+
+
+def _slurm_crew(place: Place, shape: tuple[int, ...], cells: int, output: Path) -> Crew:
+    profile = place.profile
+    if place.jobs:
+        profile = profile.model_copy(update={"jobs_at_once": place.jobs})
+    gpus = 0.0 if place.device == "cpu" else profile.gpus
+    profile = profile.model_copy(update={"gpus": gpus})
+    if place.device.startswith("cuda") and not gpus:
+        raise UnlearnBenchError(f"--device {place.device}: the profile asks for no GPU\n  Add gpus = 1 to it")
+    device, threads = _one_of(gpus, shape, profile.cpus)
+    jobs = profile.jobs_at_once
+
+    def engage(lanes: Sequence[Follower], say: Say) -> SlurmEngine:
+        return SlurmEngine(output / "slurm", profile, lanes, say, threads=threads, detach=place.detach)
+
+    need = Need(cpus=profile.cpus, gpus=gpus, memory_gib=profile.memory_gib, retries=RETRIES)
+    lanes = min(jobs, cells, MOST_LANES)
+    return Crew((device,), jobs, threads, lanes, need, engage, torch.device("cpu"), f"{device.type} by slurm")
+
+
+def _one_of(gpus: float, shape: tuple[int, ...], cpus: float) -> tuple[torch.device, int]:
+    """Return the device and the number of threads of a stage on a cluster."""
+    threads = 1 if math.prod(shape) <= SMALL_IMAGE and not gpus else max(1, int(cpus))
+    return torch.device("cuda" if gpus else "cpu"), threads
 
 
 def _ray_need(place: Place, say: Say) -> tuple[Need, int]:
@@ -109,11 +139,11 @@ def _ray_need(place: Place, say: Say) -> tuple[Need, int]:
     return need, room_for(need, found)
 
 
-def examine(place: Place, output: str | None, number: int, say: Say) -> list[Examination]:
+def examine(place: Place, output: Path, number: int, say: Say) -> list[Examination]:
     """Return what so many workers of a cluster find where they run, each on whichever node has room."""
-    crew = muster(place, (1, 8, 8), number, say)
+    crew = muster(place, (1, 8, 8), number, output, say)
     with crew.engage((), say) as engine:
-        futures = [engine.submit(crew.need, examined, output) for _ in range(number)]
+        futures = [engine.submit(crew.need, examined, shown(output.absolute())) for _ in range(number)]
         while not all(future.done for future in futures):
             engine.wait([future for future in futures if not future.done], 1.0)
     return [future.result() for future in futures]
@@ -158,7 +188,7 @@ def device_precision(name: str) -> Precision:
     return resolve_precision("auto", choose_devices(name)[0])
 
 
-def place_precision(place: Place, say: Say) -> Precision:
+def place_precision(place: Place, output: Path, say: Say) -> Precision:
     """Return what a recipe's `auto` precision stands for on the nodes of a cluster.
 
     Raises:
@@ -166,6 +196,9 @@ def place_precision(place: Place, say: Say) -> Precision:
     """
     if place.profile.precision:
         return place.profile.precision
+    if place.on == "slurm":
+        # A job that only looks may wait for hours. What can be rented today computes in bfloat16.
+        return "bfloat16" if place.profile.gpus and place.device != "cpu" else cpu_precision()
     if not _ray_need(place, say)[0].gpus:
         return cpu_precision()
-    return examine(place, None, 1, say)[0].precision
+    return examine(place, output, 1, say)[0].precision

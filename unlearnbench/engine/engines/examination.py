@@ -41,25 +41,24 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "unlearnbench": __version__, **libraries}
 
 
-def examined(told: Listener, output: str | None) -> Examination:
+def examined(told: Listener, output: str) -> Examination:
     """Look at the node that this is computed on.
 
     Args:
         told: Listener, which is told nothing.
-        output: Path or address of the output folder, which is tried; None tries none.
+        output: Path or address of the output folder, which is tried.
     """
     fault = ""
-    if output is not None:
-        try:
-            folder = local_folder(output)
-            Store(folder / "store", told.say)
-            tried = folder / "tried" / socket.gethostname()
-            tried.parent.mkdir(exist_ok=True)
-            tried.write_bytes(b"tried")
-            publish(tried)
-        # Whatever goes wrong is the finding.
-        except Exception as error:
-            fault = str(error).partition("\n")[0]
+    try:
+        folder = local_folder(output)
+        Store(folder / "store", told.say)
+        tried = folder / "tried" / socket.gethostname()
+        tried.parent.mkdir(exist_ok=True)
+        tried.write_bytes(b"tried")
+        publish(tried)
+    # Whatever goes wrong is the finding.
+    except Exception as error:
+        fault = str(error).partition("\n")[0]
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     name = torch.cuda.get_device_name() if gpu else ""

@@ -62,14 +62,16 @@ class Place:
     Attributes:
         device: Device to compute on, a value of `--device`.
         jobs: Number of cells that run at the same time; None leaves it to the engine.
-        on: The engine: `local`, `ray`, or the address of a Ray cluster.
+        on: The engine: `local`, `ray`, the address of a Ray cluster, or `slurm`.
         profile: What a cluster gives a stage.
+        detach: Whether to leave the jobs of Slurm running alone.
     """
 
     device: str = "auto"
     jobs: int | None = None
     on: str = "local"
     profile: Profile = field(default_factory=Profile)
+    detach: bool = False
 
     @property
     def at_hand(self) -> bool:
@@ -77,7 +79,7 @@ class Place:
         return self.on == "local"
 
 
-def place(device: str, jobs: int | None, on: str, profile: Path | None) -> Place:
+def place(device: str, jobs: int | None, on: str, profile: Path | None, detach: bool = False) -> Place:
     """Return the place that the command line names.
 
     Raises:
@@ -88,7 +90,9 @@ def place(device: str, jobs: int | None, on: str, profile: Path | None) -> Place
         raise UnlearnBenchError(f"--on {on}: no such engine\n  Valid: {', '.join(ENGINES)}, ray://HOST:PORT, HOST:PORT")
     if profile is not None and on == "local":
         raise UnlearnBenchError("--profile: it says what a cluster gives a stage\n  Name the cluster with --on")
-    return Place(device, jobs, on, read_profile(profile) if profile else Profile())
+    if detach and on != "slurm":
+        raise UnlearnBenchError("--detach: only jobs of Slurm can go on alone\n  Use it with --on slurm")
+    return Place(device, jobs, on, read_profile(profile) if profile else Profile(), detach)
 
 
 def read_profile(path: Path) -> Profile:

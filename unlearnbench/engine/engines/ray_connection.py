@@ -52,10 +52,7 @@ def connect(address: str, say: Say) -> Any:
     settings = {"log_to_driver": False, "logging_level": "ERROR"}
     say(f"ray: {'starting on this machine' if place == 'local' else f'connecting to {place}'}")
     try:
-        if place == "local":
-            context = _started(ray, settings, say)
-        else:
-            context = _joined(ray, place, settings)
+        context = _started(ray, settings, say) if place == "local" else _joined(ray, place, settings)
     # Ray raises exceptions of no kind of their own.
     except Exception as error:
         raise EngineError(f"--on {address}: {str(error).strip().splitlines()[0]}") from error
