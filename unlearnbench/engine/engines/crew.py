@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import torch
 
-from unlearnbench.engine.engines.engine import Engine, Follower, Need
+from unlearnbench.engine.engines.engine import Engine, EngineError, Follower, Need
 from unlearnbench.engine.engines.examination import Examination, examined
 from unlearnbench.engine.engines.local import LocalEngine
 from unlearnbench.engine.engines.place import Place
@@ -29,6 +30,8 @@ from unlearnbench.store import Say
 
 # A stage whose worker dies is begun again so often. A method can kill workers of other cells, each time that it runs.
 RETRIES = 3
+# Looking at a cluster waits no longer for its turn.
+EXAMINE_SECONDS = 600.0
 # A display with more lanes cannot be read; whatever else runs is counted, but not shown.
 MOST_LANES = 12
 
@@ -141,11 +144,18 @@ def _ray_need(place: Place, say: Say) -> tuple[Need, int]:
 
 def examine(place: Place, output: Path, number: int, say: Say) -> list[Examination]:
     """Return what so many workers of a cluster find where they run, each on whichever node has room."""
+    place = replace(place, detach=False)
     crew = muster(place, (1, 8, 8), number, output, say)
+    deadline = monotonic() + EXAMINE_SECONDS
     with crew.engage((), say) as engine:
         futures = [engine.submit(crew.need, examined, shown(output.absolute())) for _ in range(number)]
         while not all(future.done for future in futures):
             engine.wait([future for future in futures if not future.done], 1.0)
+            if monotonic() > deadline:
+                raise EngineError(
+                    f"--on {place.on}: of {number} stages {sum(future.done for future in futures)} ran within "
+                    f"{EXAMINE_SECONDS:.0f} s\n  The cluster may be full; ray status or squeue tell"
+                )
     return [future.result() for future in futures]
 
 

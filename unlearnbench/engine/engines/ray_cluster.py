@@ -90,6 +90,9 @@ class RayEngine:
         say: Receives what the functions say to the user.
         threads: Number of threads of each function.
         jobs: Number of functions at a time; None takes as many as the cluster has room for.
+
+    Attributes:
+        workers: Process of Ray's that each function was begun in, in this order, on whichever node.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class RayEngine:
         self._room: tuple[float, dict[str, float]] = (0.0, {})
         self._last_need = Need()
         self._heard = monotonic()
+        self.workers: list[int] = []
 
     def __enter__(self) -> Self:
         """Connect to the cluster."""
@@ -175,6 +179,7 @@ class RayEngine:
         call.number, call.since, call.begun = self._submitted, monotonic(), False
         need = call.need
         options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 0}
+        options["scheduling_strategy"] = "SPREAD"
         if need.memory_gib:
             options["memory"] = int(need.memory_gib * 2**30)
         used = sorted({each.number for each in call.arguments if isinstance(each, Shared)})
@@ -206,6 +211,7 @@ class RayEngine:
                 continue
             elif kind == "begun":
                 self._calls[number].begun = True
+                self.workers.append(values[1])
                 if self._free_lanes:
                     self._lanes[number] = self._free_lanes.pop()
             elif lane := self._lanes.get(number):

@@ -1,0 +1,128 @@
+"""The engine on Ray gives what the local one gives, whatever dies; a real Ray runs on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import FinishedRun
+from support.clusters import add, die_first, divide, end_all, first_of, take_long_first, wait_until
+from support.commands import cli
+from support.paths import REPOSITORY
+from support.records import comparable_records
+
+from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
+from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
+from unlearnbench.engine.engines.ray_connection import connect
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'unlearnbench[ray]'")
+SAID: list[str] = []
+
+
+class Lane:
+    """What a display would show, as a list."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[object, ...]] = []
+
+    def begin(self, what: str, passes: int | None) -> None:
+        self.shown.append(("begin", what, passes))
+
+    def advance(self, images: int) -> None:
+        self.shown.append(("advance", images))
+
+    def end(self) -> None:
+        self.shown.append(("end",))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Start a Ray of this process's own, whose workers find the tests' functions."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray = connect("ray", SAID.append)
+        yield "ray"
+        ray.shutdown()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_results_errors_and_what_is_said_come_from_a_fresh_process_each(cluster: str) -> None:
+    lanes = [Lane()]
+    with RayEngine(cluster, lanes, SAID.append, jobs=2) as engine:
+        numbers = engine.share([10, 20])
+        assert engine.free
+        futures = [engine.submit(Need(), add, number, 1) for number in range(3)]
+        failing, shared = engine.submit(Need(), divide, 0), engine.submit(Need(), first_of, numbers)
+        assert not engine.free
+        end_all(engine, [*futures, failing, shared])
+        assert engine.free
+    assert [future.result()[0] for future in futures] == [1, 2, 3]
+    assert len({future.result()[1] for future in futures}) == 3
+    assert shared.result() == 10
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    assert {"0 + 1", "1 + 1", "2 + 1"} <= set(SAID)
+    assert ("begin", "adding", 2) in lanes[0].shown
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_dead_process_is_begun_again_as_often_as_the_need_says(cluster: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with RayEngine(cluster, [], SAID.append) as engine:
+        survives = engine.submit(Need(retries=1), die_first, tmp_path / "a", 1)
+        dies = engine.submit(Need(), die_first, tmp_path / "b", 1)
+        end_all(engine, [survives, dies])
+    assert survives.result() == 1
+    with pytest.raises(DiedError, match="its process was killed by SIGKILL"):
+        dies.result()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_a_killed_worker_of_ray_s_computed_is_begun_again(cluster: str, tmp_path: Path) -> None:
+    with RayEngine(cluster, [], SAID.append) as engine:
+        future = engine.submit(Need(retries=1), take_long_first, tmp_path)
+        wait_until(lambda: bool(list(tmp_path.iterdir())), engine, [future])
+        worker = engine.workers[0]
+        os.kill(worker, signal.SIGKILL)
+        end_all(engine, [future])
+    assert future.result() == "again"
+    assert "ray: its worker died; begun again, 1 of 1" in SAID
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, finished: FinishedRun, tmp_path: Path) -> None:
+    run = ("run", finished.manifest, "-o", tmp_path / "runs", "--only", "wd", "--on", "ray", "--device", "cpu")
+    done = cli(*run)
+    assert done.code == 0, done.err
+    own, found = comparable_records(finished.output), comparable_records(tmp_path / "runs")
+    assert len(found) == 6
+    for name, values in found.items():
+        assert values["files"] == own[name]["files"]
+        assert values["metrics"] == own[name]["metrics"]
+
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"^--on 127.0.0.1:9: nothing answers at 127.0.0.1:9: "):
+        connect("127.0.0.1:9", SAID.append)
+
+
+def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> None:
+    found = {"CPU": 16.0, "GPU": 2.0, "memory": 8.0 * 2**30}
+    assert room_for(Need(cpus=2), found) == 8
+    assert room_for(Need(cpus=2, gpus=0.25), found) == 8
+    assert room_for(Need(cpus=1, gpus=1), found) == 2
+    assert room_for(Need(cpus=1, memory_gib=2), found) == 4
+    # One is submitted all the same, so that what is missing is said.
+    assert room_for(Need(gpus=4), found) == 1
