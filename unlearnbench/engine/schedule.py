@@ -65,11 +65,9 @@ class Schedule:
         Models of references come first, because others wait for them. Of the rest, those come first that will not have
         to wait for a result which they share with one that runs.
         """
-        found, alike = self._first_alone(), self._first_alike()
-        if alike is not None and (found is None or alike[0] < found[0]):
-            found, other = alike, found
-        else:
-            other = alike
+        alone, alike = self._first_alone(), self._first_alike()
+        takes_alike = alike is not None and (alone is None or alike[0] < alone[0])
+        found, other = (alike, alone) if takes_alike else (alone, alike)
         if other is not None:
             heapq.heappush(self._ready, other)
         if found is None:

@@ -19,14 +19,18 @@ START_MILLISECONDS = 180_000
 INSTALL = "--on ray needs Ray\n  pip install 'unlearnbench[ray]'"
 
 
+def prepared() -> None:
+    """Give a busy machine more than Ray's own 15 seconds to start its agent, for which a whole node waits."""
+    os.environ.setdefault("RAY_agent_register_timeout_ms", str(START_MILLISECONDS))
+
+
 def ray_module() -> Any:
     """Return Ray.
 
     Raises:
         UnlearnBenchError: If it is not installed.
     """
-    # A busy machine may take longer than Ray's own 15 seconds to start its agent, for which the whole node waits.
-    os.environ.setdefault("RAY_agent_register_timeout_ms", str(START_MILLISECONDS))
+    prepared()
     try:
         return import_module("ray")
     except ImportError as error:
