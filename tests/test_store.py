@@ -15,7 +15,8 @@ import pytest
 from support.commands import python, start
 
 from unlearnbench.errors import InvalidFileError, StoreError
-from unlearnbench.store import CHECKPOINT, ENTRY, Store, held, lock_fault, write_json
+from unlearnbench.mirror import ENTRY
+from unlearnbench.store import CHECKPOINT, Store, held, lock_fault, write_json
 
 
 def builder(text: str = "content") -> tuple[Callable[[Path], dict[str, Any]], list[Path]]:

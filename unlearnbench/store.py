@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 
 from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, os_reason
+from unlearnbench.mirror import ENTRY, origin
 from unlearnbench.names import below
 
-ENTRY = "entry.json"
 CHECKPOINT = "checkpoint.pt"
 
 Say = Callable[[str], None]
@@ -178,7 +178,8 @@ class Store:
 
     An entry is a folder `KIND/ID` with an `entry.json` that holds the kind and the ID, facts, the hash of each file,
     and a hash of all that. Each is compared when a store first reads the entry. It is made under a temporary name and
-    then renamed, by one process at a time; a second process waits and reads it.
+    then renamed, by one process at a time; a second process waits and reads it. The store of a folder that mirrors
+    another one elsewhere takes entries from there when they are first asked for, and copies there what it makes.
 
     Args:
         folder: Folder of the store, created if missing.
@@ -193,6 +194,8 @@ class Store:
         self.folder = folder
         self.say = say
         self._checked: dict[Path, list[tuple[str, int, int]]] = {}
+        self._remote = origin(folder.parent)
+        self._damaged_there: set[Path] = set()
         if create:
             self._check_writable()
 
@@ -218,14 +221,37 @@ class Store:
             )
 
     def entry(self, kind: str, identity: str) -> Path:
-        """Return the folder of an entry, whether it exists or not."""
-        return self.folder / kind / identity
+        """Return the folder of an entry, whether it exists or not; one that is elsewhere is copied from there."""
+        folder = self.folder / kind / identity
+        if self._is_elsewhere(folder):
+            self._fetch(folder)
+        return folder
+
+    def _is_elsewhere(self, folder: Path) -> bool:
+        """Return whether an entry is at the address that the store's folder mirrors, and not here."""
+        if self._remote is None or folder.is_dir() or folder in self._damaged_there:
+            return False
+        return self._remote.has(folder.parent.name, folder.name)
+
+    def _fetch(self, folder: Path) -> None:
+        """Copy an entry from elsewhere; a damaged one is reported and does not count."""
+        assert self._remote is not None
+        try:
+            self._remote.fetch(folder)
+            damage = _damage(folder)
+        except InvalidFileError as error:
+            damage = str(error)
+        if damage:
+            self.say(f"{self._remote.address}: {damage}; it is made again")
+            self._damaged_there.add(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, kind: str, identity: str) -> bool:
         """Return whether an entry exists and is complete; a damaged one is reported."""
-        folder = self.entry(kind, identity)
+        folder = self.folder / kind / identity
         if not folder.is_dir():
-            return False
+            # It is copied, and its content looked at, when it is asked for.
+            return self._is_elsewhere(folder)
         found = _listing(folder)
         if self._checked.get(folder) == found:
             return True
@@ -266,6 +292,10 @@ class Store:
                 self.say(f"another run is making {kind}/{identity}; waiting for it")
                 lock.acquire()
         try:
+            if folder.is_dir() and _damage(folder) and self._remote is not None:
+                with writing(folder):
+                    shutil.rmtree(folder)
+                self.entry(kind, identity)
             if not folder.is_dir() or _damage(folder):
                 self._make(folder, build)
         finally:
@@ -291,6 +321,10 @@ class Store:
             if folder.is_dir():
                 shutil.rmtree(folder)
             partial.rename(folder)
+        if self._remote is not None and not self._remote.offer(folder, replace=folder in self._damaged_there):
+            # Another machine was first, and everything else is to rest on the same.
+            shutil.rmtree(folder)
+            self._remote.fetch(folder)
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:

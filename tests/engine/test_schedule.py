@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import pytest
 from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
 
 from unlearnbench.engine.schedule import Schedule, Task
@@ -84,3 +86,24 @@ def test_methods_that_may_share_a_search_run_one_after_another_where_others_can_
     for task in take_all(schedule):
         schedule.end(task, recorded=True)
     assert names(take_all(schedule)) == ["erwp 0", "wd 0", "erwp-longer 0"]
+
+
+@pytest.mark.slow
+def test_ten_thousand_cells_are_planned_and_handed_out_in_seconds(tmp_path: Path) -> None:
+    text = manifest_text(head=f"seeds = {list(range(250))}") + '[[unlearners]]\nname = "folnrc"\n'
+    text += f"matrix = {{ epochs = {list(range(1, 38))} }}\n"
+    started = time.process_time()
+    plan = make_plan(resolve(write_manifest(tmp_path, text)))
+    planned = time.process_time()
+    assert len(plan.cells) == 10_000
+    schedule, running, ended = Schedule(plan.cells, ()), [], 0
+    while not schedule.over:
+        while len(running) < 64 and (task := schedule.take()):
+            running.append(task)
+        task = running.pop(0)
+        schedule.end(task, recorded=task.makes_record)
+        ended += task.makes_record
+    assert ended == 10_000
+    # They take two seconds and one; what grew with the square of the number would take an hour.
+    assert planned - started < 20
+    assert time.process_time() - planned < 10

@@ -21,10 +21,10 @@ from support.records import comparable_records, record_files
 from unlearnbench import __version__
 from unlearnbench.errors import did_you_mean
 from unlearnbench.machine import cores
+from unlearnbench.mirror import ENTRY
 from unlearnbench.registry.entry_points import KINDS, installed, names
 from unlearnbench.results.load import load_records
 from unlearnbench.results.record import read_record
-from unlearnbench.store import ENTRY
 
 # Cells of the digits run as many at a time as there are cores.
 AT_A_TIME = f", {cores()} at a time" if cores() > 1 else ""

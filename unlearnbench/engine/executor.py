@@ -4,76 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from unlearnbench.engine.dry_run import known_passes, planned_work
-from unlearnbench.engine.engines.engine import DiedError, Future, Need
-from unlearnbench.engine.engines.local import LocalEngine
-from unlearnbench.engine.processes.fork_server import ForkServer, fork_server
+from unlearnbench.engine.engines.crew import Crew, device_precision, muster
+from unlearnbench.engine.engines.engine import DiedError, Future
+from unlearnbench.engine.engines.place import Place
+from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits, manifest_limits
 from unlearnbench.engine.progress import Display
-from unlearnbench.engine.recording import kept_records, plan_for
-from unlearnbench.engine.runner import Runner, work_shares
+from unlearnbench.engine.recording import kept_records, plan_for, stage_names
+from unlearnbench.engine.runner import Runner
 from unlearnbench.engine.schedule import Schedule, Task
 from unlearnbench.engine.worker import Post, named_dataset, run_stage
-from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.experiment.resolve import Resolved, resolve
-from unlearnbench.machine import Precision
-from unlearnbench.models.training import resolve_precision
+from unlearnbench.mirror import shown
 from unlearnbench.results.record import Record, write_record
 from unlearnbench.store import Store
 from unlearnbench.terms import SHORT
 
 # The loop over the cells looks at least this often whether there is something else to do.
 LOOK_SECONDS = 1.0
-# A stage whose worker dies is begun again so often. A method can kill workers of other cells, each time that it runs.
-RETRIES = 3
-
-
-def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
-    """Return the devices that a `--device` value stands for, which processes use in turn.
-
-    Args:
-        name: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first GPU, or the CPU if there is none. Several processes
-            use all GPUs unless the name has a number.
-        jobs: Number of processes.
-
-    Raises:
-        UnlearnBenchError: If there is no such device or torch cannot use it.
-    """
-    if name == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    elif not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
-        raise UnlearnBenchError(f"--device {name}: no such device\n  Valid: auto, cpu, cuda, cuda:N, mps")
-    else:
-        try:
-            device = torch.device(name)
-            torch.empty(1, device=device)
-        # torch raises RuntimeError, AssertionError or others, depending on the kind of device and on its own build.
-        except Exception as error:
-            raise UnlearnBenchError(
-                f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}\n"
-                "  Use --device cpu; unlearnbench doctor says which GPU torch finds"
-            ) from error
-    if jobs > 1 and device.type == "cuda" and device.index is None:
-        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    return (device,)
-
-
-def device_precision(name: str) -> Precision:
-    """Return what a recipe's `auto` precision stands for on the device of a `--device` value.
-
-    Raises:
-        UnlearnBenchError: If `choose_devices` fails.
-    """
-    return resolve_precision("auto", choose_devices(name)[0])
 
 
 def run(
@@ -150,7 +106,7 @@ def finish(
     finished = kept_records(plan, output, store)
     if len(finished) == len(plan.cells):
         return [finished[cell.id] for cell in plan.cells]
-    return run_plan(plan, output, store, finished, device, jobs, limits, console)
+    return run_plan(plan, output, store, finished, Place(device, jobs), limits, console)
 
 
 def run_plan(
@@ -158,8 +114,7 @@ def run_plan(
     output: Path,
     store: Store,
     finished: dict[str, Record],
-    device: str,
-    jobs: int | None = None,
+    place: Place,
     limits: Limits | None = None,
     console: Console | None = None,
 ) -> list[Record]:
@@ -170,53 +125,51 @@ def run_plan(
         output: Output folder.
         store: Store of the output folder.
         finished: Records that count already, by cell.
-        device: Device to compute on, as in `run`.
-        jobs: Number of cells that run at the same time; None leaves it to the size of the images.
+        place: Where to compute.
         limits: What a run of an unlearner may use; None takes what the manifest says.
         console: Console that shows progress; None shows nothing.
 
     Raises:
+        EngineError: If a cluster does not answer.
         InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         StoreError: If a record cannot be written.
         UnlearnBenchError: If torch cannot use the device.
     """
-    devices = choose_devices(device, jobs or 1)
-    jobs, threads = work_shares(devices[0], plan.cells[0].problem.info.shape, jobs)
+    tell = _teller(console)
     # There are no more workers than there is work for; what records say is the same for the last cell as for the first.
-    lanes = min(jobs, len(plan.cells) - len(finished))
-    at_a_time = f", {lanes} at a time" if lanes > 1 else ""
-    _teller(console)(
+    left = len(plan.cells) - len(finished)
+    crew = muster(place, plan.cells[0].problem.info.shape, left, output, tell)
+    at_a_time = f", {crew.lanes} at a time" if crew.lanes > 1 else ""
+    tell(
         f"{plan.resolved.manifest.name}: {len(plan.cells)} cells, {len(finished)} done before, "
-        f"on {devices[0].type}{at_a_time}"
+        f"on {crew.title}{at_a_time}"
     )
     passes = known_passes(planned_work(plan, finished, store))
-    server = fork_server(threads)
-    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, lanes) as display:
+    with Display(console or Console(file=io.StringIO()), len(plan.cells), passes, crew.lanes) as display:
         runner = Runner(
             plan,
             output,
             store,
-            devices[0],
+            crew.here,
             display.lanes[0],
-            server,
-            jobs=jobs,
-            threads=threads,
+            fork_server(crew.threads),
+            jobs=crew.jobs,
+            threads=crew.threads,
             limits=limits or manifest_limits(plan.resolved.manifest),
         )
-        return _run_cells(runner, server, finished, devices, display)
+        return _run_cells(runner, crew, finished, display)
 
 
 def _run_cells(
     runner: Runner,
-    server: ForkServer,
+    crew: Crew,
     finished: dict[str, Record],
-    devices: Sequence[torch.device],
     display: Display,
 ) -> list[Record]:
     plan, output = runner.plan, runner.output
     runner.check_networks()
     records = {}
-    walk = _walk(runner, server, finished, devices, display)
+    walk = _walk(runner, crew, finished, display)
     # The walk is closed at once, whatever happens here, since workers must not go on without the user's knowledge.
     with contextlib.closing(walk):
         for cell, record in walk:
@@ -233,9 +186,7 @@ def _run_cells(
 Walk = Generator[tuple[Cell, Record], None, None]
 
 
-def _walk(
-    runner: Runner, server: ForkServer, finished: dict[str, Record], devices: Sequence[torch.device], display: Display
-) -> Walk:
+def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Display) -> Walk:
     """Yield every cell with its record as it arrives: those done before, followed by those that workers run."""
     plan = runner.plan
     yield from ((cell, finished[cell.id]) for cell in plan.cells if cell.id in finished)
@@ -243,11 +194,15 @@ def _walk(
     sent = replace(plan, resolved=replace(plan.resolved, dataset=named_dataset(plan)))
     running: dict[Future, Task] = {}
     # Two workers may find the same damaged file, and the store reports each thing only once.
-    with LocalEngine(server, display.lanes, runner.store.say) as engine:
-        post = engine.share(Post(sent, runner.output, tuple(devices), runner.jobs, runner.threads, runner.limits))
+    with crew.engage(display.lanes, runner.store.say) as engine:
+        # A process elsewhere may have another working folder.
+        output = shown(runner.output.absolute())
+        post = engine.share(Post(sent, output, crew.devices, runner.jobs, runner.threads, runner.limits))
         while not schedule.over:
             while engine.free and (task := schedule.take()):
-                need = Need(priority=int(task.cell.is_reference), retries=RETRIES)
+                need = replace(
+                    crew.need, priority=int(task.cell.is_reference), name=stage_names(task.cell)[task.makes_record]
+                )
                 stage = (post, task.cell.id, task.makes_record, dict(runner.broken))
                 running[engine.submit(need, run_stage, *stage)] = task
             engine.wait(running, LOOK_SECONDS)

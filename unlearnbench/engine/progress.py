@@ -132,7 +132,8 @@ class Display:
             self.say(f"{'; '.join(lane.share for lane in self.lanes if lane.share)}, {self._left()}")
 
     def _left(self) -> str:
-        share = self._done_passes / self._passes
+        # A cluster may have done some of it before this run looked.
+        share = min(1.0, self._done_passes / self._passes)
         if share < TOO_EARLY:
             return "too early to say how long in all"
         # While a stage reads more than expected, the whole run makes no progress and the estimate grows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,6 +156,28 @@ def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
             found[cell.id] = with_hash(found[cell.id].model_copy(update={"manifest": manifest}))
             write_record(found[cell.id], output / "records" / cell.path)
     return found
+
+
+def cell_states(plan: Plan, output: Path, jobs: Mapping[str, str]) -> dict[str, str]:
+    """Return how far each cell is, by its label and seed: `done`, `waiting`, or the state of its job.
+
+    Args:
+        plan: The plan.
+        output: Output folder.
+        jobs: States of the stages that were handed to a cluster, by their names.
+    """
+    finished = finished_records(plan, output, Store(output / "store", create=False))
+    found = {}
+    for cell in plan.cells:
+        stages = [jobs[name] for name in stage_names(cell) if name in jobs]
+        state = "done" if cell.id in finished else stages[0] if stages else "waiting"
+        found[f"{cell.problem.slug}, {cell.method.label}, seed {cell.seed}"] = state
+    return found
+
+
+def stage_names(cell: Cell) -> tuple[str, str]:
+    """Return the names of the stages of a cell on a cluster: making the model and features, and the record."""
+    return f"{cell.id}-make", f"{cell.id}-record"
 
 
 def plan_for(

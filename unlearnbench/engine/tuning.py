@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.datasets.held_out import without_test_images
-from unlearnbench.engine.executor import device_precision, finish
+from unlearnbench.engine.engines.crew import device_precision
+from unlearnbench.engine.executor import finish
 from unlearnbench.engine.processes.isolated import declared_ranges
 from unlearnbench.engine.recording import plan_for
 from unlearnbench.errors import UnlearnBenchError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits
 from unlearnbench.engine.runner import Runner
 from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.mirror import local_folder
 from unlearnbench.results.record import Record
 from unlearnbench.store import Store
 
@@ -29,7 +29,7 @@ class Post:
 
     Attributes:
         plan: The plan, whose data set is opened anew by each process that reads it.
-        output: Output folder.
+        output: Path or address of the output folder.
         devices: Devices to compute on, in turn.
         jobs: Number of workers.
         threads: Number of threads that each computes with.
@@ -37,7 +37,7 @@ class Post:
     """
 
     plan: Plan
-    output: Path
+    output: str
     devices: tuple[torch.device, ...]
     jobs: int
     threads: int
@@ -89,10 +89,11 @@ _kept: list[tuple[Post, Runner, dict[str, Cell]]] = []
 
 def _runner(post: Post, told: Listener) -> tuple[Runner, dict[str, Cell]]:
     if not _kept or _kept[0][0] is not post:
-        store = Store(post.output / "store", told.say, create=False)
+        output = local_folder(post.output)
+        store = Store(output / "store", told.say, create=False)
         runner = Runner(
             post.plan,
-            post.output,
+            output,
             store,
             post.devices[told.worker % len(post.devices)],
             told,

@@ -23,8 +23,10 @@ from unlearnbench.frontends.cli_results import (
 )
 from unlearnbench.frontends.deployment.commands import add_deployment_commands
 from unlearnbench.frontends.terminal import echo, messages, table_console, tell
+from unlearnbench.mirror import at_hand, origin, shown
 
 if TYPE_CHECKING:
+    from unlearnbench.engine.engines.place import Place
     from unlearnbench.experiment.plan import Plan
     from unlearnbench.machine import Precision
     from unlearnbench.results.record import Record
@@ -40,9 +42,17 @@ app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
 app.add_typer(plugin_app)
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder, shared by manifests.")]
+OutputOption = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", parser=at_hand, help="Output folder, shared by manifests: a path, or s3://...", metavar="DIR"
+    ),
+]
 Manifests = Annotated[list[Path], typer.Argument(help="Manifest files (TOML).", metavar="MANIFEST...")]
-Runs = Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="DIR")]
+Runs = Annotated[
+    Path,
+    typer.Argument(parser=at_hand, help="Output folder of a run, leaderboard, folder of records.", metavar="DIR"),
+]
 
 
 def _print_json(value: Any) -> None:
@@ -92,6 +102,18 @@ def run(
             help="Cells to run at a time; for small images as many as there are cores.",
         ),
     ] = None,
+    on: Annotated[
+        str, typer.Option("--on", help="Engine: local, ray, the address of a Ray cluster, ...", metavar="ENGINE")
+    ] = "local",
+    profile: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What a stage needs on a cluster (TOML).")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the jobs of Slurm running; the same command picks them up.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is done, runs and waits on Slurm, and do nothing.")
+    ] = False,
     cell_time_limit: Annotated[
         float | None, typer.Option(callback=_above_zero, help="Seconds that a method may take for one cell.")
     ] = None,
@@ -103,22 +125,28 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run every method of each MANIFEST and print the table; what is done already is not done again."""
+    from unlearnbench.engine.engines.place import place
+
     try:
         if download:
             _fetch_missing(manifests)
-        plans = [_plan(path, tuple(only or ()), output, device, to_run=not dry_run) for path in manifests]
+        where = place(device, jobs, on, profile, detach)
+        plans = [_plan(path, tuple(only or ()), output, where, to_run=not (dry_run or status)) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)
             return
+        if status:
+            _show_status(plans, output, where, as_json)
+            return
         limits = (cell_time_limit, cell_memory)
-        records = [record for plan in plans for record in _run_plan(plan, output, device, jobs, limits)]
+        records = [record for plan in plans for record in _run_plan(plan, output, where, limits)]
     except KeyboardInterrupt:
         messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
     _show_tables(records, as_json)
     _tell_left_over(plans, output)
     messages().print(
-        f"records: {output / 'records'}\nmodels and features: {output / 'store'}",
+        f"records: {shown(output)}/records\nmodels and features: {shown(output)}/store",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -151,7 +179,7 @@ def _fetch_missing(manifests: list[Path]) -> None:
             fetch_missing(path, listener, counting.download)
 
 
-def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_run: bool) -> Plan:
+def _plan(path: Path, only: tuple[str, ...], output: Path, place: Place, *, to_run: bool) -> Plan:
     from unlearnbench.engine.recording import plan_for
     from unlearnbench.errors import did_you_mean
     from unlearnbench.experiment.resolve import resolve
@@ -163,18 +191,18 @@ def _plan(path: Path, only: tuple[str, ...], output: Path, device: str, *, to_ru
     for label in only:
         if label not in labels:
             raise UnlearnBenchError(f"--only {label}: {path} has no method of this label{did_you_mean(label, labels)}")
-    return plan_for(resolved, output, _precision(device), only, tell)
+    return plan_for(resolved, output, _precision(place, output), only, tell)
 
 
-def _precision(device: str) -> Precision:
+def _precision(place: Place, output: Path) -> Precision:
     """Return the precision that a device would choose; torch is imported only if the device may be a GPU."""
     from unlearnbench.machine import cpu_precision, may_have_gpu
 
-    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+    if place.at_hand and (place.device == "cpu" or (place.device == "auto" and not may_have_gpu())):
         return cpu_precision()
-    from unlearnbench.engine.executor import device_precision
+    from unlearnbench.engine.engines.crew import device_precision, place_precision
 
-    return device_precision(device)
+    return device_precision(place.device) if place.at_hand else place_precision(place, output, tell)
 
 
 def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
@@ -194,11 +222,28 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
         show(work_table(work), table_console())
 
 
+def _show_status(plans: list[Plan], output: Path, where: Place, as_json: bool) -> None:
+    from unlearnbench.engine.engines.slurm.cluster import job_states
+    from unlearnbench.engine.recording import cell_states
+
+    jobs = job_states(output / "slurm", where.profile)
+    found = {plan.resolved.file: cell_states(plan, output, jobs) for plan in plans}
+    if as_json:
+        _print_json([{"manifest": file, "cells": cells} for file, cells in found.items()])
+        return
+    for file, cells in found.items():
+        states = list(cells.values())
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        echo(f"{file}: {len(cells)} cells: {counts}")
+        for name, state in cells.items():
+            if state not in ("done", "waiting"):
+                echo(f"  {name}: {state}")
+
+
 def _run_plan(
     plan: Plan,
     output: Path,
-    device: str,
-    jobs: int | None = None,
+    place: Place,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> list[Record]:
     """Run a plan; torch is imported only if something is left to do.
@@ -206,8 +251,7 @@ def _run_plan(
     Args:
         plan: Plan to run.
         output: Output folder.
-        device: Device to compute on.
-        jobs: Number of cells that run at a time; None leaves it to the size of the images.
+        place: Where to compute.
         limits: Seconds and GiB that a method may use for one cell; None takes what the manifest says.
     """
     from unlearnbench.engine.recording import kept_records
@@ -233,7 +277,7 @@ def _run_plan(
 
     manifest, (seconds, memory) = plan.resolved.manifest, limits
     allowed = Limits(seconds or manifest.cell_time_limit, memory or manifest.cell_memory)
-    return run_plan(plan, output, store, finished, device, jobs, allowed, console)
+    return run_plan(plan, output, store, finished, place, allowed, console)
 
 
 def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
@@ -283,7 +327,7 @@ def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption =
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(parser=at_hand, help="Output folder of a run.", metavar="DIR")],
     metrics: Annotated[
         list[str] | None,
         typer.Option("--metric", help="Compute only this metric, by label or name (repeatable).", metavar="NAME"),
@@ -342,7 +386,8 @@ def report(
     """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""
     from unlearnbench.results.report.report import write_report
 
-    written = write_report(folder, output or folder / "report", paper=paper, brief=brief, say=tell)
+    output = output or (Path("report") if origin(folder) else folder / "report")
+    written = write_report(folder, output, paper=paper, brief=brief, say=tell)
     for path in written.paths:
         echo(path)
     for line in written.not_drawn:
@@ -365,6 +410,7 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Run a method again from its records and print both results with their paired difference."""
+    from unlearnbench.engine.engines.place import Place
     from unlearnbench.frontends.cli_results import show_comparisons
     from unlearnbench.names import below
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
@@ -378,9 +424,10 @@ def reproduce(
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {os_reason(error)}\n  Name another with -o") from error
     only = () if recorded.first.method.role == "reference" else (recorded.label,)
+    where = Place(device)
     try:
-        plan = plan_of_row(recorded, _plan(manifest, only, output, device, to_run=True), manifest)
-        records = of_row(recorded, _run_plan(plan, output, device))
+        plan = plan_of_row(recorded, _plan(manifest, only, output, where, to_run=True), manifest)
+        records = of_row(recorded, _run_plan(plan, output, where))
     except KeyboardInterrupt:
         messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from unlearnbench.frontends.cli_results import JsonOption
 from unlearnbench.frontends.terminal import echo, tell
-
-if TYPE_CHECKING:
-    pass
-
+from unlearnbench.mirror import at_hand
 
 plugin_app = typer.Typer()
 
@@ -114,13 +112,26 @@ def check(
 
 @plugin_app.command()
 def doctor(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder that runs are to have.")] = Path("runs"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", parser=at_hand, help="Output folder that runs are to have.", metavar="DIR")
+    ] = Path("runs"),
+    on: Annotated[str, typer.Option("--on", help="Check a cluster too, as run has it.", metavar="ENGINE")] = "local",
+    profile: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What a stage needs on a cluster (TOML).")
+    ] = None,
 ) -> None:
-    """Check this installation: libraries, device, folders and their locks, plugins."""
+    """Check this installation: libraries, device, folders and their locks, plugins; with --on a cluster as well."""
+    from unlearnbench.engine.engines.place import place
     from unlearnbench.frontends.doctor import diagnoses
 
+    where = place("auto", None, on, profile)
+    found = diagnoses(output)
+    if not where.at_hand:
+        from unlearnbench.frontends.cluster_doctor import cluster_diagnoses
+
+        found = chain(found, cluster_diagnoses(where, output, tell))
     healthy = True
-    for diagnosis in diagnoses(output):
+    for diagnosis in found:
         healthy &= diagnosis.good
         echo(f"{'ok     ' if diagnosis.good else 'PROBLEM'}  {diagnosis.what}: {diagnosis.text}")
     if not healthy:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from unlearnbench.frontends.terminal import echo, put, table_console, tell
+from unlearnbench.mirror import at_hand
 
 if TYPE_CHECKING:
     from unlearnbench.results.leaderboard.exports import Files
@@ -46,7 +47,11 @@ def add_board_commands(app: typer.Typer) -> None:
 def leaderboard_build(
     records: Annotated[
         list[Path],
-        typer.Argument(help="Output folders of runs, leaderboards, submissions, folders of records.", metavar="DIR..."),
+        typer.Argument(
+            parser=at_hand,
+            help="Output folders of runs, leaderboards, submissions, folders of records.",
+            metavar="DIR...",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pages.")] = Path("leaderboard"),
     rank_by: RankBy = RankOrder.paper,
@@ -93,7 +98,7 @@ def leaderboard_check(
 
 
 def submit(
-    runs: Annotated[Path, typer.Argument(help="Output folder of a run.", metavar="RUNS")],
+    runs: Annotated[Path, typer.Argument(parser=at_hand, help="Output folder of a run.", metavar="RUNS")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the submission.")] = Path("submission"),
     only: Annotated[
         list[str] | None,
@@ -116,8 +121,11 @@ def submit(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="Output folder of a run, leaderboard, folder of records.", metavar="A")],
-    second: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
+    first: Annotated[
+        Path,
+        typer.Argument(parser=at_hand, help="Output folder of a run, leaderboard, folder of records.", metavar="A"),
+    ],
+    second: Annotated[Path, typer.Argument(parser=at_hand, help="Another one.", metavar="B")],
     metrics: Annotated[
         list[str] | None,
         typer.Option("--metric", help="Compare this metric, by label (repeatable).", metavar="NAME"),

@@ -119,7 +119,8 @@ def _record(name: str, options: dict[str, Any], sample: dict[str, Any]) -> Recor
     """Run one cell, unless it is done already, and return its record."""
     with _ONE_AT_A_TIME:
         # The import stands here because listing solvers must not wait for torch.
-        from unlearnbench.engine.executor import device_precision, finish
+        from unlearnbench.engine.engines.crew import device_precision
+        from unlearnbench.engine.executor import finish
         from unlearnbench.engine.recording import plan_for
 
         resolved = resolve(Path(sample["manifest"]))

@@ -81,7 +81,8 @@ class ManifestTests(pytest.File):
     @cached_property
     def records(self) -> list[Record]:
         """Records of all cells of the manifest."""
-        from unlearnbench.engine.executor import device_precision, finish
+        from unlearnbench.engine.engines.crew import device_precision
+        from unlearnbench.engine.executor import finish
         from unlearnbench.engine.recording import plan_for
 
         output = Path(self.config.getoption("--unlearnbench-output"))

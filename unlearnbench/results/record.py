@@ -16,10 +16,11 @@ from unlearnbench.documents import parsed_json, read_text
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
+from unlearnbench.mirror import origin, publish
 from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, beside_published
 from unlearnbench.models.recipe import Section
 from unlearnbench.names import Label, Name, StorePlace, below
-from unlearnbench.store import content_id, write_json, writing
+from unlearnbench.store import Store, content_id, write_json, writing
 
 SCHEMA = 2
 MOST_CLASSES = 1_000_000
@@ -226,6 +227,7 @@ def write_record(record: Record, path: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         write_json(path, record.model_dump(mode="json"))
+    publish(path)
 
 
 def stored_file(folder: Path, file: FileRecord) -> Path:
@@ -235,7 +237,12 @@ def stored_file(folder: Path, file: FileRecord) -> Path:
         InvalidFileError: If the path leads out of the store.
     """
     # The store itself may be a link to a larger disk.
-    return below(folder / "store", file.path.removeprefix("store/"))
+    place = file.path.removeprefix("store/")
+    path = below(folder / "store", place)
+    if not path.exists() and origin(folder) is not None:
+        kind, identity, *_ = place.split("/")
+        Store(folder / "store", create=False).entry(kind, identity)
+    return path
 
 
 def read_record(path: Path) -> Record:

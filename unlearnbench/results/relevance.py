@@ -12,9 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
+from unlearnbench.mirror import ENTRY
 from unlearnbench.names import below
 from unlearnbench.results.record import Record
-from unlearnbench.store import ENTRY, Store, content_id
+from unlearnbench.store import Store, content_id
 
 COLUMNS = ("seed", "class", "class_name", "layer", "share", "accuracy_before", "accuracy_after", "low")
 
@@ -49,18 +50,20 @@ def searches(records: Iterable[Record], folder: Path) -> list[SearchRecord]:
         InvalidFileError: If no record used a search, or the store lacks one.
     """
     found: dict[str, SearchRecord] = {}
+    store = Store(folder / "store", create=False)
     for record in records:
         identity = record.details.get("kept", {}).get("relevance")
         if identity is None or identity in found:
             continue
         path = below(folder / "store", f"relevance/{identity}/{ENTRY}")
+        store.entry("relevance", identity)
         if not path.is_file():
             raise InvalidFileError(
                 f"{path}: the relevance search is not in the store; run the manifest again, or, for a leaderboard, "
                 "give the output folder of its run"
             )
         try:
-            found[identity] = SearchRecord(record, Store(folder / "store", create=False).facts("relevance", identity))
+            found[identity] = SearchRecord(record, store.facts("relevance", identity))
         except InvalidFileError as error:
             raise InvalidFileError(
                 f"{path}: the relevance search is damaged; run the manifest again, which makes it anew"

@@ -20,6 +20,7 @@ class Need:
         memory_gib: GiB of memory; None leaves it open.
         priority: Functions with a higher one are computed first.
         retries: How often it is begun again after its process has died. An exception is its result, and final.
+        name: Name by which a later run finds a function that a cluster goes on with alone; "" for none.
     """
 
     cpus: float = 1.0
@@ -27,10 +28,17 @@ class Need:
     memory_gib: float | None = None
     priority: int = 0
     retries: int = 0
+    name: str = ""
 
 
 class DiedError(UnlearnBenchError):
     """The process of a function has died, and it is not begun again."""
+
+
+class EngineError(UnlearnBenchError):
+    """A cluster that does not answer, or cannot compute; the same command goes on from what is done."""
+
+    exit_code = 1
 
 
 class Listener(Told, Protocol):
@@ -41,6 +49,19 @@ class Listener(Told, Protocol):
     """
 
     worker: int
+
+
+class Follower(Protocol):
+    """Shows how far a function is, as a lane of the display does."""
+
+    def begin(self, what: str, passes: int | None) -> None:
+        """Show that a stage begins; `passes` is the number of images it will read, or None if unknown."""
+
+    def advance(self, images: int) -> None:
+        """Count image passes in the current stage."""
+
+    def end(self) -> None:
+        """Show that the stage has ended; without a stage, do nothing."""
 
 
 class Future(Protocol):

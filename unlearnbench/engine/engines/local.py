@@ -13,9 +13,8 @@ from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any, Self
 
-from unlearnbench.engine.engines.engine import DiedError, Future, Need
+from unlearnbench.engine.engines.engine import DiedError, Follower, Future, Need
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
-from unlearnbench.engine.progress import Lane
 from unlearnbench.store import Say
 
 # Progress is reported at this interval, since a message for every batch would cost more than it is worth.
@@ -64,7 +63,7 @@ class Worker:
     """
 
     process: Process
-    lane: Lane
+    lane: Follower
     call: Call | None = None
     known: set[int] = field(default_factory=set)
 
@@ -78,7 +77,7 @@ class LocalEngine:
         say: Receives what the functions say to the user.
     """
 
-    def __init__(self, server: ForkServer, lanes: Sequence[Lane], say: Say) -> None:
+    def __init__(self, server: ForkServer, lanes: Sequence[Follower], say: Say) -> None:
         self._server = server
         self._lanes = lanes
         self._say = say

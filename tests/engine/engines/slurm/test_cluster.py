@@ -1,0 +1,172 @@
+"""The engine on Slurm gives what the local one gives, whatever becomes of its jobs; a real Slurm runs here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import FinishedRun
+from support.clusters import LIMIT_SECONDS, add, die_first, divide, end_all, first_of, take_long_first, wait_until
+from support.commands import cli
+from support.paths import REPOSITORY
+from support.records import comparable_records
+
+from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
+from unlearnbench.engine.engines.place import Profile
+from unlearnbench.engine.engines.slurm.cluster import DetachedError, SlurmEngine, job_states
+from unlearnbench.engine.engines.slurm.job import CallFiles, write_whole
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = REPOSITORY.parent / "shared" / "tools" / "slurm-local.sh"
+PROFILE = Profile(minutes=10, memory_gib=1, jobs_at_once=4, stages_per_job=2)
+SAID: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start a Slurm with two nodes on this machine, whose jobs find the tests' functions."""
+    if not SCRIPT.is_file() or os.geteuid() != 0:
+        pytest.skip(f"needs root, and {SCRIPT.name}, which starts a Slurm on this machine")
+    if find_spec("submitit") is None or shutil.which("slurmctld") is None:
+        pytest.skip("needs pip install 'unlearnbench[slurm]' and Debian's slurmctld, slurmd, slurmdbd, munge, mariadb")
+    folder = tmp_path_factory.mktemp("slurm")
+    with pytest.MonkeyPatch.context() as patch:
+        path = [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        patch.setenv("SLURM_LOCAL", str(folder))
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        started = subprocess.run(
+            ["bash", SCRIPT, "start", "2", "2"], timeout=LIMIT_SECONDS, capture_output=True, text=True, check=False
+        )
+        try:
+            if started.returncode:
+                pytest.skip(f"Slurm does not start here: {started.stderr.strip()[-200:]}")
+            yield
+        finally:
+            subprocess.run(["bash", SCRIPT, "stop"], timeout=60, capture_output=True, check=False)
+
+
+def engine_in(folder: Path, detach: bool = False, profile: Profile = PROFILE) -> SlurmEngine:
+    return SlurmEngine(folder / "slurm", profile, [], SAID.append, threads=1, detach=detach)
+
+
+def live_jobs() -> list[str]:
+    return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_results_errors_and_deaths_come_back(tmp_path: Path) -> None:
+    (tmp_path / "deaths").mkdir()
+    with engine_in(tmp_path) as engine:
+        numbers = engine.share([10, 20])
+        futures = [engine.submit(Need(), add, number, 1) for number in range(2)]
+        failing, shared = engine.submit(Need(), divide, 0), engine.submit(Need(), first_of, numbers)
+        survives = engine.submit(Need(retries=1), die_first, tmp_path / "deaths", 1)
+        end_all(engine, [*futures, failing, shared, survives])
+    assert [future.result()[0] for future in futures] == [1, 2]
+    # A job computes several, and each has a process of its own.
+    assert len({future.result()[1] for future in futures}) == 2
+    assert (shared.result(), survives.result()) == (10, 1)
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    assert {"0 + 1", "1 + 1"} <= set(SAID)
+    assert list((tmp_path / "slurm" / "calls").iterdir()) == []
+
+
+def hand_to_a_job_that_is_lost(folder: Path, name: str) -> None:
+    """Leave behind what a run does that has submitted a function, to a job that nobody knows any more."""
+    files = CallFiles(folder / "slurm" / "calls", name)
+    write_whole(files.call, pickle.dumps((add, [2, 3])))
+    write_whole(files.job, b"999999")
+
+
+def test_what_was_handed_to_a_lost_job_is_submitted_again(tmp_path: Path) -> None:
+    hand_to_a_job_that_is_lost(tmp_path, "one")
+    with engine_in(tmp_path) as engine:
+        future = engine.submit(Need(name="one"), add, 2, 3)
+        end_all(engine, [future])
+    assert future.result()[0] == 5
+    assert "slurm: job 999999: lost; submitted again, 1 of 10" in SAID
+
+
+def test_a_function_whose_job_is_lost_too_often_has_died(tmp_path: Path) -> None:
+    hand_to_a_job_that_is_lost(tmp_path, "one")
+    with engine_in(tmp_path, profile=PROFILE.model_copy(update={"resubmit": 0})) as engine:
+        future = engine.submit(Need(name="one"), add, 2, 3)
+        end_all(engine, [future])
+    with pytest.raises(DiedError, match=r"^its job ended without a result 1 times, last job 999999: lost$"):
+        future.result()
+
+
+def test_what_a_requeued_job_has_done_is_not_done_again(tmp_path: Path) -> None:
+    (tmp_path / "once").mkdir()
+    with engine_in(tmp_path) as engine:
+        first = engine.submit(Need(), add, 1, 1)
+        second = engine.submit(Need(retries=1), take_long_first, tmp_path / "once")
+        wait_until(lambda: bool(list((tmp_path / "once").iterdir())), engine, [second])
+        assert first.job == second.job
+        subprocess.run(["scontrol", "requeue", second.job], check=True)
+        end_all(engine, [first, second])
+    assert (first.result()[0], second.result()) == (2, "again")
+
+
+def test_a_detached_run_is_picked_up_by_the_next(tmp_path: Path) -> None:
+    need = Need(name="one")
+    engine = engine_in(tmp_path, detach=True)
+    with pytest.raises(DetachedError, match=r"^slurm: 1 stages in 1 job go on alone\n"), engine:
+        engine.wait([engine.submit(need, add, 2, 3)], 1.0)
+    assert job_states(tmp_path / "slurm", PROFILE)["one"] in {"queued", "running", "ended"}
+    end = time.monotonic() + LIMIT_SECONDS
+    while job_states(tmp_path / "slurm", PROFILE) != {"one": "ended"}:
+        assert time.monotonic() < end
+        time.sleep(1)
+    with engine_in(tmp_path) as engine:
+        # Its arguments are other ones, so that this result is that of the job before.
+        future = engine.submit(need, add, 100, 100)
+        end_all(engine, [future])
+    assert future.result()[0] == 5
+
+
+def test_a_run_that_ends_cancels_its_jobs(tmp_path: Path) -> None:
+    (tmp_path / "once").mkdir()
+    with contextlib.ExitStack() as interrupted:
+        engine = interrupted.enter_context(engine_in(tmp_path))
+        future = engine.submit(Need(), take_long_first, tmp_path / "once")
+        wait_until(lambda: bool(list((tmp_path / "once").iterdir())), engine, [future])
+        interrupted.pop_all().__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    end = time.monotonic() + LIMIT_SECONDS
+    while future.job in live_jobs():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert SAID[-1] == "slurm: 1 job cancelled"
+    assert not CallFiles(tmp_path / "slurm" / "calls", future.files.name).job.exists()
+
+
+def test_a_refused_job_is_one_line(tmp_path: Path) -> None:
+    profile = PROFILE.model_copy(update={"partition": "nowhere"})
+    with engine_in(tmp_path, profile=profile) as engine:
+        future = engine.submit(Need(), divide, 1)
+        with pytest.raises(EngineError, match=r"^--on slurm: the jobs were refused: .*\n  Mend the profile"):
+            engine.wait([future], 1.0)
+
+
+def test_a_run_on_slurm_gives_the_records_of_a_local_one(finished: FinishedRun, tmp_path: Path) -> None:
+    profile = tmp_path / "cluster.toml"
+    profile.write_text("minutes = 10\nmemory_gib = 2\nstages_per_job = 2\n")
+    run = ("run", finished.manifest, "-o", tmp_path / "runs", "--only", "wd", "--on", "slurm", "--profile", profile)
+    done = cli(*run, "--device", "cpu")
+    assert done.code == 0, done.err
+    own, found = comparable_records(finished.output), comparable_records(tmp_path / "runs")
+    assert len(found) == 6
+    for name, values in found.items():
+        assert values["files"] == own[name]["files"]
+        assert values["metrics"] == own[name]["metrics"]
+    assert cli(*run, "--status").out.strip().endswith("6 cells: 6 done")

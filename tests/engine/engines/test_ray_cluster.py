@@ -1,0 +1,167 @@
+"""The engine on Ray gives what the local one gives, whatever dies; a real Ray runs on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FinishedRun
+from support.clusters import add, die_first, divide, end_all, first_of, take_long_first, wait_until
+from support.commands import cli
+from support.paths import REPOSITORY
+from support.records import comparable_records
+
+from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
+from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
+from unlearnbench.engine.engines.ray_connection import connect, prepared, ray_module
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'unlearnbench[ray]'")
+SAID: list[str] = []
+
+
+class Lane:
+    """What a display would show, as a list."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[object, ...]] = []
+
+    def begin(self, what: str, passes: int | None) -> None:
+        self.shown.append(("begin", what, passes))
+
+    def advance(self, images: int) -> None:
+        self.shown.append(("advance", images))
+
+    def end(self) -> None:
+        self.shown.append(("end",))
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node, which Ray gives up after 30 seconds that a busy machine may need more of."""
+    for _ in range(3):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out" not in str(error):
+                raise
+    pytest.skip("Ray does not start within its 30 seconds on this busy machine")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Start a Ray of two nodes on this machine, whose workers find the tests' functions."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        prepared()
+        started = import_module("ray.cluster_utils").Cluster()
+        patiently(lambda: started.add_node(num_cpus=2, include_dashboard=False))
+        started.second = patiently(lambda: started.add_node(num_cpus=1))
+        patch.setenv("RAY_ADDRESS", started.address)
+        yield started
+        ray_module().shutdown()
+        started.shutdown()
+
+
+@pytest.fixture
+def cluster(nodes: Any) -> str:
+    return "ray"
+
+
+@needs_ray
+@pytest.mark.slow
+def test_results_errors_and_what_is_said_come_from_a_fresh_process_each(cluster: str) -> None:
+    lanes = [Lane()]
+    with RayEngine(cluster, lanes, SAID.append, jobs=2) as engine:
+        numbers = engine.share([10, 20])
+        assert engine.free
+        futures = [engine.submit(Need(), add, number, 1) for number in range(3)]
+        failing, shared = engine.submit(Need(), divide, 0), engine.submit(Need(), first_of, numbers)
+        assert not engine.free
+        end_all(engine, [*futures, failing, shared])
+        assert engine.free
+    assert [future.result()[0] for future in futures] == [1, 2, 3]
+    assert len({future.result()[1] for future in futures}) == 3
+    assert shared.result() == 10
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    assert {"0 + 1", "1 + 1", "2 + 1"} <= set(SAID)
+    assert ("begin", "adding", 2) in lanes[0].shown
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_dead_process_is_begun_again_as_often_as_the_need_says(cluster: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with RayEngine(cluster, [], SAID.append) as engine:
+        survives = engine.submit(Need(retries=1), die_first, tmp_path / "a", 1)
+        dies = engine.submit(Need(), die_first, tmp_path / "b", 1)
+        end_all(engine, [survives, dies])
+    assert survives.result() == 1
+    with pytest.raises(DiedError, match="its process was killed by SIGKILL"):
+        dies.result()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_a_killed_worker_of_ray_s_computed_is_begun_again(cluster: str, tmp_path: Path) -> None:
+    with RayEngine(cluster, [], SAID.append) as engine:
+        future = engine.submit(Need(retries=1), take_long_first, tmp_path)
+        wait_until(lambda: bool(engine.workers and list(tmp_path.iterdir())), engine, [future])
+        os.kill(engine.workers[0], signal.SIGKILL)
+        end_all(engine, [future])
+    assert future.result() == "again"
+    assert "ray: its worker died; begun again, 1 of 1" in SAID
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, finished: FinishedRun, tmp_path: Path) -> None:
+    run = ("run", finished.manifest, "-o", tmp_path / "runs", "--only", "wd", "--on", "ray", "--device", "cpu")
+    done = cli(*run)
+    assert done.code == 0, done.err
+    own, found = comparable_records(finished.output), comparable_records(tmp_path / "runs")
+    assert len(found) == 6
+    for name, values in found.items():
+        assert values["files"] == own[name]["files"]
+        assert values["metrics"] == own[name]["metrics"]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    with RayEngine("ray", [], SAID.append) as engine:
+        futures = [engine.submit(Need(retries=1), take_long_first, folder) for folder in folders]
+        wait_until(lambda: all(list(folder.iterdir()) for folder in folders), engine, futures)
+        nodes.remove_node(nodes.second, allow_graceful=False)
+        wait_until(lambda: "ray: its node was lost; begun again, 1 of 1" in SAID, engine, futures)
+        for folder in folders:
+            (folder / "end").touch()
+        end_all(engine, futures)
+    # Three functions filled three cores, one of which the lost node had.
+    assert sorted(future.result() for future in futures) == ["again", "first", "first"]
+
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"^--on 127.0.0.1:9: nothing answers at 127.0.0.1:9: "):
+        connect("127.0.0.1:9", SAID.append)
+
+
+def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> None:
+    found = {"CPU": 16.0, "GPU": 2.0, "memory": 8.0 * 2**30}
+    assert room_for(Need(cpus=2), found) == 8
+    assert room_for(Need(cpus=2, gpus=0.25), found) == 8
+    assert room_for(Need(cpus=1, gpus=1), found) == 2
+    assert room_for(Need(cpus=1, memory_gib=2), found) == 4
+    # One is submitted all the same, so that what is missing is said.
+    assert room_for(Need(gpus=4), found) == 1

@@ -1,0 +1,62 @@
+"""Clusters on this machine for tests: how long one may take, and functions that its nodes compute."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from unlearnbench.engine.engines.engine import Engine, Future, Listener
+
+# A cluster that starts on a busy machine takes its time.
+LIMIT_SECONDS = 240.0
+
+
+def add(told: Listener, first: int, second: int) -> tuple[int, int]:
+    with told.stage("adding", 2):
+        told.advance(2)
+        told.say(f"{first} + {second}")
+    return first + second, os.getpid()
+
+
+def divide(told: Listener, number: int) -> float:
+    return 1 / number
+
+
+def first_of(told: Listener, numbers: list[int]) -> int:
+    return numbers[0]
+
+
+def die_first(told: Listener, folder: Path, deaths: int) -> int:
+    """Kill the process so many times, which is counted in files."""
+    before = len(list(folder.iterdir()))
+    if before < deaths:
+        (folder / str(before)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return before
+
+
+def take_long_first(told: Listener, folder: Path) -> str:
+    """Take very long the first time, until there is a file `end`, and say which process does in another file."""
+    if list(folder.iterdir()):
+        return "again"
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + LIMIT_SECONDS
+    while not (folder / "end").exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    return "first"
+
+
+def end_all(engine: Engine, futures: Collection[Future]) -> None:
+    """Wait until all futures are done."""
+    wait_until(lambda: all(future.done for future in futures), engine, futures)
+
+
+def wait_until(moment: Callable[[], bool], engine: Engine, futures: Collection[Future]) -> None:
+    """Let an engine work until a moment."""
+    end = time.monotonic() + LIMIT_SECONDS
+    while not moment():
+        assert time.monotonic() < end
+        engine.wait([future for future in futures if not future.done], 1.0)

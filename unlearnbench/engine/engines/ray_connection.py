@@ -1,0 +1,115 @@
+"""The connection to a Ray cluster, which is started on this machine if there is none."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from importlib import import_module
+from typing import Any
+
+from unlearnbench.engine.engines.engine import EngineError
+from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.store import Say
+
+# Every wait for the cluster ends after this, and says what it was for.
+ANSWER_SECONDS = 60.0
+REACH_SECONDS = 10.0
+START_MILLISECONDS = 180_000
+INSTALL = "--on ray needs Ray\n  pip install 'unlearnbench[ray]'"
+
+
+def prepared() -> None:
+    """Give a busy machine more than Ray's own 15 seconds to start its agent, for which a whole node waits."""
+    os.environ.setdefault("RAY_agent_register_timeout_ms", str(START_MILLISECONDS))
+
+
+def ray_module() -> Any:
+    """Return Ray.
+
+    Raises:
+        UnlearnBenchError: If it is not installed.
+    """
+    prepared()
+    try:
+        return import_module("ray")
+    except ImportError as error:
+        raise UnlearnBenchError(INSTALL) from error
+
+
+def connect(address: str, say: Say) -> Any:
+    """Connect to a cluster, or start one on this machine, unless that was done before; return Ray.
+
+    Args:
+        address: `ray` for the cluster that RAY_ADDRESS names or else a new one on this machine, `ray://HOST:PORT`, or
+            `HOST:PORT`.
+        say: Receives the address of the dashboard.
+
+    Raises:
+        EngineError: If the cluster does not answer.
+        UnlearnBenchError: If Ray is not installed.
+    """
+    ray = ray_module()
+    if ray.is_initialized():
+        return ray
+    place = os.environ.get("RAY_ADDRESS", "local") if address == "ray" else address
+    settings = {"log_to_driver": False, "logging_level": "ERROR"}
+    say(f"ray: {'starting on this machine' if place == 'local' else f'connecting to {place}'}")
+    try:
+        context = _started(ray, settings, say) if place == "local" else _joined(ray, place, settings)
+    # Ray raises exceptions of no kind of their own.
+    except Exception as error:
+        raise EngineError(f"--on {address}: {str(error).strip().splitlines()[0]}") from error
+    dashboard = getattr(context, "dashboard_url", "")
+    if dashboard:
+        say(f"ray: dashboard at http://{dashboard}")
+    return ray
+
+
+def _started(ray: Any, settings: dict[str, Any], say: Say) -> Any:
+    """Start a cluster on this machine, which ends with the thread that starts it."""
+    try:
+        return ray.init(address="local", include_dashboard=_has_dashboard(), **settings)
+    except Exception as error:
+        # A busy machine may need longer than the 30 seconds that Ray gives itself, and knows by then what it has read.
+        if "timed out" not in str(error):
+            raise
+        say("ray: the start took too long; once more, without the dashboard")
+        ray.shutdown()
+        return ray.init(address="local", include_dashboard=False, **settings)
+
+
+def _has_dashboard() -> bool:
+    """Return whether what Ray's dashboard needs is installed."""
+    try:
+        import_module("aiohttp_cors")
+    except ImportError:
+        return False
+    return True
+
+
+def _joined(ray: Any, place: str, settings: dict[str, Any]) -> Any:
+    """Connect to a cluster that runs, which may not answer for ever."""
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing answers at {host}:{port}: {error}") from error
+    found: list[Any] = []
+
+    def join() -> None:
+        try:
+            found.append(ray.init(address=place, **settings))
+        # It is raised where somebody waits for it.
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if not found:
+        raise ConnectionError(f"the cluster has not answered for {ANSWER_SECONDS:.0f} s; ray status tells how it is")
+    if isinstance(found[0], Exception):
+        raise ConnectionError(str(found[0])) from found[0]
+    return found[0]

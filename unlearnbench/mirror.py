@@ -1,0 +1,256 @@
+"""Output folders elsewhere, such as `s3://bucket/runs`, and the folder on this machine that mirrors one.
+
+At the address, the files of the store lie under their hashes, and an entry says which of them it consists of. An entry
+is created last and only once, so that of two machines that make the same thing one is first and the other takes its.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from unlearnbench.documents import read_json
+from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError
+from unlearnbench.names import below
+
+ORIGIN = "origin.json"
+ENTRY = "entry.json"
+# What was last seen of each record, by which a changed one is noticed.
+_SEEN = ".seen.json"
+INSTALL = {"s3": "pip install 'unlearnbench[s3]'"}
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is an address and not a path."""
+    return "://" in text
+
+
+def mirror(address: str) -> Path:
+    """Return the folder on this machine that mirrors an output folder elsewhere, which is made if it is missing.
+
+    It lies in the user's cache folder, or in the one that UNLEARNBENCH_CACHE names, and can be removed at any time.
+
+    Args:
+        address: Address in the form that fsspec reads.
+
+    Raises:
+        StoreError: If the folder cannot be made.
+    """
+    address = address.rstrip("/")
+    chosen = os.environ.get("UNLEARNBENCH_CACHE")
+    cache_folder = Path(chosen) if chosen else platformdirs.user_cache_path("unlearnbench")
+    folder = cache_folder / "mirrors" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    try:
+        (folder / "records").mkdir(parents=True, exist_ok=True)
+        if not (folder / ORIGIN).is_file():
+            # Another process may read it at any moment.
+            written = folder / f".{ORIGIN}.{os.getpid()}"
+            written.write_text(json.dumps({"address": address}) + "\n", encoding="utf-8")
+            written.replace(folder / ORIGIN)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: cannot be written: {error.strerror}\n  Name another folder in UNLEARNBENCH_CACHE"
+        ) from error
+    return folder
+
+
+def origin(folder: Path) -> Remote | None:
+    """Return what a folder mirrors; None for an output folder of its own."""
+    path = folder / ORIGIN
+    if not path.is_file():
+        return None
+    try:
+        return _remote(str(read_json(path)["address"]))
+    except (InvalidFileError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: does not say which address the folder mirrors\n  Remove the folder") from error
+
+
+def shown(folder: Path) -> str:
+    """Return the address of the folder that a folder mirrors, or the path of any other."""
+    remote = origin(folder)
+    return remote.address if remote else str(folder)
+
+
+@cache
+def _remote(address: str) -> Remote:
+    return Remote(address)
+
+
+class Remote:
+    """An output folder at an address of fsspec.
+
+    Args:
+        address: The address.
+
+    Raises:
+        StoreError: If fsspec has no such file system, or it lacks what it needs.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._entries: set[str] | None = None
+        self._listing = threading.Lock()
+        kind = address.partition("://")[0]
+        try:
+            self._files, self._root = import_module("fsspec.core").url_to_fs(address, **_settings(kind))
+        except (ImportError, ValueError) as error:
+            mend = INSTALL.get(kind, f"Install what fsspec names for {kind}://")
+            raise StoreError(f"{address}: cannot be used: {str(error).splitlines()[0]}\n  {mend}") from error
+
+    @contextlib.contextmanager
+    def _reaching(self, what: str) -> Iterator[None]:
+        """Say in one line that something at the address failed.
+
+        Raises:
+            UnwritableError: If anything within the context fails.
+        """
+        try:
+            yield
+        except (UnwritableError, FileExistsError):
+            raise
+        # Each file system raises exceptions of its own library.
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UnwritableError(
+                f"{self.address}: {what} failed: {reason}\n"
+                "  Mend that, then run the same command again: it goes on from what is done"
+            ) from error
+
+    def has(self, kind: str, identity: str) -> bool:
+        """Return whether there is an entry of the store."""
+        name = f"{kind}/{identity}"
+        with self._listing, self._reaching("reading"):
+            if self._entries is None:
+                found = self._files.find(f"{self._root}/store")
+                self._entries = {"/".join(path.split("/")[-3:-1]) for path in found if path.endswith(f"/{ENTRY}")}
+            # Another machine may have made it since.
+            if name not in self._entries and self._files.exists(self._entry(kind, identity)):
+                self._entries.add(name)
+            return name in self._entries
+
+    def fetch(self, folder: Path) -> None:
+        """Copy an entry of the store to its folder `KIND/ID` on this machine, which does not exist.
+
+        Raises:
+            InvalidFileError: If the entry names what cannot be one of its files.
+        """
+        kind, identity = folder.parent.name, folder.name
+        partial = folder.with_name(f".{identity}.{os.getpid()}.{threading.get_ident()}.fetched")
+        with self._reaching("reading"):
+            partial.mkdir(parents=True, exist_ok=True)
+            text = self._files.cat_file(self._entry(kind, identity))
+            try:
+                files = {name: str(stamp["sha256"]) for name, stamp in json.loads(text)["files"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InvalidFileError(f"{self.address}: the entry {kind}/{identity} is damaged") from error
+            for name, digest in files.items():
+                self._files.get_file(self._object(digest), str(below(partial, name)))
+            (partial / ENTRY).write_bytes(text)
+        with contextlib.suppress(OSError):
+            # Another process of this machine may have been first.
+            partial.rename(folder)
+
+    def offer(self, folder: Path, *, replace: bool = False) -> bool:
+        """Copy an entry of the store to the address, and return whether it is now the one there.
+
+        Args:
+            folder: Folder `KIND/ID` of the entry.
+            replace: Whether an entry that is there is replaced, because it is damaged.
+        """
+        kind, identity = folder.parent.name, folder.name
+        text = (folder / ENTRY).read_bytes()
+        with self._reaching("writing"):
+            for name, stamp in json.loads(text)["files"].items():
+                place = self._object(stamp["sha256"])
+                if replace or not self._files.exists(place):
+                    self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+                    self._files.put_file(str(folder / name), place)
+            place = self._entry(kind, identity)
+            self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+            try:
+                self._files.pipe_file(place, text, mode="overwrite" if replace else "create")
+            except FileExistsError:
+                return False
+        return True
+
+    def publish(self, folder: Path, path: Path) -> None:
+        """Copy a file of the mirror to its place at the address, over what is there."""
+        place = f"{self._root}/{path.relative_to(folder).as_posix()}"
+        with self._reaching("writing"):
+            self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(place, path.read_bytes())
+
+    def pull_records(self, folder: Path) -> None:
+        """Copy all records that are new or were changed to the mirror, and remove those that are gone."""
+        seen_path = folder / _SEEN
+        try:
+            seen = dict(read_json(seen_path)) if seen_path.is_file() else {}
+        except (InvalidFileError, TypeError, ValueError):
+            seen = {}
+        start = f"{self._root}/records"
+        with self._reaching("reading"):
+            self._files.invalidate_cache()
+            listed = self._files.find(start, detail=True)
+            found = {path[len(self._root) + 1 :]: _state(facts) for path, facts in listed.items()}
+            for place, state in found.items():
+                target = below(folder, place)
+                if seen.get(place) != state or not target.is_file():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(self._files.cat_file(f"{self._root}/{place}"))
+            for place in seen.keys() - found.keys():
+                below(folder, place).unlink(missing_ok=True)
+            seen_path.write_text(json.dumps(found), encoding="utf-8")
+
+    def _entry(self, kind: str, identity: str) -> str:
+        return f"{self._root}/store/{kind}/{identity}/{ENTRY}"
+
+    def _object(self, digest: str) -> str:
+        return f"{self._root}/objects/{digest[:2]}/{digest}"
+
+
+def _settings(kind: str) -> dict[str, Any]:
+    # Another machine may write at any moment, so that no listing is kept.
+    return {"use_listings_cache": False} if kind == "s3" else {}
+
+
+def _state(facts: dict[str, Any]) -> str:
+    """Return what changes with a file, as far as its file system tells."""
+    keys = ("size", "ETag", "mtime", "LastModified", "created", "updated")
+    return "|".join(str(facts[key]) for key in keys if key in facts)
+
+
+def local_folder(text: str) -> Path:
+    """Return the folder on this machine for a path or an address."""
+    return mirror(text) if is_address(text) else Path(text)
+
+
+def at_hand(text: str) -> Path:
+    """Return the folder on this machine for a path or an address, with the records that are there now.
+
+    Raises:
+        StoreError: If the address cannot be read.
+    """
+    folder = local_folder(text)
+    remote = origin(folder)
+    if remote is not None:
+        remote.pull_records(folder)
+    return folder
+
+
+def publish(path: Path) -> None:
+    """Copy a file to the address that its folder mirrors, if it lies in a mirror."""
+    for folder in path.parents:
+        remote = origin(folder)
+        if remote is not None:
+            remote.publish(folder, path)
+            return
