@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from unlearnbench.errors import InvalidFileError, os_reason
-from unlearnbench.models.classifier import classifier_names
+from unlearnbench.models.classifier import classifier, classifier_names
 from unlearnbench.models.weights import Weights
 
 # Training scripts keep the weights under one of these names, beside the optimizer and the epoch; averages come last.
@@ -154,6 +154,18 @@ def _prefixes(key: str, expected: Mapping[str, Tensor]) -> Iterator[str]:
     for start in range(1, len(parts)):
         if ".".join(parts[start:]) in expected:
             yield ".".join(parts[:start]) + "."
+
+
+def outputs_in(path: Path, model: nn.Module) -> int:
+    """Return how many outputs the classifier of a checkpoint has; the network's own number if that cannot be told.
+
+    Raises:
+        InvalidFileError: If the file is not a checkpoint.
+    """
+    expected = model.state_dict()
+    state = _unprefixed(read_state(path)[0], expected)[0]
+    found = state.get(f"{classifier_names(model)[0]}.weight")
+    return classifier(model).out_features if found is None else len(found)
 
 
 def naming(path: Path, model: nn.Module) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from unlearnbench.documents import check_size, parsed_json, read_text
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
-from unlearnbench.terms import HEADLINE, REFERENCES
+from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES
 
 Say = Callable[[str], None]
 
@@ -321,6 +321,9 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
         groups.setdefault(key, []).append(entry)
     for (_, _, manifest), group in groups.items():
         record = group[0].record
+        if record.method.name == JUDGED:
+            # Weights from elsewhere are one model, made from the Original of one seed.
+            continue
         there = {entry.record.seed for entry in group}
         missing = [seed for seed in record.manifest.get("seeds", ()) if seed not in there]
         if missing:

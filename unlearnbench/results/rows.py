@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unlearnbench.metrics.metric_record import unpacked
 from unlearnbench.results.record import MethodRecord, ProblemRecord, Record, distinct_titles
 from unlearnbench.results.statistics import mean, standard_deviation, t_interval
-from unlearnbench.terms import CONTROLS, SHORT
+from unlearnbench.terms import CONTROLS, JUDGED, SHORT
 
 Word = Literal["passed", "undecided", "failed"]
 
@@ -98,6 +98,11 @@ class Row:
         return "control" if not self.is_reference and self.method.name in CONTROLS else self.method.role
 
     @property
+    def run_here(self) -> bool:
+        """Whether the method was run; if not, only its weights were judged."""
+        return self.method.name != JUDGED
+
+    @property
     def division(self) -> str:
         """How its options were found: `default`, `self-tuned` from limited data alone, or `oracle-tuned` with more."""
         found = sorted({_division(record) for record in self.records})
@@ -149,6 +154,7 @@ class Row:
             "rank": self.rank,
             **(self.judgement or Judgement()).as_json(),
             "division": self.division,
+            "run_here": self.run_here,
             "note": self.note,
             "pareto": self.pareto,
             "seeds": [record.seed for record in self.records],

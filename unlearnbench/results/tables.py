@@ -144,9 +144,11 @@ def is_share(metric: MetricRecord) -> bool:
 
 
 def method_name(row: Row) -> str:
-    """Return the name of a row's unlearner or reference as tables show it; an FDR that was not trained is marked."""
+    """Return the name of a row as tables show it; an FDR that was not trained is marked, and weights from elsewhere."""
     given = " (given)" if row.method.name == "fdr" and row.records[0].fdr != "train" else ""
-    return REFERENCES.get(row.label, row.label) + given if row.is_reference else one_line(row.label)
+    if row.is_reference:
+        return REFERENCES.get(row.label, row.label) + given
+    return one_line(row.label) + ("" if row.run_here else " (not run here)")
 
 
 def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
@@ -161,8 +163,9 @@ def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
 def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a row's cells in the order of `HEADER`."""
     metrics = [percent(row.mean(name), row.std(name)) for name in SHORT.values()]
-    reads = [sum(record.image_passes.values()) for record in row.done]
-    seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
+    ran = row.done if row.run_here else ()
+    reads = [sum(record.image_passes.values()) for record in ran]
+    seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in ran]
     done, total = len(row.done), len(row.records)
     return (
         rank_text(row),

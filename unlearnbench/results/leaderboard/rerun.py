@@ -11,6 +11,7 @@ from unlearnbench.experiment.plan import Plan
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.load import Entry, read_collection, read_entries
 from unlearnbench.results.record import Record, read_record
+from unlearnbench.terms import JUDGED
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
         raise InvalidFileError(
             f"{path}: holds {len(by_manifest)} rows, {', '.join(labels)}; one can be run again at a time\n"
             "  Say which: --only LABEL"
+        )
+    if any(record.method.name == JUDGED for record in (entries[0].record for entries in by_manifest.values())):
+        raise InvalidFileError(
+            f"{path}: {label or labels[0]} was not run here: only its weights were judged, so that nothing can be run "
+            "again\n  Judge the same weights again: unlearnbench judge CHECKPOINT MANIFEST"
         )
     best = min(by_manifest.values(), key=_preference)
     return RecordedRow(tuple(sorted((entry.record for entry in best), key=lambda record: record.seed)))
