@@ -156,6 +156,7 @@ def test_json_holds_fractions_by_seed() -> None:
         "said": "",
         "loss": None,
         "division": "default",
+        "run_here": True,
         "note": "provisional: masked_retain_accuracy is missing with seed 0, 1: "
         "the records were made before this metric",
         "pareto": False,
