@@ -244,7 +244,9 @@ class Maker:
         model = self.network(cell).filled(weights, self._store.say)
         save_network(model, folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
-        details = {"weights": weights.label, "checkpoint": naming(weights.path, model)}
+        details: dict[str, Any] = {"weights": weights.label, "checkpoint": naming(weights.path, model)}
+        if weights.class_order is not None:
+            details["checkpoint"]["class_order"] = list(weights.class_order)
         return self._model_facts({"load": time.monotonic() - started}, reads, details, peak_memory_bytes(self._device))
 
     def _fill_judged(self, cell: Cell, method: JudgedMethod, folder: Path) -> dict[str, Any]:

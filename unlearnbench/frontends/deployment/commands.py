@@ -86,6 +86,9 @@ def certificate(
     public_key: Annotated[
         Path | None, typer.Option(help="With --verify: the key that it must be signed with.", metavar="PEM")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="With --verify: a file that must hold these weights.", metavar="FILE")
+    ] = None,
     runs: Annotated[
         Path | None, typer.Option(help="With --verify: compute every number anew from this run.", metavar="RUNS")
     ] = None,
@@ -97,7 +100,7 @@ def certificate(
     from unlearnbench.deployment.row import finished_cell
 
     if verify is not None:
-        for line in issuing.verify(verify, public_key, runs):
+        for line in issuing.verify(verify, public_key, runs, weights):
             typer.echo(f"{verify}: {line}")
         return
     if row is None:
@@ -144,7 +147,7 @@ def init(
     data: Annotated[str, typer.Option(help="Folder of class folders, or a data set.", metavar="DATA")],
     architecture: Annotated[str, typer.Option(help="The network, as in a manifest.", metavar="NAME")],
     weights: Annotated[str, typer.Option(help="The checkpoint of your model.", metavar="FILE")],
-    forget: Annotated[str, typer.Option(help="Classes to remove, separated by commas.", metavar="CLASSES")],
+    forget: Annotated[str, typer.Option(help="Classes to remove, by commas: names or indices.", metavar="CLASSES")],
     class_order: Annotated[
         str,
         typer.Option(help="Class of each output, by commas, if not the data's order.", metavar="CLASSES"),
