@@ -47,4 +47,13 @@ SHARES = frozenset(
 )
 
 # These of them are differences, which may be below 0.
-DIFFERENCES = frozenset({"probe_recovery", "near_class_gap", "membership_inference"})
+DIFFERENCES = frozenset(
+    {
+        "probe_recovery",
+        "near_class_gap",
+        "membership_inference",
+        "layer_prototype_gap",
+        "layer_probe_recovery",
+        "relative_verdict",
+    }
+)
