@@ -192,7 +192,7 @@ def test_a_row_that_is_not_one_is_asked_for(
     finished: FinishedRun, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = cli("export-model", finished.output, *arguments, "-o", tmp_path / "new.safetensors")
-    assert (done.code, done.err) == (1, f"{finished.output}: {message}\n")
+    assert (done.code, done.err) == (2, f"{finished.output}: {message}\n")
 
 
 def test_names_of_files_that_readers_would_misread_are_refused(finished: FinishedRun, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from unlearnbench.deployment.first_look import BETTER, counted
 from unlearnbench.engine.artifacts import filled_judged
 from unlearnbench.engine.executor import device_precision, finish
 from unlearnbench.engine.recording import plan_for
-from unlearnbench.errors import DatasetError, InvalidFileError, UnlearnBenchError
+from unlearnbench.errors import DatasetError, InvalidFileError, UnlearnBenchError, WrongUseError
 from unlearnbench.experiment.components import JudgedMethod, judged_method
 from unlearnbench.experiment.manifest import Label
 from unlearnbench.experiment.plan import Plan, make_plan
@@ -153,7 +153,7 @@ def _method(outside: Outside, label: str, problem: Problem) -> JudgedMethod:
     """
     path, names = outside.checkpoint, problem.info.class_names
     if not path.is_file():
-        raise InvalidFileError(f"{path}: no such file")
+        raise WrongUseError(f"{path}: no such file")
     try:
         weights = find_weights(problem.architecture.address, str(path), Path())
     except DatasetError as error:

@@ -243,12 +243,12 @@ def validate(manifests: Manifests) -> None:
     from unlearnbench.errors import InvalidFileError
     from unlearnbench.experiment.resolve import resolve
 
-    faults = 0
+    code = 0
     for path in manifests:
         try:
             resolved = resolve(path, to_run=False)
         except InvalidFileError as error:
-            faults += 1
+            code = max(code, error.exit_code)
             echo(str(error), err=True)
             continue
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
@@ -259,8 +259,8 @@ def validate(manifests: Manifests) -> None:
         )
         for missing in resolved.missing:
             echo(missing, err=True)
-    if faults:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from unlearnbench.errors import InvalidFileError, os_reason
+from unlearnbench.errors import InvalidFileError, unreadable
 from unlearnbench.models.classifier import classifier, classifier_names
 from unlearnbench.models.weights import Weights
 
@@ -111,7 +111,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
             return load(path.read_bytes()), []
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
     # A damaged pickle may raise almost any exception.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.documents import check_size, parsed_json, read_text
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, WrongUseError
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
 from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES
@@ -205,7 +205,7 @@ def record_roots(folder: Path) -> list[Path]:
     if not (folder / "records").is_dir():
         inside = sorted(path.parent for path in folder.glob("*/store") if (path.parent / "records").is_dir())
         if inside:
-            raise InvalidFileError(
+            raise WrongUseError(
                 f"{folder} holds {'an output folder' if len(inside) == 1 else 'output folders'} and is none itself\n"
                 f"  Name one: {', '.join(map(str, inside))}"
             )

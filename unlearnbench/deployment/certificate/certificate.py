@@ -21,7 +21,7 @@ from unlearnbench.deployment.certificate.limits import judged, overall
 from unlearnbench.deployment.certificate.signature import content_digest
 from unlearnbench.deployment.model_export import deployable, state_digest
 from unlearnbench.deployment.row import FinishedCell, finished_cell
-from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, os_reason
+from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, unreadable
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.metrics.features import open_features
 from unlearnbench.results.record import Record
@@ -135,7 +135,7 @@ def read_certificate(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise InvalidFileError(f"{path}: not a JSON file") from error
     if not isinstance(values, dict) or values.get("kind") != KIND:
