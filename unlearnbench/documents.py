@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import InvalidFileError, os_reason
+from unlearnbench.errors import InvalidFileError, unreadable
 
 LARGEST_BYTES = 2**25
 # These are far above what records hold: the largest file on the leaderboard has 2.4 MB and 113,501 values in 6 levels.
@@ -33,7 +33,7 @@ def read_text(path: Path, largest: int = LARGEST_BYTES) -> str:
         with path.open("rb") as stream:
             content = stream.read(largest + 1)
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
     if len(content) > largest:
         raise InvalidFileError(f"{path}: has more than the {largest:,} bytes that are read of such a file")
     try:

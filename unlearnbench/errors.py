@@ -23,6 +23,12 @@ class InvalidFileError(UnlearnBenchError):
     exit_code = 1
 
 
+class WrongUseError(InvalidFileError):
+    """What a command names is not there, or could be one of several."""
+
+    exit_code = 2
+
+
 class StoreError(UnlearnBenchError):
     """The output folder cannot be used."""
 
@@ -68,6 +74,12 @@ class TrainingFailedError(UnlearnBenchError):
 def os_reason(error: OSError) -> str:
     """Return why the operating system refused, without the path that the message names already."""
     return error.strerror or str(error)
+
+
+def unreadable(path: object, error: OSError) -> InvalidFileError:
+    """Return the fault of a file that the operating system does not give."""
+    kind = WrongUseError if isinstance(error, FileNotFoundError) else InvalidFileError
+    return kind(f"{path}: cannot be read: {os_reason(error)}")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ VIEW_METRICS = {
 # Methods that only seem to forget: their rows show what the other numbers are worth, and have no rank.
 CONTROLS = frozenset({"wd", "head_distillation"})
 
+# The name of a method that was run elsewhere, of which only the weights are judged.
+JUDGED = "judged"
+
 REFERENCES = {"original": "Original", "fdr": "FDR"}
 
 # These metrics are shares of images or differences of shares, shown in percent; all others are shown as they are.
@@ -44,4 +47,13 @@ SHARES = frozenset(
 )
 
 # These of them are differences, which may be below 0.
-DIFFERENCES = frozenset({"probe_recovery", "near_class_gap", "membership_inference"})
+DIFFERENCES = frozenset(
+    {
+        "probe_recovery",
+        "near_class_gap",
+        "membership_inference",
+        "layer_prototype_gap",
+        "layer_probe_recovery",
+        "relative_verdict",
+    }
+)

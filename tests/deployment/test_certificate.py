@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from conftest import FinishedRun
 from support.commands import Done, cli
 from support.records import record_files
 
+from unlearnbench.deployment.certificate.findings import Files, stage_findings
 from unlearnbench.deployment.certificate.limits import judged, overall
 from unlearnbench.deployment.certificate.page import html_page, markdown_page
 from unlearnbench.deployment.certificate.signature import content_digest
@@ -75,6 +77,43 @@ def test_its_classes_are_counted_from_the_stored_outputs(finished: FinishedRun, 
             first = row["to"][0]
             assert first["share"] == counts.max() / counts.sum()
             assert first["name"] == str(counts.argmax())
+
+
+def test_every_stage_is_that_of_the_records_and_needs_no_fdr(finished: FinishedRun, values: dict[str, Any]) -> None:
+    made = [record(finished, name) for name in ("original", "erwp")]
+    for found, metric in zip(values["stages"], ("layer_prototype_gap", "layer_probe_recovery"), strict=True):
+        by_stage = made[1]["metrics"][metric]["details"]["by_stage"]
+        # In the order of the network, which JSON's sorted keys do not keep.
+        assert [row["stage"] for row in found["rows"]] == sorted(by_stage, key=int)
+        for row in found["rows"]:
+            recorded = by_stage[row["stage"]]
+            assert [row["before"], row["after"], row["fdr"]] == [
+                pytest.approx(recorded[name]) for name in ("original", "judged", "fdr")
+            ]
+    with contextlib.ExitStack() as opened:
+        paths = [finished.output / one["files"]["features"]["path"] for one in made]
+        before, after = (opened.enter_context(open_features(path)) for path in paths)
+        without = stage_findings(Files(before, after, None))
+    for found, whole in zip(without, values["stages"], strict=True):
+        assert found["rows"] == [{**row, "fdr": None} for row in whole["rows"]]
+
+
+def test_an_exported_file_can_be_matched_with_it(finished: FinishedRun, issued: Path, tmp_path: Path) -> None:
+    for name in ("erwp", "folnrc"):
+        chosen = ("--only", name, "--seed", "1", "--no-check")
+        done = cli("export-model", finished.output, *chosen, "-o", tmp_path / f"{name}.pt")
+        assert done.code == 0, done.err
+    path = issued / "page.json"
+    done = cli("certificate", "--verify", path, "--weights", tmp_path / "erwp.pt")
+    assert f"{path}: {tmp_path / 'erwp.pt'} holds the weights of the model after the removal" in done.out
+    digest = json.loads(path.read_text())["model"]["after"]["tensors_sha256"]
+    assert digest in (tmp_path / "erwp.md").read_text()
+    assert digest in (issued / "page.html").read_text()
+    done = cli("certificate", "--verify", path, "--weights", tmp_path / "folnrc.pt")
+    assert (done.code, done.err) == (
+        1,
+        f"{tmp_path / 'folnrc.pt'}: holds other weights than those of the model after the removal\n",
+    )
 
 
 def test_it_names_models_data_and_method(finished: FinishedRun, values: dict[str, Any]) -> None:

@@ -97,6 +97,57 @@ def test_a_model_with_fewer_outputs_says_which_are_left(own_run: Path, tmp_path:
     assert "8 outputs, where the original model has 10: build the network with 8." in (tmp_path / "wd.md").read_text()
 
 
+def test_outputs_go_back_into_the_order_of_the_checkpoint(own_run: Path, tmp_path: Path) -> None:
+    order = [3, 9, 1, 2, 0, 4, 5, 8, 7, 6]
+    state = torch.load(own_run / "mine.pth")
+    heads = [name for name, value in state.items() if value.dim() and len(value) == 10]
+    torch.save({**state, **{name: state[name][order] for name in heads}}, tmp_path / "turned.pth")
+    head = 'seeds = [0]\nreferences = { fdr = "none" }'
+    network = (
+        f'[architecture]\nname = "digits_net"\noptions = {{ width = 4 }}\nweights = "turned.pth"\nclass_order = {order}'
+    )
+    nothing = '[[unlearners]]\nname = "folnrc"\noptions = { epochs = 1, learning_rate = 1e-12 }'
+    manifest = write_manifest(tmp_path, manifest_text(WD, nothing, head=head, architecture=network))
+    done = cli("run", manifest, "-o", tmp_path / "runs", "--device", "cpu")
+    assert done.code == 0, done.err
+    for method, outputs in (("folnrc", order), ("wd", [label for label in order if label < 8])):
+        done = cli("export-model", tmp_path / "runs", "--only", method, "-o", tmp_path / "new.safetensors")
+        assert done.code == 0, done.err
+        assert "0 of 445 test images classified otherwise" in done.err
+        new = load_file(tmp_path / "new.safetensors")
+        for name in heads:
+            assert torch.allclose(new[name], state[name][outputs], atol=1e-6)
+        with safe_open(tmp_path / "new.safetensors", "pt") as file:
+            assert file.metadata()["output_classes"] == " ".join(map(str, outputs))
+        shown = re.findall(r"^(\d+)\. (\d)$", (tmp_path / "new.md").read_text(), re.M)
+        assert shown == [(str(number), str(label)) for number, label in enumerate(outputs)]
+
+
+def test_a_network_in_a_file_is_found_and_loaded_by_the_card(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef make(classes, shape, *, width: int = 3):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))\n"
+    )
+    network = '[architecture]\nname = "file:../net.py:make"\noptions = { width = 5 }'
+    (tmp_path / "manifests").mkdir()
+    text = manifest_text(WD, head='seeds = [0]\nreferences = { fdr = "none" }', architecture=network)
+    manifest = write_manifest(tmp_path / "manifests", text)
+    monkeypatch.chdir(tmp_path)
+    assert cli("run", manifest, "--device", "cpu").code == 0
+    done = cli("export-model", "runs", "-o", "new.safetensors")
+    assert done.code == 0, done.err
+    code = re.findall(r"^```python\n(.*?)^```", (tmp_path / "new.md").read_text(), re.M | re.S)[0]
+    scope: dict = {}
+    exec(code, scope)
+    assert scope["model"](torch.zeros(2, 1, 8, 8)).shape == (2, 8)
+    (tmp_path / "net.py").rename(tmp_path / "other.py")
+    done = cli("export-model", "runs", "-o", "new.safetensors")
+    assert done.code == 1
+    assert done.err.startswith("file:../net.py:make: the file of the network is not here; looked at\n")
+
+
 @pytest.mark.slow
 def test_onnx_gives_the_recorded_numbers(own_run: Path, tmp_path: Path) -> None:
     for library in ("onnx", "onnxscript", "onnxruntime"):
@@ -141,7 +192,7 @@ def test_a_row_that_is_not_one_is_asked_for(
     finished: FinishedRun, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = cli("export-model", finished.output, *arguments, "-o", tmp_path / "new.safetensors")
-    assert (done.code, done.err) == (1, f"{finished.output}: {message}\n")
+    assert (done.code, done.err) == (2, f"{finished.output}: {message}\n")
 
 
 def test_names_of_files_that_readers_would_misread_are_refused(finished: FinishedRun, tmp_path: Path) -> None:

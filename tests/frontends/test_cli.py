@@ -150,8 +150,9 @@ def test_validate_says_what_a_manifest_amounts_to(tmp_path: Path) -> None:
 def test_validate_looks_at_every_manifest(tmp_path: Path) -> None:
     good = write_manifest(tmp_path, manifest_text(), "good.toml")
     bad = write_manifest(tmp_path, manifest_text(head="seeds = []"), "bad.toml")
+    assert cli("validate", bad, good).code == 1
     done = cli("validate", bad, tmp_path / "none.toml", good)
-    assert done.code == 1
+    assert done.code == 2
     assert done.out == f"{good}: valid: 1 problem, 3 methods, 1 seed, 3 cells\n"
     assert done.err.splitlines() == [
         f"{bad}:1: seeds: [] is empty; it needs at least one value",

@@ -38,7 +38,7 @@ def test_our_own_pages_are_written_again(finished: Any, tmp_path: Path) -> None:
 
 def test_the_folder_above_an_output_folder_is_told(finished: Any) -> None:
     done = cli("table", finished.output.parent)
-    assert done.code == 1
+    assert done.code == 2
     assert done.err == (
         f"{finished.output.parent} holds an output folder and is none itself\n  Name one: {finished.output}\n"
     )

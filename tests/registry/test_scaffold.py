@@ -48,6 +48,40 @@ def test_a_new_plugin_is_listed_and_passes_its_own_tests(tmp_path: Path) -> None
     assert "2 passed" in tested.out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "tests"), [("architecture", "3 passed"), ("dataset", "3 passed"), ("metric", "4 passed")]
+)
+def test_every_other_kind_passes_its_own_tests_too(tmp_path: Path, kind: str, tests: str) -> None:
+    done = cli("new-plugin", "my-own", "--kind", kind, "--output", tmp_path)
+    assert done.code == 0, done.err
+    plugin = tmp_path / "unlearnbench-my-own"
+    site = install(plugin, tmp_path / "site")
+    path = Path(os.pathsep.join(map(str, (site, plugin, REPOSITORY))))
+    tested = python("-m", "pytest", "-p", "no:cacheprovider", "-q", plugin, path=path)
+    assert tested.code == 0, tested.out + tested.err
+    assert tests in tested.out
+    project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    title = "data set" if kind == "dataset" else kind
+    assert project["description"] == f"The {title} my_own, for unlearnbench"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("architecture", "resnet18", "an architecture"),
+        ("dataset", "cifar10", "a data set"),
+        ("metric", "speed_up", "a metric"),
+    ],
+)
+def test_the_names_of_each_kind_are_its_own(tmp_path: Path, kind: str, name: str, told: str) -> None:
+    done = cli("new-plugin", name, "--kind", kind, "-o", tmp_path)
+    assert (done.code, done.err) == (
+        2,
+        f"new-plugin {name}: {told} {name!r} is installed; choose another name\n",
+    )
+
+
 @pytest.mark.parametrize("name", ["my-method", "My_Method", "unlearnbench-my-method", "my.method"])
 def test_all_ways_to_write_a_name_give_the_same(name: str) -> None:
     assert plugin_names(name) == PluginNames("my_method", "unlearnbench-my-method", "unlearnbench_my_method")

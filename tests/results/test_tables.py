@@ -156,6 +156,7 @@ def test_json_holds_fractions_by_seed() -> None:
         "said": "",
         "loss": None,
         "division": "default",
+        "run_here": True,
         "note": "provisional: masked_retain_accuracy is missing with seed 0, 1: "
         "the records were made before this metric",
         "pareto": False,
@@ -165,13 +166,13 @@ def test_json_holds_fractions_by_seed() -> None:
             "mean": 0.005,
             "std": pytest.approx(0.005 * 2**0.5),
             # t for one degree of freedom is 12.7062.
-            "interval": pytest.approx((0.005 - 12.7062 * 0.005, 0.005 + 12.7062 * 0.005), abs=1e-6),
+            "interval": pytest.approx((0.0, 0.005 + 12.7062 * 0.005), abs=1e-6),
             "values": {0: 0.0, 1: 0.01},
         },
         "forget_prototype_accuracy": {
             "mean": 0.56,
             "std": pytest.approx(0.06 * 2**0.5),
-            "interval": pytest.approx((0.56 - 12.7062 * 0.06, 0.56 + 12.7062 * 0.06), abs=1e-5),
+            "interval": (0.0, 1.0),
             "values": {0: 0.5, 1: 0.62},
         },
         "retain_accuracy": {"mean": 0.9, "std": 0.0, "interval": (0.9, 0.9), "values": {0: 0.9, 1: 0.9}},

@@ -209,7 +209,7 @@ def _prepare(
     found = offer.find(roots, options)
     listener.start(len(found.train.labels) + len(found.test.labels))
     size = _size(name, offer, found, options)
-    shape = (3, size.height, size.width)
+    shape = (offer.shape[0] if offer.shape else 3, size.height, size.width)
     large = len(found.train.labels) * math.prod(shape) > PACK_LIMIT_BYTES
     label = options.name if offer.named else name
     if offer.packed and not (offer.named and large):

@@ -24,7 +24,7 @@ class FoundPart:
     """The training or the test images of a data set, before they are read.
 
     Attributes:
-        images: N files, or an array (N, 3, H, W) uint8 of images already decoded.
+        images: N files, or an array (N, C, H, W) uint8 of images already decoded.
         labels: N class indices.
         ids: N numbers, unique in the part and the same on every machine.
     """
@@ -90,6 +90,20 @@ def class_images(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
         name = unicodedata.normalize("NFC", entry.name)
         classes.setdefault(name, []).extend(file for file in files if not file.is_dir())
     return classes
+
+
+def file_below(name: str, roots: Sequence[Path], *wanted: str) -> Path:
+    """Return the first file below some folders that has one of the wanted names, or ends in one of the wanted paths.
+
+    Raises:
+        DatasetError: If there is none.
+    """
+    for root in roots:
+        for text in wanted:
+            found = sorted(path for path in root.rglob(text) if path.is_file())
+            if found:
+                return found[0]
+    raise DatasetError(f"{name}: no {' or '.join(wanted)} in {', '.join(map(str, roots))}")
 
 
 def is_litter(entry: Path) -> bool:

@@ -5,7 +5,7 @@ A prepared data set is a folder with the following files, which list training im
     facts.json      format, kind, revision, class names, counts, shape, mean, std, size of each other file
     labels.npy      (N,) int64
     ids.npy         (N,) int64, unique in each part
-    images.npy      (N, 3, H, W) uint8, if packed
+    images.npy      (N, C, H, W) uint8, if packed
     paths.json      N paths relative to `root` of the facts, if indexed
     digests.npy     (N, 16) uint8, the first bytes of each file's SHA-256, if indexed
 """
@@ -117,7 +117,7 @@ def _decoded(
     *,
     resized: bool,
 ) -> NDArray[np.uint8]:
-    """Return the images (B, 3, H, W) of a chunk, and append each file that cannot be used to `faults`."""
+    """Return the images (B, C, H, W) of a chunk, and append each file that cannot be used to `faults`."""
     if isinstance(chunk, np.ndarray):
         return chunk  # The reader that made the array has checked it.
 

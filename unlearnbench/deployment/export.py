@@ -70,7 +70,7 @@ def export(place: Path, output: Path, form: str, label: str = "", seed: int | No
             model,
             temporary,
             form,
-            lambda: network_of(cell.record, shape, len(model.classes)).unfilled(),
+            lambda: network_of(cell, shape, len(model.classes)).unfilled(),
             list(shape),
         )
         checked = check_file(temporary, form, cell, model, dataset, recipe) if dataset and check else None

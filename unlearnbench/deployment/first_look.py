@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 
-from unlearnbench.datasets.dataset import DatasetInfo
+from unlearnbench.datasets.dataset import Dataset, DatasetInfo
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.models.batches import in_batches
 from unlearnbench.models.build import Network, input_shape
+from unlearnbench.models.classifier import classifier
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.libraries.published import IMAGENET_MEAN, IMAGENET_STD
-from unlearnbench.models.recipe import read_recipe
+from unlearnbench.models.recipe import TrainingRecipe, read_recipe
 
 # So many test images of each class are looked at.
 LOOKED_AT = 50
@@ -88,14 +90,7 @@ def look(resolved: Resolved, given: Normalisation | None) -> Look:
     network = Network(name, problem.architecture.options, len(info.class_names), shape).filled(problem.weights).eval()
     tried: dict[str, tuple[Normalisation, NDArray[np.int64], NDArray[np.int64], float]] = {}
     for title, (mean, std) in normalisations(info, given).items():
-        test = LoadedData(
-            resolved.dataset, recipe.model_copy(update={"mean": mean, "std": std}), torch.device("cpu")
-        ).test
-        chosen = _some(test.labels.numpy())
-        counts = np.zeros((len(info.class_names), len(info.class_names)), dtype=np.int64)
-        with torch.inference_mode():
-            for images, labels in in_batches(test, torch.from_numpy(chosen)):
-                np.add.at(counts, (labels.numpy(), network(images).argmax(dim=1).numpy()), 1)
+        counts = counted(network, resolved.dataset, recipe.model_copy(update={"mean": mean, "std": std}))
         rows, columns = linear_sum_assignment(-counts)
         tried[title] = ((mean, std), counts, columns, float(counts[rows, columns].sum() / counts.sum()))
     best = max(tried, key=lambda title: tried[title][3])
@@ -105,6 +100,24 @@ def look(resolved: Resolved, given: Normalisation | None) -> Look:
     return Look(
         normalisation, {title: found[3] for title, found in tried.items()}, counts, accuracy, order, best_accuracy
     )
+
+
+def counted(model: nn.Module, dataset: Dataset, recipe: TrainingRecipe) -> NDArray[np.int64]:
+    """Return (K, O) how many of some test images of each class (row) each output of a model (column) claims.
+
+    Args:
+        model: Model in evaluation mode.
+        dataset: Data set with K classes.
+        recipe: Recipe that gives crop and normalisation.
+    """
+    test = LoadedData(dataset, recipe, torch.device("cpu")).test
+    chosen = torch.from_numpy(_some(test.labels.numpy()))
+    with torch.inference_mode():
+        found = [(labels, model(images).argmax(dim=1)) for images, labels in in_batches(test, chosen)]
+    counts = np.zeros((len(dataset.info.class_names), classifier(model).out_features), dtype=np.int64)
+    labels, outputs = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    np.add.at(counts, (labels, outputs), 1)
+    return counts
 
 
 def _some(labels: NDArray[np.int64]) -> NDArray[np.int64]:

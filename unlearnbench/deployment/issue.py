@@ -9,8 +9,10 @@ from unlearnbench.deployment.certificate.certificate import certificate, read_ce
 from unlearnbench.deployment.certificate.limits import read_limits
 from unlearnbench.deployment.certificate.page import html_page, markdown_page
 from unlearnbench.deployment.certificate.signature import sign, verify_signature
+from unlearnbench.deployment.model_export import state_digest
 from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
+from unlearnbench.models.checkpoints import read_state
 
 PAGES = {".html": html_page, ".md": markdown_page}
 
@@ -54,7 +56,7 @@ def issue(
     return paths, values["verdict"]
 
 
-def verify(path: Path, public_key: Path | None, runs: Path | None) -> list[str]:
+def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path | None = None) -> list[str]:
     """Return, one line each, what was found to be right about a certificate.
 
     The content is compared with its hash, its signature and, if they lie beside it, its pages. With an output folder
@@ -64,6 +66,7 @@ def verify(path: Path, public_key: Path | None, runs: Path | None) -> list[str]:
         path: The certificate's JSON file.
         public_key: Public key that it must be signed with; None accepts any key, or none.
         runs: Output folder of the run; None leaves the numbers unchecked.
+        weights: File that is to hold the weights of the model after the removal; None leaves that unchecked.
 
     Raises:
         InvalidFileError: If anything is not right, with all of it.
@@ -86,6 +89,11 @@ def verify(path: Path, public_key: Path | None, runs: Path | None) -> list[str]:
                 right.append(f"{beside.name} says the same")
             else:
                 faults.append(f"{beside}: does not say what {path.name} says")
+    if weights is not None:
+        if state_digest(read_state(weights)[0]) == values["model"]["after"]["tensors_sha256"]:
+            right.append(f"{weights} holds the weights of the model after the removal")
+        else:
+            faults.append(f"{weights}: holds other weights than those of the model after the removal")
     if runs is not None:
         found = recomputed_faults(values, runs)
         faults += [f"{path}: {fault}" for fault in found]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from unlearnbench import __version__
 from unlearnbench.datasets.dataset import DatasetInfo
-from unlearnbench.deployment.model_export import Check, Deployable
+from unlearnbench.deployment.model_export import Check, Deployable, recipe_of, state_digest
 from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.escape import markdown
+from unlearnbench.models.build import input_shape
+from unlearnbench.registry.plugin_file import is_file_name
 from unlearnbench.results.record import Record
 from unlearnbench.results.tables import markdown_line, percent
 from unlearnbench.store import file_hash
-from unlearnbench.terms import SHORT
+from unlearnbench.terms import JUDGED, SHORT
 
 SHOWN_CLASSES = 40
 
@@ -32,22 +34,23 @@ def model_card(
         info: Facts about the data set; None if it is not here.
     """
     record = cell.record
+    shape = input_shape(info.shape, recipe_of(record)) if info else ()
     removed = markdown(", ".join(record.problem.forget_class_names))
     parts = [
         f"---\nlibrary_name: {'onnx' if form == 'onnx' else 'pytorch'}\ntags: [image-classification, "
         "machine-unlearning]\n# license: yours to add; the weights are derived from your own\n---",
         f"# {path.stem}\n\nAn image classifier ({record.problem.architecture}) from which these classes were removed: "
         f"**{removed}**.",
-        "## What was done\n\n" + "\n".join(_facts(cell, path)),
+        "## What was done\n\n" + "\n".join(_facts(cell, model, path)),
         "## What was measured\n\n" + "\n".join(_numbers(cell, check)),
         "## Outputs\n\n" + _outputs(record, model, info.class_names if info else ()),
-        f"## Loading\n\n```python\n{_loading(record, model, path, form)}\n```\n\n{_images(record, info)}",
+        f"## Loading\n\n```python\n{_loading(record, model, path, form, shape)}\n```\n\n{_images(record, info)}",
         f"## Limits\n\n{_limits(cell)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(cell: FinishedCell, path: Path) -> list[str]:
+def _facts(cell: FinishedCell, model: Deployable, path: Path) -> list[str]:
     record, problem = cell.record, cell.record.problem
     checkpoint = (cell.original.details if cell.original else {}).get("checkpoint", {}).get("sha256")
     before = f"`{problem.weights}`, SHA-256 `{checkpoint}`" if checkpoint else "trained by the manifest"
@@ -64,6 +67,7 @@ def _facts(cell: FinishedCell, path: Path) -> list[str]:
         f"- Made {record.measured.finished_at} on {record.environment.get('device')} by unlearnbench {__version__}",
         f"- Record: SHA-256 `{record.hash}`",
         f"- This file: `{path.name}`, SHA-256 `{file_hash(path)}`",
+        f"- Its tensors: SHA-256 `{state_digest(model.state)}`, by which a certificate names them",
     ]
 
 
@@ -102,9 +106,9 @@ def _outputs(record: Record, model: Deployable, names: tuple[str, ...]) -> str:
     total = record.problem.num_classes
     text = f"{len(model.classes)} outputs"
     if model.classes == tuple(range(total)):
-        ordered = record.manifest.get("architecture", {}).get("class_order")
-        order = "the data set's classes, no longer that of your checkpoint" if ordered else "the original model"
-        text += f", in the order of {order}; those of the removed classes are still there."
+        text += ", in the order of the original model; those of the removed classes are still there."
+    elif sorted(model.classes) == list(range(total)):
+        text += ", in the order of your checkpoint; those of the removed classes are still there."
     else:
         text += f", where the original model has {total}: build the network with {len(model.classes)}."
     if names and len(model.classes) <= SHOWN_CLASSES:
@@ -115,8 +119,16 @@ def _outputs(record: Record, model: Deployable, names: tuple[str, ...]) -> str:
     return text
 
 
-def _loading(record: Record, model: Deployable, path: Path, form: str) -> str:
-    """Return four lines of code that load the file."""
+def _loading(record: Record, model: Deployable, path: Path, form: str, shape: tuple[int, ...]) -> str:
+    """Return the lines of code that load a file.
+
+    Args:
+        record: Record of the cell.
+        model: The weights.
+        path: The file.
+        form: Its format.
+        shape: Channels, height and width of what the network sees; empty if that is not known.
+    """
     if form == "onnx":
         return (
             f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{path.name}")\n'
@@ -131,11 +143,14 @@ def _loading(record: Record, model: Deployable, path: Path, form: str) -> str:
     if model.prefix:
         line = f'state = {{name.removeprefix("{model.prefix}"): value for name, value in {read[1]}.items()}}'
     strict = ", strict=False" if model.left_out else ""
-    return (
-        f"{read[0]}\n\n"
-        f"model = ...  # your own class, {record.problem.architecture}, with {len(model.classes)} outputs\n"
-        f"{line}\nmodel.load_state_dict(state{strict})\nmodel.eval()"
-    )
+    build = f"model = ...  # your own class, {record.problem.architecture}, with {len(model.classes)} outputs"
+    if is_file_name(record.problem.architecture):
+        file, _, function = record.problem.architecture.removeprefix("file:").rpartition(":")
+        options = "".join(f", {key}={value!r}" for key, value in sorted(record.problem.architecture_options.items()))
+        given = f"{len(model.classes)}, {tuple(shape) if shape else '(C, H, W)'}{options}"
+        read = (f"import runpy\n{read[0]}", read[1])
+        build = f'model = runpy.run_path("{file}")["{function}"]({given})  # with the path of your file'
+    return f"{read[0]}\n\n{build}\n{line}\nmodel.load_state_dict(state{strict})\nmodel.eval()"
 
 
 def _images(record: Record, info: DatasetInfo | None) -> str:
@@ -157,6 +172,6 @@ def _limits(cell: FinishedCell) -> str:
         "The numbers hold for these test images and this seed. They are measurements and no guarantee that nothing of",
         "the removed classes can be recovered from the weights.",
     ]
-    if cell.record.method.name == "judged":
+    if cell.record.method.name == JUDGED:
         lines.append("The method was not run here, and what it read is not known.")
     return " ".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.metrics.features import open_features
 from unlearnbench.models.batches import Batches, in_batches
 from unlearnbench.models.build import Network, input_shape
-from unlearnbench.models.checkpoints import misfits, read_state
+from unlearnbench.models.checkpoints import misfits, read_state, reordered
 from unlearnbench.models.classifier import OUTPUT_CLASSES
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import TrainingRecipe, read_recipe
@@ -75,9 +76,33 @@ def deployable(cell: FinishedCell) -> Deployable:
     held = load_file(cell.file("model"))
     classes = held.pop(OUTPUT_CLASSES, torch.arange(cell.record.problem.num_classes))
     names = (cell.original.details if cell.original else {}).get("checkpoint", {})
+    if "class_order" in names:
+        outputs = _outputs_of_checkpoint(classes, names["class_order"])
+        held, classes = reordered(held, names["classifier"], outputs), classes[outputs]
     prefix, left_out = str(names.get("prefix", "")), tuple(names.get("left_out", ()))
     state = {f"{prefix}{name}": value for name, value in held.items() if name not in left_out}
     return Deployable(state, tuple(classes.tolist()), prefix, left_out)
+
+
+def _outputs_of_checkpoint(classes: Tensor, class_order: list[int]) -> Tensor:
+    """Return the outputs in the order of the user's checkpoint, those of new classes at the end.
+
+    Args:
+        classes: (O,) int64, the class of each output as the store keeps them.
+        class_order: Class of each output of the checkpoint.
+    """
+    places = {label: place for place, label in enumerate(class_order)}
+    order = [places.get(label, len(class_order)) for label in classes.tolist()]
+    return torch.argsort(torch.tensor(order), stable=True)
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """Return a SHA-256 over names, types, shapes and values, which is the same in whatever format a file holds them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def format_of(path: Path, form: str = "") -> str:
@@ -98,13 +123,30 @@ def format_of(path: Path, form: str = "") -> str:
     return found
 
 
-def network_of(record: Record, shape: tuple[int, int, int], outputs: int) -> Network:
+def network_of(cell: FinishedCell, shape: tuple[int, int, int], outputs: int) -> Network:
     """Return the user's own network with some number of outputs, as an architecture builds it.
 
-    The path of a network in a file is that of the manifest, taken from the working folder.
+    The path of a network in a file is that of the manifest, whose folder no record knows: it is taken from the working
+    folder, or else the file of that name is looked for there and beside the output folder.
+
+    Raises:
+        InvalidFileError: If there is no such file.
     """
-    problem, told = record.problem, record.manifest.get("architecture", {}).get("name", "")
-    name = located(told, Path.cwd()) if is_file_name(told) else problem.architecture
+    problem = cell.record.problem
+    told = cell.record.manifest.get("architecture", {}).get("name", "")
+    name = problem.architecture
+    if is_file_name(told):
+        path, _, function = told.removeprefix("file:").rpartition(":")
+        beside = (Path.cwd(), cell.folder.resolve().parent)
+        places = [Path.cwd() / path, *(folder / Path(path).name for folder in beside)]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            listed = "\n  ".join(str(place) for place in dict.fromkeys(places))
+            raise InvalidFileError(
+                f"{told}: the file of the network is not here; looked at\n  {listed}\n"
+                "  Change to the manifest's folder, or put the file beside the output folder"
+            )
+        name = located(f"file:{found}:{function}", Path.cwd())
     return Network(name, problem.architecture_options, outputs, shape)
 
 
@@ -205,7 +247,7 @@ def check_file(
         logits = _onnx_logits(path, test)
     else:
         shape = input_shape(dataset.info.shape, recipe)
-        network = network_of(cell.record, shape, len(classes)).unfilled()
+        network = network_of(cell, shape, len(classes)).unfilled()
         logits = _logits(filled(network, read_state(path)[0], model), test)
     predicted = classes[logits.argmax(axis=1)]
     with open_features(cell.file("features")) as features:

@@ -12,7 +12,8 @@ import tomli_w
 
 from unlearnbench.datasets.add import FolderOptions, Listener, add
 from unlearnbench.datasets.builtin.image_folder import sources
-from unlearnbench.datasets.dataset import DatasetInfo, data_folder
+from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
+from unlearnbench.deployment.class_names import classes_of
 from unlearnbench.deployment.first_look import Look, Normalisation, check, look
 from unlearnbench.errors import ManifestError, StoreError, UnlearnBenchError, os_reason
 from unlearnbench.experiment.resolve import resolve
@@ -64,6 +65,7 @@ def propose(wish: Wish, manifest: Path, listener: Listener, say: Callable[[str],
     if manifest.exists():
         raise UnlearnBenchError(f"{manifest}: is there already\n  Remove it, or name another")
     dataset = _dataset(wish.data, listener)
+    wish = _named(wish, open_dataset(dataset["name"], dataset.get("options", {})).info.class_names)
     values = _values(wish, manifest.parent, dataset)
     draft = manifest.with_name(f".{os.getpid()}-{manifest.name}")
     try:
@@ -104,6 +106,19 @@ def _dataset(data: str, listener: Listener) -> dict[str, Any]:
         f"--data {data}: no folder, no data set, and no images were added under this name\n"
         f"  Added: {', '.join(sources(data_folder())) or 'none'}"
     )
+
+
+def _named(wish: Wish, names: tuple[str, ...]) -> Wish:
+    """Return a wish with the names of all classes that it gives by index.
+
+    Raises:
+        UnlearnBenchError: If there is no such class.
+    """
+    forget, order = (
+        tuple(names[label] for label in classes_of(given, names, option))
+        for given, option in ((wish.forget, "--forget"), (wish.class_order, "--class-order"))
+    )
+    return replace(wish, forget=forget, class_order=order)
 
 
 def _values(wish: Wish, folder: Path, dataset: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnbench.errors import InvalidFileError, did_you_mean
+from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
 from unlearnbench.results.load import read_entries
 from unlearnbench.results.record import Record, read_record
 from unlearnbench.store import file_hash
@@ -74,7 +74,7 @@ def finished_cell(place: Path, label: str = "", seed: int | None = None) -> Fini
     within = [read_record(place)] if place.is_file() else [entry.record for entry in read_entries([place])]
     found = [record for record in within if record.status == "done" and _is_meant(record, label, seed, place)]
     if len(found) != 1:
-        raise InvalidFileError(f"{place}: {_choice(within, found, label, seed)}")
+        raise WrongUseError(f"{place}: {_choice(within, found, label, seed)}")
     record = found[0]
     pair = {
         other.method.name: other
@@ -93,11 +93,11 @@ def _output_folder(place: Path) -> Path:
         InvalidFileError: If they lie in none, as those of a leaderboard, which has neither models nor features.
     """
     if not place.exists():
-        raise InvalidFileError(f"{place}: no such file or folder")
+        raise WrongUseError(f"{place}: no such file or folder")
     for folder in (place.absolute(), *place.absolute().parents):
         if (folder / "records").is_dir() and (folder / "store").is_dir():
             return folder
-    raise InvalidFileError(f"{place}: not in an output folder of a run, which holds `records` and `store`")
+    raise WrongUseError(f"{place}: not in an output folder of a run, which holds `records` and `store`")
 
 
 def _is_meant(record: Record, label: str, seed: int | None, place: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
 from unlearnbench.engine.processes.unlearning import LIMITED, ORIGINAL, Assignment, peak_memory_bytes, start_measuring
 from unlearnbench.engine.progress import Told
 from unlearnbench.errors import InvalidFileError, PluginError, TrainingFailedError, UnlearnBenchError
+from unlearnbench.experiment.components import JudgedMethod
 from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import processor_name
 from unlearnbench.metrics.feature_writer import write_features
@@ -28,7 +30,7 @@ from unlearnbench.metrics.features import FEATURE_FILE
 from unlearnbench.models.batches import batch_sizes
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.checkpoints import naming
-from unlearnbench.models.classifier import load_network, save_network
+from unlearnbench.models.classifier import OUTPUT_CLASSES, load_network, save_network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
@@ -180,6 +182,9 @@ class Maker:
         """Return the folder in the store that holds the model judged by a cell."""
         if cell.reference is not None:
             return self.reference_folder(cell, cell.reference)
+        if isinstance(cell.method, JudgedMethod):
+            method = cell.method
+            return self._store.get("models", cell.model_id, lambda folder: self._fill_judged(cell, method, folder))
         original = self.reference_folder(cell, cell.original)
         return self._store.get("models", cell.model_id, lambda folder: self._unlearn(cell, original, folder))
 
@@ -239,8 +244,19 @@ class Maker:
         model = self.network(cell).filled(weights, self._store.say)
         save_network(model, folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
-        details = {"weights": weights.label, "checkpoint": naming(weights.path, model)}
+        details: dict[str, Any] = {"weights": weights.label, "checkpoint": naming(weights.path, model)}
+        if weights.class_order is not None:
+            details["checkpoint"]["class_order"] = list(weights.class_order)
         return self._model_facts({"load": time.monotonic() - started}, reads, details, peak_memory_bytes(self._device))
+
+    def _fill_judged(self, cell: Cell, method: JudgedMethod, folder: Path) -> dict[str, Any]:
+        """Save a model that a method elsewhere made; what it read is not known."""
+        start_measuring(self._device)
+        started = time.monotonic()
+        model = filled_judged(self.network(cell), method, self._store.say)
+        save_network(model, folder / MODEL_FILE)
+        details = {"weights": method.weights.label, "checkpoint": naming(method.weights.path, model)}
+        return self._model_facts({"load": time.monotonic() - started}, {}, details, peak_memory_bytes(self._device))
 
     def _unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:
         """Let an unlearner work on a copy of the original in a process of its own, and save what it gives back."""
@@ -361,6 +377,25 @@ class Maker:
             "peak_memory_bytes": peak,
             "environment": made_on,
         }
+
+
+def filled_judged(network: Network, method: JudgedMethod, say: Callable[[str], None]) -> nn.Module:
+    """Return the network of a problem with weights that were unlearned elsewhere, whichever outputs these have.
+
+    Args:
+        network: The network of the problem's original model.
+        method: The weights.
+        say: Callback that receives a line if the weights had to be looked for in their file.
+
+    Raises:
+        InvalidFileError: If the weights do not fit.
+    """
+    classes = sorted(method.outputs)
+    own = replace(network, num_classes=len(classes), start=None)
+    model = own.filled(method.weights.in_order(method.outputs), say)
+    if classes != list(range(network.num_classes)):
+        model.register_buffer(OUTPUT_CLASSES, torch.tensor(classes))
+    return model
 
 
 def log_file(folder: Path, cell: Cell) -> Path:

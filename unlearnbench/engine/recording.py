@@ -28,12 +28,24 @@ from unlearnbench.results.record import (
     write_record,
 )
 from unlearnbench.store import Store
+from unlearnbench.terms import JUDGED
 
 
 def left_over(plan: Plan, output: Path) -> list[Path]:
-    """Return the record files that a plan's manifest no longer makes, of unlearners, seeds or problems it once had."""
+    """Return the record files that a plan's manifest no longer makes, of unlearners, seeds or problems it once had.
+
+    Records of weights that were judged beside it are none of its own, and stay.
+    """
     made = {output / "records" / cell.path for cell in make_plan(plan.resolved).cells}
-    return sorted(set((output / "records" / plan.resolved.manifest.name).rglob("*.json")) - made)
+    others = set((output / "records" / plan.resolved.manifest.name).rglob("*.json")) - made
+    return sorted(path for path in others if not _is_judged(path))
+
+
+def _is_judged(path: Path) -> bool:
+    try:
+        return read_record(path).method.name == JUDGED
+    except InvalidFileError:
+        return False
 
 
 def problem_record(cell: Cell) -> ProblemRecord:
@@ -97,7 +109,7 @@ def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str,
         manifest_name=plan.resolved.manifest.name,
         manifest=plan.resolved.manifest.model_dump(mode="json"),
         problem=problem_record(cell),
-        method=MethodRecord(**vars(cell.method)),
+        method=MethodRecord(**{key: getattr(cell.method, key) for key in MethodRecord.model_fields}),
         seed=cell.seed,
         metrics=outcome.metrics,
         details=outcome.details,

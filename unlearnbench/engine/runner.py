@@ -24,12 +24,13 @@ from unlearnbench.machine import cores, environment
 from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.metrics.live_model import LiveModel
-from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, Costs, Missing, References
+from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, NOT_RUN_HERE, Costs, Missing, References
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import EpochRecord, FileRecord, Record, with_hash
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import Store, file_hash, writing
+from unlearnbench.terms import JUDGED
 
 # Images with up to this many values leave a CPU's threads nothing to share, so that they only wait for each other, most
 # of all on a busy machine. One thread is as fast, and makes the result independent of the number of cores.
@@ -256,6 +257,8 @@ class Runner:
 
     def _costs(self, cell: Cell, fdr: ReferenceModel) -> Costs | Missing:
         """Return the image passes of a cell's model and of FDR."""
+        if cell.method.name == JUDGED:
+            return Missing(NOT_RUN_HERE)
         if fdr.weights is not None:
             return Missing(GIVEN_FDR)
         return Costs(*(self.store.facts("models", name)["image_passes"] for name in (cell.model_id, fdr.id)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +15,43 @@ from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.metrics.standard import STANDARD, variant_label
 from unlearnbench.models.libraries.members import check_member
+from unlearnbench.models.weights import Weights
 from unlearnbench.registry.component import Component, Method, Metric, label_slug, used
 from unlearnbench.registry.entry_points import PluginKind, find
 from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.registry.plugin_file import located
-from unlearnbench.terms import HEADLINE, REFERENCES, SHORT
+from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES, SHORT
 
 TRAINING_SOURCE = (
     ("unlearnbench.models.training", "ReferenceTraining"),
     ("unlearnbench.models.device_data", "LoadedData"),
 )
+
+
+@dataclass(frozen=True)
+class JudgedMethod(Method):
+    """A method that was run elsewhere, of which only the weights are known.
+
+    Attributes:
+        weights: The weights.
+        outputs: Class that each output stands for, in the order of the file; numbers from K on are new classes.
+    """
+
+    weights: Weights
+    outputs: tuple[int, ...]
+
+    @property
+    def identity(self) -> list[Any]:
+        """Everything about it that determines a result, as JSON values."""
+        return [*super().identity, self.weights.identity, self.outputs]
+
+
+def judged_method(weights: Weights, outputs: tuple[int, ...], label: str) -> JudgedMethod:
+    """Return the method that stands for given weights."""
+    return JudgedMethod(
+        JUDGED, {}, 1, "unlearnbench", __version__, "", label=label, role="unlearner", weights=weights, outputs=outputs
+    )
 
 
 def find_component(file: ManifestFile, kind: PluginKind, path: KeyPath) -> Component | None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tomli
 from pydantic import TypeAdapter, ValidationError
 
-from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean, os_reason
+from unlearnbench.errors import Fault, InvalidFileError, ManifestError, WrongUseError, did_you_mean, unreadable
 from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.messages import LISTS, fault_of, toml_hint
 from unlearnbench.experiment.toml_positions import MOST_LEVELS, KeyPath, key_lines, leaves, line_of
@@ -114,9 +114,10 @@ def _text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = os_reason(error) if isinstance(error, OSError) else str(error)
-        raise InvalidFileError(f"{path}: cannot be read: {reason}") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise WrongUseError(f"{path}: cannot be read: {error}") from error
     if len(content) > MOST_BYTES:
         raise InvalidFileError(f"{path}: more than {MOST_BYTES // 2**20} MiB; no manifest is that long")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -20,6 +20,7 @@ from unlearnbench.frontends.cli_results import (
     RankOrder,
     add_board_commands,
     leaderboard_app,
+    show_tables,
 )
 from unlearnbench.frontends.deployment.commands import add_deployment_commands
 from unlearnbench.frontends.terminal import echo, messages, table_console, tell
@@ -143,7 +144,7 @@ def run(
     except KeyboardInterrupt:
         messages().print("interrupted; the same command goes on from here", highlight=False)
         raise typer.Exit(130) from None
-    _show_tables(records, as_json)
+    show_tables(records, as_json)
     _tell_left_over(plans, output)
     messages().print(
         f"records: {shown(output)}/records\nmodels and features: {shown(output)}/store",
@@ -280,29 +281,18 @@ def _run_plan(
     return run_plan(plan, output, store, finished, place, allowed, console)
 
 
-def _show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
-    from unlearnbench.results.ranking import rows_by_problem
-    from unlearnbench.results.tables import print_tables
-
-    problems = rows_by_problem(records, order)
-    if as_json:
-        _print_json([row.as_json() for rows in problems for row in rows])
-    else:
-        print_tables(problems, table_console(), order)
-
-
 @app.command()
 def validate(manifests: Manifests) -> None:
     """Check each MANIFEST and say what it amounts to; nothing is run."""
     from unlearnbench.errors import InvalidFileError
     from unlearnbench.experiment.resolve import resolve
 
-    faults = 0
+    code = 0
     for path in manifests:
         try:
             resolved = resolve(path, to_run=False)
         except InvalidFileError as error:
-            faults += 1
+            code = max(code, error.exit_code)
             echo(str(error), err=True)
             continue
         problems = "1 problem" if len(resolved.problems) == 1 else f"{len(resolved.problems)} problems"
@@ -313,8 +303,8 @@ def validate(manifests: Manifests) -> None:
         )
         for missing in resolved.missing:
             echo(missing, err=True)
-    if faults:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -322,7 +312,7 @@ def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption =
     """Print the table that the records in DIR add up to."""
     from unlearnbench.results.load import load_records
 
-    _show_tables(load_records(folder, tell), as_json, rank_by.value)
+    show_tables(load_records(folder, tell), as_json, rank_by.value)
 
 
 @app.command()
@@ -345,7 +335,7 @@ def evaluate(
         for rows in rows_by_problem(done.records):
             show(metric_table(rows, done.labels), table_console())
     else:
-        _show_tables(list(done.records), as_json)
+        show_tables(list(done.records), as_json)
     for line in spoken:
         messages().print(line, markup=False, highlight=False, soft_wrap=True)
     messages().print(f"{done.written} records rewritten, {len(done.labels)} metrics", highlight=False)

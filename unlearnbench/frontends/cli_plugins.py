@@ -18,15 +18,18 @@ plugin_app = typer.Typer()
 
 @plugin_app.command("new-plugin")
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="What the method is called, for example my-method.")],
+    name: Annotated[str, typer.Argument(help="What it is called, for example my-method.")],
+    kind: Annotated[
+        Literal["unlearner", "architecture", "dataset", "metric"], typer.Option(help="What the plugin is.")
+    ] = "unlearner",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder in which the plugin's own folder is made.")
     ] = Path(),
 ) -> None:
-    """Write an installable plugin with one unlearner, its entry point, a test and a README."""
+    """Write an installable plugin with one function, its entry point, a test and a README."""
     from unlearnbench.registry.scaffold import write_plugin
 
-    place = write_plugin(name, output)
+    place = write_plugin(name, output, kind)
     echo(place)
     echo(f"pip install -e {place} && python -m pytest {place}", err=True)
 

@@ -15,6 +15,7 @@ from unlearnbench.mirror import at_hand
 if TYPE_CHECKING:
     from unlearnbench.results.leaderboard.exports import Files
     from unlearnbench.results.leaderboard.view import Board
+    from unlearnbench.results.record import Record
     from unlearnbench.results.report.compare import Comparison
 
 
@@ -162,6 +163,18 @@ def _inspect_files(board: Board) -> Files:
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         return {path.name: path.read_bytes() for path in write_inspect_logs(inspect_records(board), Path(folder))}
+
+
+def show_tables(records: list[Record], as_json: bool, order: str = "paper") -> None:
+    """Print the table that records add up to."""
+    from unlearnbench.results.ranking import rows_by_problem
+    from unlearnbench.results.tables import print_tables
+
+    problems = rows_by_problem(records, order)
+    if as_json:
+        echo(json.dumps([row.as_json() for rows in problems for row in rows], indent=1))
+    else:
+        print_tables(problems, table_console(), order)
 
 
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:

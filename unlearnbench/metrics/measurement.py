@@ -63,6 +63,9 @@ NO_FDR = 'no FDR: the manifest says fdr = "none" in [references]'
 # The reason why nothing is compared with the cost of an FDR that was not trained here.
 GIVEN_FDR = "FDR was given, and how many images its training read is not known"
 
+# The reason why nothing is compared with the cost of a method of which only the weights are known.
+NOT_RUN_HERE = "the method was not run here, and how many images it read is not known"
+
 
 @dataclass(frozen=True)
 class References:

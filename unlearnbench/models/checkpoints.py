@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from unlearnbench.errors import InvalidFileError, os_reason
-from unlearnbench.models.classifier import classifier_names
+from unlearnbench.errors import InvalidFileError, unreadable
+from unlearnbench.models.classifier import classifier, classifier_names
 from unlearnbench.models.weights import Weights
 
 # Training scripts keep the weights under one of these names, beside the optimizer and the epoch; averages come last.
@@ -58,22 +58,21 @@ def load_weights(
             state = {**state, **{k: v for k, v in expected.items() if k.startswith(heads)}}
     faults = misfits(expected, state)
     if weights.class_order is not None and not faults:
-        state = _reordered(state, classifier_names(model), weights.class_order)
+        state = reordered(state, classifier_names(model), torch.argsort(torch.tensor(weights.class_order)))
     if faults:
         raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
     # Older versions of torch do not store the count of batches; every other key was compared above.
     model.load_state_dict(state, strict=False)
 
 
-def _reordered(state: dict[str, Tensor], heads: Sequence[str], class_order: Sequence[int]) -> dict[str, Tensor]:
-    """Return the tensors of a model whose outputs stand in the order of the classes.
+def reordered(state: dict[str, Tensor], heads: Sequence[str], outputs: Tensor) -> dict[str, Tensor]:
+    """Return the tensors of a model with its outputs in another order.
 
     Args:
-        state: Tensors of a model whose output o stands for class `class_order[o]`.
+        state: Tensors of a model.
         heads: Names of the layers of its classifier.
-        class_order: Class of each output.
+        outputs: (O,) int64, the output that comes first, second, ...
     """
-    outputs = torch.argsort(torch.tensor(class_order))
 
     def by_output(key: str, value: Tensor) -> bool:
         # Spectral norm keeps a vector for the outputs, `_u`, and one for the inputs.
@@ -112,7 +111,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
             return load(path.read_bytes()), []
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
     # A damaged pickle may raise almost any exception.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
@@ -156,6 +155,18 @@ def _prefixes(key: str, expected: Mapping[str, Tensor]) -> Iterator[str]:
             yield ".".join(parts[:start]) + "."
 
 
+def outputs_in(path: Path, model: nn.Module) -> int:
+    """Return how many outputs the classifier of a checkpoint has; the network's own number if that cannot be told.
+
+    Raises:
+        InvalidFileError: If the file is not a checkpoint.
+    """
+    expected = model.state_dict()
+    state = _unprefixed(read_state(path)[0], expected)[0]
+    found = state.get(f"{classifier_names(model)[0]}.weight")
+    return classifier(model).out_features if found is None else len(found)
+
+
 def naming(path: Path, model: nn.Module) -> dict[str, Any]:
     """Return how a checkpoint names its tensors, so that others can be written in the same form.
 
@@ -164,8 +175,8 @@ def naming(path: Path, model: nn.Module) -> dict[str, Any]:
         model: The network.
 
     Returns:
-        The SHA-256 of the file (`sha256`), what stands before each of the network's names (`prefix`), and which of
-        them the checkpoint does not hold (`left_out`).
+        The SHA-256 of the file (`sha256`), what stands before each of the network's names (`prefix`), which of them the
+        checkpoint does not hold (`left_out`), and which are the layers of the classifier (`classifier`).
     """
     held, expected = list(read_state(path)[0]), list(model.state_dict())
     own = next((name for name in expected if any(key.endswith(name) for key in held)), "")
@@ -175,7 +186,8 @@ def naming(path: Path, model: nn.Module) -> dict[str, Any]:
         # Its names are others altogether, and the network's own are as good.
         prefix, left_out = "", []
     with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "prefix": prefix, "left_out": left_out}
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "prefix": prefix, "left_out": left_out, "classifier": list(classifier_names(model))}
 
 
 def _check_published(weights: Weights) -> None:

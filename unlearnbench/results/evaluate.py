@@ -10,7 +10,7 @@ from pathlib import Path
 from unlearnbench.errors import InvalidFileError, PluginError, did_you_mean
 from unlearnbench.metrics.compute import Material, metric_record, needs
 from unlearnbench.metrics.features import open_features
-from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, Costs, Missing, References
+from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, NOT_RUN_HERE, Costs, Missing, References
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
@@ -18,7 +18,7 @@ from unlearnbench.registry.entry_points import find, names
 from unlearnbench.results.load import Say, unheard
 from unlearnbench.results.record import Record, read_record, record_paths, stored_file, with_hash, write_record
 from unlearnbench.store import file_hash
-from unlearnbench.terms import REFERENCES
+from unlearnbench.terms import JUDGED, REFERENCES
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,8 @@ def _material(
 
 def _costs(folder: Path, record: Record, fdr: Record | None) -> Costs | Missing:
     """Return the image passes of a record's model and of FDR, or why they are not compared."""
+    if record.method.name == JUDGED:
+        return Missing(NOT_RUN_HERE)
     if record.fdr != "train":
         return Missing(NO_FDR if record.fdr == "none" else GIVEN_FDR)
     return _no_record(folder, record, "fdr") if fdr is None else Costs(record.image_passes, fdr.image_passes)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.documents import check_size, parsed_json, read_text
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, WrongUseError
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
-from unlearnbench.terms import HEADLINE, REFERENCES
+from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES
 
 Say = Callable[[str], None]
 
@@ -205,7 +205,7 @@ def record_roots(folder: Path) -> list[Path]:
     if not (folder / "records").is_dir():
         inside = sorted(path.parent for path in folder.glob("*/store") if (path.parent / "records").is_dir())
         if inside:
-            raise InvalidFileError(
+            raise WrongUseError(
                 f"{folder} holds {'an output folder' if len(inside) == 1 else 'output folders'} and is none itself\n"
                 f"  Name one: {', '.join(map(str, inside))}"
             )
@@ -321,6 +321,9 @@ def _seed_faults(entries: Iterable[Entry]) -> Iterator[str]:
         groups.setdefault(key, []).append(entry)
     for (_, _, manifest), group in groups.items():
         record = group[0].record
+        if record.method.name == JUDGED:
+            # Weights from elsewhere are one model, made from the Original of one seed.
+            continue
         there = {entry.record.seed for entry in group}
         missing = [seed for seed in record.manifest.get("seeds", ()) if seed not in there]
         if missing:

@@ -18,6 +18,7 @@ from unlearnbench.terms import SHORT
 # The note of unlearners that kept CAne and yet have no rank, because the manifest does without FDR.
 WITHOUT_FDR = 'no rank without FDR (fdr = "none" in [references])'
 CONTROL = "control: a row that must not win, so it has no rank"
+NOT_RUN_HERE = "method not run here: what it read is not known, so it has no rank"
 PAPER = "paper"
 
 Key = Callable[[Row], float]
@@ -32,6 +33,8 @@ def _loss(row: Row) -> float:
 
 
 def _reads(row: Row) -> float:
+    if not row.run_here:
+        return float("inf")
     return statistics.fmean(sum(record.image_passes.values()) for record in row.done)
 
 
@@ -111,7 +114,8 @@ def _with_note(row: Row, original: Row | None, fdr: Row | None) -> Row:
     if note:
         return replace(row, rank=None, note=note)
     if original is None or fdr is None:
-        return replace(row, rank=None, note=CONTROL if row.role == "control" else WITHOUT_FDR)
+        note = CONTROL if row.role == "control" else WITHOUT_FDR if row.run_here else NOT_RUN_HERE
+        return replace(row, rank=None, note=note)
     found = judged(row, original, fdr)
     return replace(row, rank=None, judgement=found, note=_note(row, found))
 
@@ -119,6 +123,8 @@ def _with_note(row: Row, original: Row | None, fdr: Row | None) -> Row:
 def _note(row: Row, found: Judgement) -> str:
     if row.role == "control":
         return CONTROL
+    if not row.run_here:
+        return NOT_RUN_HERE
     if found.provisional:
         return f"provisional: {found.provisional}"
     if found.keep == "failed" and found.loss:

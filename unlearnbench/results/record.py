@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, TypeAdapter, ValidationError, create_model
 
 from unlearnbench.documents import parsed_json, read_text
-from unlearnbench.errors import InvalidFileError
+from unlearnbench.errors import InvalidFileError, WrongUseError
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
 from unlearnbench.mirror import origin, publish
@@ -310,7 +310,7 @@ def record_paths(folder: Path) -> list[Path]:
         InvalidFileError: If there is none, or no such folder.
     """
     if not folder.is_dir():
-        raise InvalidFileError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
+        raise WrongUseError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
     place = folder / "records" if (folder / "records").is_dir() else folder
     found = [*place.rglob("*.json"), *place.rglob("*.jsonl")]
     paths = sorted(path for path in found if not path.name.startswith("."))

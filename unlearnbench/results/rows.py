@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnbench.metrics.metric_record import unpacked
+from unlearnbench.metrics.metric_record import MetricRecord, unpacked
 from unlearnbench.results.record import MethodRecord, ProblemRecord, Record, distinct_titles
 from unlearnbench.results.statistics import mean, standard_deviation, t_interval
-from unlearnbench.terms import CONTROLS, SHORT
+from unlearnbench.terms import CONTROLS, DIFFERENCES, JUDGED, SHARES, SHORT
 
 Word = Literal["passed", "undecided", "failed"]
 
@@ -98,6 +98,11 @@ class Row:
         return "control" if not self.is_reference and self.method.name in CONTROLS else self.method.role
 
     @property
+    def run_here(self) -> bool:
+        """Whether the method was run; if not, only its weights were judged."""
+        return self.method.name != JUDGED
+
+    @property
     def division(self) -> str:
         """How its options were found: `default`, `self-tuned` from limited data alone, or `oracle-tuned` with more."""
         found = sorted({_division(record) for record in self.records})
@@ -127,8 +132,16 @@ class Row:
         return standard_deviation(list(self.values(metric).values()))
 
     def interval(self, metric: str) -> tuple[float, float] | None:
-        """Return the 95 % t interval of a metric's mean over the seeds, or None for fewer than two."""
-        return t_interval(list(self.values(metric).values()))
+        """Return the 95 % t interval of a metric's mean over the seeds, or None for fewer than two.
+
+        That of a share ends where shares do, since no mean of shares can lie beyond.
+        """
+        found = t_interval(list(self.values(metric).values()))
+        made = next((record.metrics[metric] for record in self.done if metric in record.metrics), None)
+        if found is None or made is None or not is_share(made):
+            return found
+        lowest = -1.0 if made.name in DIFFERENCES else 0.0
+        return max(lowest, found[0]), min(1.0, found[1])
 
     def outcomes(self, metric: str, seeds: Sequence[int]) -> NDArray[Any]:
         """Return a metric by seed and test image, (S, N), or by seed alone, (S, 1), if a record has no images."""
@@ -149,6 +162,7 @@ class Row:
             "rank": self.rank,
             **(self.judgement or Judgement()).as_json(),
             "division": self.division,
+            "run_here": self.run_here,
             "note": self.note,
             "pareto": self.pareto,
             "seeds": [record.seed for record in self.records],
@@ -163,6 +177,11 @@ class Row:
             "interval": self.interval(metric),
             "values": self.values(metric),
         }
+
+
+def is_share(metric: MetricRecord) -> bool:
+    """Return whether a metric is a share of images: a known one, or a foreign one that says which images count."""
+    return metric.name in SHARES or metric.hits is not None
 
 
 def _division(record: Record) -> str:

@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnbench.escape import one_line
-from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.results.judgement import FEWEST_SEEDS, MOST_FAE, MOST_FAE_SHARE, MOST_LOSS
 from unlearnbench.results.ranking import CONTROL, ORDER_TEXTS, PAPER, WITHOUT_FDR, is_provisional
 from unlearnbench.results.record import Record
 from unlearnbench.results.rows import Row
-from unlearnbench.terms import REFERENCES, SHARES, SHORT
+from unlearnbench.terms import REFERENCES, SHORT
 
 _BARE_BAR = re.compile(r"(?<!\\)\|")
 
@@ -76,6 +75,17 @@ LEGEND: tuple[tuple[str, str], ...] = (
     ("gap to FDR", "FPAe minus FDR's with the same seed, in points."),
     ("CAne", "accuracy on the test images of the classes that stay. It should not fall."),
 )
+
+
+# These columns are empty, and these words are not used, where a manifest does without FDR.
+OF_RANKING = ("kept", "forgot", "position", "rank", "control", "provisional", "gap to FDR")
+
+
+def legend(problems: Iterable[Sequence[Row]]) -> tuple[tuple[str, str], ...]:
+    """Return the part of the legend that explains the tables of some problems."""
+    if all(does_without_fdr(rows) for rows in problems):
+        return tuple((term, text) for term, text in LEGEND if term not in OF_RANKING)
+    return LEGEND
 
 
 # What cannot be said of a problem whose manifest does without FDR.
@@ -138,15 +148,12 @@ def percent(mean: float | None, std: float | None) -> str:
     return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
-def is_share(metric: MetricRecord) -> bool:
-    """Return whether a metric is a share of images: a known one, or a foreign one that says which images count."""
-    return metric.name in SHARES or metric.hits is not None
-
-
 def method_name(row: Row) -> str:
-    """Return the name of a row's unlearner or reference as tables show it; an FDR that was not trained is marked."""
+    """Return the name of a row as tables show it; an FDR that was not trained is marked, and weights from elsewhere."""
     given = " (given)" if row.method.name == "fdr" and row.records[0].fdr != "train" else ""
-    return REFERENCES.get(row.label, row.label) + given if row.is_reference else one_line(row.label)
+    if row.is_reference:
+        return REFERENCES.get(row.label, row.label) + given
+    return one_line(row.label) + ("" if row.run_here else " (not run here)")
 
 
 def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
@@ -161,8 +168,9 @@ def gap_to_fdr(row: Row, rows: Sequence[Row]) -> str:
 def cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a row's cells in the order of `HEADER`."""
     metrics = [percent(row.mean(name), row.std(name)) for name in SHORT.values()]
-    reads = [sum(record.image_passes.values()) for record in row.done]
-    seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in row.done]
+    ran = row.done if row.run_here else ()
+    reads = [sum(record.image_passes.values()) for record in ran]
+    seconds = [sum(record.measured.seconds.get(key, 0.0) for key in ("train", "unlearn")) for record in ran]
     done, total = len(row.done), len(row.records)
     return (
         rank_text(row),
@@ -269,7 +277,7 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str
     """Print the table of each problem, followed by cautions and the reasons why unlearners have no rank."""
     for rows in problems:
         # Without FDR these columns would be empty.
-        absent = ("rank", "kept", "forgot", "position", "gap to FDR") if does_without_fdr(rows) else ()
+        absent = OF_RANKING if does_without_fdr(rows) else ()
         show(terminal_table(rows, absent, order), console, DISPENSABLE)
         for line in cautions(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -281,7 +289,7 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str
                 text = f"{method_name(row)}: features {row.judgement.said}"
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
     if problems:
-        console.print("\n".join(f"{term}: {text.replace('*', '')}" for term, text in LEGEND), soft_wrap=True)
+        console.print("\n".join(f"{term}: {text.replace('*', '')}" for term, text in legend(problems)), soft_wrap=True)
 
 
 # A classifier below this share of its own prototypes' accuracy does not use what its features hold.

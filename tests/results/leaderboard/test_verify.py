@@ -331,7 +331,7 @@ def test_a_submission_of_records_without_features_is_told_to_be_beyond_checking(
 
 def test_a_folder_of_features_that_is_not_there_is_named_once(board: Path, tmp_path: Path) -> None:
     done = cli("leaderboard", "check", board, "--features", tmp_path / "nowhere")
-    assert (done.code, done.err) == (1, f"--features {tmp_path / 'nowhere'}: no such folder\n")
+    assert (done.code, done.err) == (2, f"--features {tmp_path / 'nowhere'}: no such folder\n")
 
 
 def test_a_submission_holds_what_others_need(submission: Path, finished: FinishedRun) -> None:

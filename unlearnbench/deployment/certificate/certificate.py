@@ -9,14 +9,23 @@ from typing import Any
 
 from unlearnbench import __version__
 from unlearnbench.datasets.dataset import open_dataset
-from unlearnbench.deployment.certificate.findings import Files, class_findings, destinations, headline, recoveries
+from unlearnbench.deployment.certificate.findings import (
+    Files,
+    class_findings,
+    destinations,
+    headline,
+    recoveries,
+    stage_findings,
+)
 from unlearnbench.deployment.certificate.limits import judged, overall
 from unlearnbench.deployment.certificate.signature import content_digest
+from unlearnbench.deployment.model_export import deployable, state_digest
 from unlearnbench.deployment.row import FinishedCell, finished_cell
-from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, os_reason
+from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, unreadable
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.metrics.features import open_features
 from unlearnbench.results.record import Record
+from unlearnbench.terms import JUDGED
 
 KIND, FORMAT = "unlearnbench certificate", 1
 
@@ -51,8 +60,8 @@ def certificate(cell: FinishedCell, limits: dict[str, Bound], issued_by: str, is
             "headline": headline(files),
             "recovery": recoveries(files),
             "destinations": destinations(files, names),
+            "stages": stage_findings(files),
         }
-    values["stages"] = stages(cell.record)
     values["limits"] = judged(limits, values)
     values["verdict"] = overall(values["limits"])
     # A JSON file knows neither tuples nor numbers as keys, and what is signed is what is read again.
@@ -87,7 +96,10 @@ def _origin(cell: FinishedCell, original: Record) -> dict[str, Any]:
                 "sha256": given or original.files["model"].sha256,
                 "in_store": original.files["model"].sha256,
             },
-            "after": {"sha256": record.files["model"].sha256},
+            "after": {
+                "sha256": record.files["model"].sha256,
+                "tensors_sha256": state_digest(deployable(cell).state),
+            },
         },
         "data": {
             "name": problem.dataset,
@@ -103,7 +115,7 @@ def _origin(cell: FinishedCell, original: Record) -> dict[str, Any]:
             "options": method.options,
             "version": method.version,
             "distribution": f"{method.distribution} {method.distribution_version}",
-            "run_here": method.name != "judged",
+            "run_here": method.name != JUDGED,
             "seed": record.seed,
             "image_passes": sum(record.image_passes.values()),
             "seconds": record.measured.seconds.get("unlearn"),
@@ -112,28 +124,6 @@ def _origin(cell: FinishedCell, original: Record) -> dict[str, Any]:
         },
         "record": {"sha256": record.hash, "manifest": record.manifest_name, "fdr": record.fdr},
     }
-
-
-def stages(record: Record) -> list[dict[str, Any]]:
-    """Return the metrics of a record that look at every stage of the network, stage by stage."""
-    found = []
-    for label, metric in record.metrics.items():
-        by_stage = metric.details.get("by_stage")
-        if not metric.name.startswith("layer_") or not isinstance(by_stage, dict):
-            continue
-        rows = []
-        for stage, value in by_stage.items():
-            each = value if isinstance(value, dict) else {"judged": value}
-            rows.append(
-                {
-                    "stage": str(stage),
-                    "before": each.get("original"),
-                    "after": each.get("judged"),
-                    "fdr": each.get("fdr"),
-                }
-            )
-        found.append({"metric": label, "rows": rows})
-    return found
 
 
 def read_certificate(path: Path) -> dict[str, Any]:
@@ -145,7 +135,7 @@ def read_certificate(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise InvalidFileError(f"{path}: not a JSON file") from error
     if not isinstance(values, dict) or values.get("kind") != KIND:

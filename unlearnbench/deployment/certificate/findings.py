@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.accuracy import accuracy_hits
+from unlearnbench.metrics.builtin.layers import stage_probe_accuracy, stage_prototype_accuracy
 from unlearnbench.metrics.builtin.membership import attack_accuracy
 from unlearnbench.metrics.builtin.prototype import class_prototype_accuracy
 from unlearnbench.metrics.builtin.recovery import few_shot_relearning, probe_accuracies
@@ -119,6 +120,25 @@ def _shots(file: FeatureFile) -> int:
     """Return the number of images that few-shot relearning gets of each class: fewer where a class has fewer."""
     labels = file.array("limited/labels")
     return int(min(SHOTS, *(int((labels == label).sum()) for label in file.forget_classes)))
+
+
+def stage_findings(files: Files) -> list[dict[str, Any]]:
+    """Return what is left of the removed classes at every stage of the network, before, after and of FDR, as fractions.
+
+    It is empty where the files know only the last features, or their stages differ.
+    """
+    stages = files.after.stages
+    known = [file.stages for file in (files.before, files.fdr) if file is not None]
+    if len(stages) < 2 or any(other != stages for other in known):
+        return []
+    found = []
+    for name, measure in {"prototype": stage_prototype_accuracy, "probe": stage_probe_accuracy}.items():
+        rows = [
+            {"stage": stage, **files.each(lambda file, n=number, m=measure: m(file, n))}  # type: ignore[misc]
+            for number, stage in enumerate(stages)
+        ]
+        found.append({"measure": name, "rows": rows})
+    return found
 
 
 def destinations(files: Files, names: tuple[str, ...]) -> list[dict[str, Any]]:

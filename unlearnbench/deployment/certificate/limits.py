@@ -8,7 +8,7 @@ from typing import Any
 import tomli
 from pydantic import ValidationError
 
-from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean, os_reason
+from unlearnbench.errors import Fault, InvalidFileError, ManifestError, did_you_mean, unreadable
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.experiment.toml_positions import key_lines, line_of
 
@@ -36,7 +36,7 @@ def read_limits(path: Path) -> dict[str, Bound]:
         text = path.read_text(encoding="utf-8")
         raw = tomli.loads(text)
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise InvalidFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except tomli.TOMLDecodeError as error:

@@ -41,6 +41,13 @@ RECOVERY = {
         "the removed classes' outputs are rebuilt from up to 5 images each; nothing is trained",
     ),
 }
+STAGES = {
+    "prototype": ("nearest prototype", "test images of the removed classes nearest to their own class's mean there"),
+    "probe": (
+        "linear probe",
+        "mean of the shares of each removed class, and of all others together, that a classifier on it finds",
+    ),
+}
 NO_FDR = (
     "There is no FDR here, a model retrained without the removed classes. Such a model still tells them apart to some "
     "degree, so that without it nobody can say which of the numbers after the removal are as low as they would be then."
@@ -96,6 +103,12 @@ def bounds(row: dict[str, Any]) -> str:
     return " and ".join(part for part in (lower, upper) if part)
 
 
+def given_text(data: dict[str, Any]) -> str:
+    """Return in words how many images of each class a method was given."""
+    told: str = data["limited"]
+    return f"{told} of each class's training images" if told.endswith("%") else f"{told} of each class"
+
+
 def options_text(options: dict[str, Any]) -> str:
     """Return the options of a method in one line."""
     return ", ".join(f"{key} = {json.dumps(value)}" for key, value in sorted(options.items())) or "none"
@@ -105,6 +118,7 @@ def check_commands(values: dict[str, Any], name: str) -> list[tuple[str, str]]:
     """Return how the certificate can be checked again: what a command tells, and the command."""
     seed, method = values["method"]["seed"], values["method"]["label"]
     found = [
+        ("a file holds these weights", f"unlearnbench certificate --verify {name}.json --weights FILE"),
         ("the content is as issued", f"unlearnbench certificate --verify {name}.json"),
         ("the numbers follow from the stored outputs", f"unlearnbench certificate --verify {name}.json --runs RUNS"),
     ]
@@ -134,12 +148,14 @@ def html_page(values: dict[str, Any], name: str) -> str:
         shown=shown_classes(values),
         headline=HEADLINE,
         recovery=RECOVERY,
+        stages=STAGES,
         not_shown=not_shown(values),
         commands=check_commands(values, name),
         percent=percent,
         interval=interval,
         bounds=bounds,
         options_text=options_text,
+        given=given_text(values["data"]),
         key=fingerprint(signature) if signature else "",
     )
 
@@ -163,10 +179,11 @@ def markdown_page(values: dict[str, Any], name: str) -> str:
                 f"- Issued by {markdown(values['issued']['by'] or 'nobody named')}, {markdown(values['issued']['on'])}",
                 f"- Model before: {markdown(model['architecture'])}, {markdown(model['before']['name'])}, "
                 f"SHA-256 `{model['before']['sha256']}`",
-                f"- Model after: SHA-256 `{model['after']['sha256']}`",
+                f"- Model after: SHA-256 `{model['after']['sha256']}` in the store, "
+                f"`{model['after']['tensors_sha256']}` of its tensors as exported",
                 f"- Data: {markdown(data['name'] + source)}, revision `{data['revision']}`, "
                 f"{data['train_images']:,} training and {data['test_images']:,} test images; "
-                f"the method was given {data['limited']} per class",
+                f"the method was given {given_text(data)}",
                 f"- Method: {markdown(_method_words(method))}",
                 f"- Record: SHA-256 `{values['record']['sha256']}`",
             ]
@@ -204,8 +221,10 @@ def markdown_page(values: dict[str, Any], name: str) -> str:
         going.append(f"- {markdown(row['name'])}: {markdown(shares)}")
     parts.append("## What images of the removed classes are taken for now, in percent\n\n" + "\n".join(going))
     for stage in values["stages"]:
-        rows = [(row["stage"], *_three(row, has_fdr, shares=False)) for row in stage["rows"]]
-        parts.append(f"## Every stage: {stage['metric']}\n\n" + _table(("stage", "before", "after", *last), rows))
+        title, meaning = STAGES[stage["measure"]]
+        rows = [(markdown(row["stage"]), *_three(row, has_fdr, shares=False)) for row in stage["rows"]]
+        text = f"## Every stage of the network: {title}, in percent\n\n{meaning.capitalize()}.\n\n"
+        parts.append(text + _table(("stage", "before", "after", *last), rows))
     parts.append("## What this does not show\n\n" + "\n".join(f"- {line}" for line in not_shown(values)))
     lines = [f"- {what}: `{command}`" for what, command in check_commands(values, name)]
     parts.append("## How to check it\n\n" + "\n".join(lines))

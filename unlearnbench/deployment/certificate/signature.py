@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import InvalidFileError, UnlearnBenchError, os_reason
+from unlearnbench.errors import InvalidFileError, UnlearnBenchError, unreadable
 
 ALGORITHM = "Ed25519"
 MAKE_A_KEY = (
@@ -100,7 +100,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {os_reason(error)}") from error
+        raise unreadable(path, error) from error
 
 
 def _library() -> tuple[Any, Any]:

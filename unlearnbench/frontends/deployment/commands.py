@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from unlearnbench.frontends.terminal import tell
+from unlearnbench.frontends.cli_results import JsonOption, show_tables
+from unlearnbench.frontends.terminal import messages, tell
 
 
 class WeightsFormat(StrEnum):
@@ -33,6 +34,7 @@ def add_deployment_commands(app: typer.Typer) -> None:
     app.command()(init)
     app.command("export-model")(export_model)
     app.command()(certificate)
+    app.command()(judge)
 
 
 def export_model(
@@ -84,6 +86,9 @@ def certificate(
     public_key: Annotated[
         Path | None, typer.Option(help="With --verify: the key that it must be signed with.", metavar="PEM")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="With --verify: a file that must hold these weights.", metavar="FILE")
+    ] = None,
     runs: Annotated[
         Path | None, typer.Option(help="With --verify: compute every number anew from this run.", metavar="RUNS")
     ] = None,
@@ -95,7 +100,7 @@ def certificate(
     from unlearnbench.deployment.row import finished_cell
 
     if verify is not None:
-        for line in issuing.verify(verify, public_key, runs):
+        for line in issuing.verify(verify, public_key, runs, weights):
             typer.echo(f"{verify}: {line}")
         return
     if row is None:
@@ -109,12 +114,40 @@ def certificate(
         raise typer.Exit(1)
 
 
+def judge(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights that were unlearned elsewhere.", metavar="CHECKPOINT")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the problem.", metavar="MANIFEST")],
+    label: Annotated[str, typer.Option(help="Name of the row; the file's if not given.", show_default=False)] = "",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output folder, whose references and rows they stand beside.")
+    ] = Path("runs"),
+    seed: Annotated[int | None, typer.Option("--seed", help="The seed whose Original they were made from.")] = None,
+    class_order: Annotated[
+        str,
+        typer.Option(help="Class of each output, by commas, if not the original's order.", metavar="CLASSES"),
+    ] = "",
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Score weights that were unlearned elsewhere on the problem of MANIFEST, beside the rows that were run."""
+    from unlearnbench.deployment.outside_weights import Outside, judge
+    from unlearnbench.results.load import load_records
+
+    order = tuple(name.strip() for name in class_order.split(",") if name)
+    outside = Outside(checkpoint, label, seed, order)
+    made = judge(outside, manifest, output, device, messages(), tell)
+    here = [record for record in load_records(output, tell) if record.problem.id == made[0].problem.id]
+    show_tables(here, as_json)
+    if any(record.status == "failed" for record in made):
+        raise typer.Exit(1)
+
+
 def init(
     manifest: Annotated[Path, typer.Argument(help="Manifest to write.", metavar="MANIFEST")],
     data: Annotated[str, typer.Option(help="Folder of class folders, or a data set.", metavar="DATA")],
     architecture: Annotated[str, typer.Option(help="The network, as in a manifest.", metavar="NAME")],
     weights: Annotated[str, typer.Option(help="The checkpoint of your model.", metavar="FILE")],
-    forget: Annotated[str, typer.Option(help="Classes to remove, separated by commas.", metavar="CLASSES")],
+    forget: Annotated[str, typer.Option(help="Classes to remove, by commas: names or indices.", metavar="CLASSES")],
     class_order: Annotated[
         str,
         typer.Option(help="Class of each output, by commas, if not the data's order.", metavar="CLASSES"),

@@ -14,7 +14,7 @@ from unlearnbench.metrics.builtin.prototype import prototype_accuracy
 from unlearnbench.metrics.builtin.recovery import LinearProbe
 from unlearnbench.metrics.builtin.views import FOLDS, RIDGE, folds
 from unlearnbench.metrics.features import FeatureFile
-from unlearnbench.metrics.measurement import Measurement, References, require_finite
+from unlearnbench.metrics.measurement import Measurement, Missing, References, require_finite
 from unlearnbench.seeds import derived_seed
 
 # This label stands for all retain classes together; no class has it.
@@ -27,8 +27,8 @@ def _common_stages(features: FeatureFile, references: References) -> tuple[str, 
     Raises:
         MetricError: If the references have others.
     """
-    for name, file in (("Original", references.original), ("FDR", references.fdr)):
-        if file.stages != features.stages:
+    for name, file in (("Original", references.original), ("FDR", references.retrained)):
+        if not isinstance(file, Missing) and file.stages != features.stages:
             raise MetricError(
                 f"the stages of the judged model are {', '.join(features.stages)}, those of {name} "
                 f"{', '.join(file.stages)}"
@@ -71,15 +71,16 @@ def layer_prototype_gap(features: FeatureFile, references: References) -> Measur
     Source: own; ERwP (ECCV 2022) demands that the classes leave every layer. Known weakness: the means over positions
     hide what early stages know about places.
     """
+    return _farthest(features, references, stage_prototype_accuracy)
 
-    def accuracy(file: FeatureFile, stage: int) -> float:
-        classes = file.forget_classes
-        rows, labels = file.stage_rows("test", stage, classes), file.labels("test", classes)
-        return file.once(
-            ("layer prototype", stage), lambda: prototype_accuracy(rows, labels, file.prototypes("full", stage))
-        )
 
-    return _farthest(features, references, accuracy)
+def stage_prototype_accuracy(file: FeatureFile, stage: int) -> float:
+    """Return FPAe by the features of a stage of the network."""
+    classes = file.forget_classes
+    rows, labels = file.stage_rows("test", stage, classes), file.labels("test", classes)
+    return file.once(
+        ("layer prototype", stage), lambda: prototype_accuracy(rows, labels, file.prototypes("full", stage))
+    )
 
 
 def layer_probe_recovery(features: FeatureFile, references: References) -> Measurement:
@@ -105,17 +106,22 @@ def layer_probe_recovery(features: FeatureFile, references: References) -> Measu
     Source: own, after linear probes at every layer (Alain and Bengio, 2016). Known weakness: with few test images for
     many features a probe finds little, whatever is there.
     """
-    rows, labels = _probed_images(features)
-    fold = folds(labels, features.seed)
+    return _farthest(features, references, stage_probe_accuracy)
 
-    def accuracy(file: FeatureFile, stage: int) -> float:
-        def compute() -> float:
-            every = np.arange(file.num_classes)
-            return _cross_fitted_accuracy(file.stage_rows("test", stage, every)[rows], labels, fold)
 
-        return file.once(("layer probe", stage), compute)
+def stage_probe_accuracy(file: FeatureFile, stage: int) -> float:
+    """Return the balanced accuracy of probes on the features of a stage, all judged on images they did not learn from.
 
-    return _farthest(features, references, accuracy)
+    Files of the same problem and seed get the same images and folds.
+    """
+
+    def compute() -> float:
+        rows, labels = _probed_images(file)
+        every = np.arange(file.num_classes)
+        features = file.stage_rows("test", stage, every)[rows]
+        return _cross_fitted_accuracy(features, labels, folds(labels, file.seed))
+
+    return file.once(("layer probe", stage), compute)
 
 
 def _probed_images(features: FeatureFile) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

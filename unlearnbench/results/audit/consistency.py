@@ -15,6 +15,7 @@ from unlearnbench.metrics.metric_record import Hits, unpacked
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.terms import JUDGED
 
 MOST_ENTRIES = 10_000
 
@@ -90,6 +91,9 @@ def _other_method(record: Record) -> Iterator[str]:
         if method.options:
             yield "method.options: a reference has none"
         return
+    if method.name == JUDGED:
+        yield from _other_weights(record)
+        return
     choices = [UnlearnerChoice.model_validate_json(json.dumps(one)) for one in record.manifest.get("unlearners", ())]
     if method.name not in {choice.name for choice in choices}:
         yield f"method.name: {method.name!r} is not among the unlearners of the manifest in the record"
@@ -108,6 +112,16 @@ def _other_method(record: Record) -> Iterator[str]:
         told, value = method.options.get(key), wanted.get(key)
         if told != value:
             yield f"method.options.{key}: {told!r}, but the manifest in the record has {value!r}"
+
+
+def _other_weights(record: Record) -> Iterator[str]:
+    """Yield what a record of weights from elsewhere cannot say, or lacks."""
+    if record.method.options:
+        yield "method.options: weights that were unlearned elsewhere have none"
+    if sum(record.image_passes.values()):
+        yield "image_passes: what a method read that was not run here is not known"
+    if record.status == "done" and "sha256" not in (record.details.get("checkpoint") or {}):
+        yield "details.checkpoint.sha256: missing, so that nobody knows which weights were judged"
 
 
 def _as_stored(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from unlearnbench.results.evaluate import feature_path
 from unlearnbench.results.load import Entry
 from unlearnbench.results.record import Record, stored_file
 from unlearnbench.store import content_id, file_hash
+from unlearnbench.terms import JUDGED
 
 
 def copied(entries: Iterable[Entry]) -> Iterator[str]:
@@ -117,7 +118,8 @@ def missing_seeds(entries: Iterable[Entry]) -> Iterator[str]:
             asked.setdefault(entry.record.problem.id, set()).add(entry.record.seed)
     rows: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in ranked:
-        if entry.record.method.role == "unlearner":
+        # Weights from elsewhere are one model, made from the Original of one seed, and have no rank.
+        if entry.record.method.role == "unlearner" and entry.record.method.name != JUDGED:
             rows.setdefault((entry.record.problem.id, entry.record.method.id, entry.submission), []).append(entry)
     for (problem, _, _), group in rows.items():
         missing = sorted(asked.get(problem, set()) - {entry.record.seed for entry in group})

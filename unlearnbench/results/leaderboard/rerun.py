@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unlearnbench.errors import InvalidFileError, did_you_mean
+from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.load import Entry, read_collection, read_entries
 from unlearnbench.results.record import Record, read_record
+from unlearnbench.terms import JUDGED
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
         entries = [Entry(path, path.name, read_record(path))]
     labels = sorted({entry.record.method.label for entry in entries})
     if label and label not in labels:
-        raise InvalidFileError(f"{path}: holds no row of {label!r}{did_you_mean(label, labels)}")
+        raise WrongUseError(f"{path}: holds no row of {label!r}{did_you_mean(label, labels)}")
     by_manifest: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         record = entry.record
@@ -67,9 +68,14 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
             row = record.problem.id, record.method.id, record.manifest_name
             by_manifest.setdefault(row, []).append(entry)
     if len({row[:2] for row in by_manifest}) > 1 or (len(by_manifest) > 1 and not label):
-        raise InvalidFileError(
+        raise WrongUseError(
             f"{path}: holds {len(by_manifest)} rows, {', '.join(labels)}; one can be run again at a time\n"
             "  Say which: --only LABEL"
+        )
+    if any(record.method.name == JUDGED for record in (entries[0].record for entries in by_manifest.values())):
+        raise WrongUseError(
+            f"{path}: {label or labels[0]} was not run here: only its weights were judged, so that nothing can be run "
+            "again\n  Judge the same weights again: unlearnbench judge CHECKPOINT MANIFEST"
         )
     best = min(by_manifest.values(), key=_preference)
     return RecordedRow(tuple(sorted((entry.record for entry in best), key=lambda record: record.seed)))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnbench.errors import InvalidFileError, UnlearnBenchError
+from unlearnbench.errors import InvalidFileError, UnlearnBenchError, WrongUseError
 from unlearnbench.results.audit.attestation import attestation_faults
 from unlearnbench.results.audit.consistency import inconsistencies
 from unlearnbench.results.audit.forgery import copied, exchanged, missing_seeds, same_outputs
@@ -74,10 +74,12 @@ def verify(
     """
     for place in features:
         if not place.is_dir():
-            raise InvalidFileError(f"--features {place}: no such folder")
+            raise WrongUseError(f"--features {place}: no such folder")
     faults: list[str] = []
     try:
         every = read_entries([folder])
+    except WrongUseError:
+        raise
     except InvalidFileError as error:
         # Lines that say how to correct a fault are indented and belong to the line before.
         faults += re.split(r"\n(?! )", str(error))

@@ -16,6 +16,7 @@ from unlearnbench.results.report.published import PublishedTable, published_tabl
 from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name, rank_text
 from unlearnbench.store import content_id
+from unlearnbench.terms import JUDGED
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -76,7 +77,11 @@ class Line:
         done = self.row.done
         kinds = {kind: _mean(record.image_passes.get(kind) for record in done) for kind in ("forget", "retain")}
         reads = {f"{kind} image passes": count for kind, count in kinds.items()}
-        return {**reads, "test image passes": 0, "networks run": _mean(record.networks for record in done)}
+        return {
+            **reads,
+            "test image passes": 0 if self.row.run_here else None,
+            "networks run": _mean(record.networks for record in done),
+        }
 
     @property
     def search(self) -> str:
@@ -195,8 +200,8 @@ def _problem_board(
     return ProblemBoard(problem, tuple(lines), published)
 
 
-def _passes(record: Record) -> int:
-    return sum(record.image_passes.values())
+def _passes(record: Record) -> int | None:
+    return None if record.method.name == JUDGED else sum(record.image_passes.values())
 
 
 def _speed_up(record: Record) -> float | None:

@@ -12,9 +12,9 @@ from rich.table import Table
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError, did_you_mean
 from unlearnbench.results.judgement import MASKED
 from unlearnbench.results.record import Record, differences
-from unlearnbench.results.rows import Row, grouped_rows
+from unlearnbench.results.rows import Row, grouped_rows, is_share
 from unlearnbench.results.statistics import bootstrap_means, percentile_interval
-from unlearnbench.results.tables import is_share, method_name, points
+from unlearnbench.results.tables import method_name, points
 from unlearnbench.terms import POSITIONS, SHORT
 
 # Compared unless others are asked for: what the ranking rule reads.

@@ -34,6 +34,7 @@ from unlearnbench.results.tables import (
     cells,
     computed_on,
     gap_to_fdr,
+    legend,
     markdown_line,
     method_name,
     percent,
@@ -176,6 +177,8 @@ def _page(source: FigureData, entries: Sequence[str], not_drawn: Sequence[str], 
         parts += _tables(experiment)
         if not brief:
             parts.append(f"[CSV]({TABLE_FOLDER}/{experiment.name}.csv)")
+    meanings = legend([rows for experiment in source.experiments for rows in experiment.problems])
+    parts += ["## What the columns say", "\n".join(f"- **{term}**: {text}" for term, text in meanings)]
     parts += ["## Figures", *entries] if entries else []
     parts += ["## Not drawn", "\n".join(f"- {markdown(line)}" for line in not_drawn)] if not_drawn else []
     return "\n\n".join(parts) + "\n"
