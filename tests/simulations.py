@@ -71,10 +71,12 @@ def board(
     for number, offset in enumerate(offsets):
         for view, own in enumerate(models(np.add(FDR, offset).tolist())):
             scale = original[view].mean(axis=1) - fdr[view].mean(axis=1)
+            # As in the ranking, a view that finds no more in Original than in FDR does not count.
+            scale = np.where(scale > 0, scale, np.nan)
             apart = own.mean(axis=1) - fdr[view].mean(axis=1)
             drawn = bootstrap_image_draws(own) - bases[view]
-            values[number] = np.maximum(values[number], np.abs(apart / scale))
-            draws[:, number] = np.maximum(draws[:, number], np.abs(drawn / scale))
+            values[number] = np.fmax(values[number], np.abs(apart / scale))
+            draws[:, number] = np.fmax(draws[:, number], np.abs(drawn / scale))
     return values, draws
 
 

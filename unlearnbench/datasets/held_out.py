@@ -58,7 +58,7 @@ def without_test_images(dataset: Dataset, every: int) -> Dataset:
     return Dataset(info, train=lambda: part(out=False), test=lambda: part(out=True), made_by=made_by)
 
 
-def tested_on_limited(dataset: Dataset, counts: tuple[int, ...], given: tuple[int, ...], seed: int) -> Dataset:
+def on_limited_images(dataset: Dataset, counts: tuple[int, ...], given: tuple[int, ...], seed: int) -> Dataset:
     """Return a data set whose test images are those limited images of a seed that a method is not given.
 
     The training images stay, because the original has learned from all of them; nothing but the limited images needs
@@ -79,7 +79,7 @@ def tested_on_limited(dataset: Dataset, counts: tuple[int, ...], given: tuple[in
         limited, first = (limited_indices(whole.labels, wanted, seed) for wanted in (counts, given))
         return _some(whole, np.setdiff1d(limited, first))
 
-    made_by = partial(tested_on_limited, counts=counts, given=given, seed=seed)
+    made_by = partial(on_limited_images, counts=counts, given=given, seed=seed)
     return Dataset(info, train=dataset.train, test=test, made_by=made_by)
 
 

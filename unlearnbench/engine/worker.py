@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,9 +47,7 @@ class Post:
 def named_dataset(plan: Plan) -> Dataset:
     """Return the plan's data set in a form that can be sent to another process."""
     component, dataset = plan.cells[0].problem.dataset, plan.resolved.dataset
-    train, test = (
-        partial(_part, component.name, component.options, dataset.made_by, test) for test in (False, True)
-    )
+    train, test = (partial(_part, component.name, component.options, dataset.made_by, test) for test in (False, True))
     return Dataset(dataset.info, train, test, dataset.made_by)
 
 
