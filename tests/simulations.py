@@ -125,10 +125,10 @@ MEASURED: dict[str, Callable[[int, int], float]] = {
     "an interval holds the true accuracy (0.9)": coverage,
     "an interval holds the true FAe (0.03)": lambda boards, seeds: coverage(boards, seeds, 0.03),
     "an interval holds the true loss (2 points)": coverage_of_loss,
-    "ten equal methods are split": share_split,
-    "ten equal methods are split, 88 images": lambda boards, seeds: share_split(boards, seeds, 88),
-    "4 points from FDR in all views are told from none": share_told,
-    "4 points from FDR in the probe alone are told from none": lambda boards, seeds: share_told(
+    "ten equal methods, some are told apart": share_split,
+    "ten equal methods, some are told apart (88 images)": lambda boards, seeds: share_split(boards, seeds, 88),
+    "4 points from FDR in all views are told from 0": share_told,
+    "4 points from FDR in the probe alone are told from 0": lambda boards, seeds: share_told(
         boards, seeds, (0.0, 0.0, 0.04)
     ),
 }
@@ -137,7 +137,7 @@ MEASURED: dict[str, Callable[[int, int], float]] = {
 def main() -> None:
     """Print the shares as a markdown table."""
     boards = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    print(f"| share of {boards} boards | {' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |")
+    print(f"| share of {boards} boards on which | {' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |")
     print(f"| --- |{' ---: |' * len(SEEDS)}")
     for name, measured in MEASURED.items():
         print(f"| {name} | {' | '.join(f'{100 * measured(boards, seeds):.1f} %' for seeds in SEEDS)} |", flush=True)

@@ -40,8 +40,22 @@ SHARES = frozenset(
         "layer_probe_recovery",
         "relative_verdict",
         "average_gap",
+        "rounding_recovery",
+        "pruning_recovery",
+        "fine_tuning_recovery",
     }
 )
 
 # These of them are differences, which may be below 0.
-DIFFERENCES = frozenset({"probe_recovery", "near_class_gap", "membership_inference"})
+DIFFERENCES = frozenset(
+    {
+        "probe_recovery",
+        "near_class_gap",
+        "membership_inference",
+        "layer_prototype_gap",
+        "layer_probe_recovery",
+        "relative_verdict",
+        "rounding_recovery",
+        "pruning_recovery",
+    }
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,10 +27,12 @@ from unlearnbench.results.record import Record
 if TYPE_CHECKING:
     import optuna
 
-# Runs a setting of a method and returns its score.
-Judge = Callable[[Method], float]
+# Runs settings of a method and returns the score of each.
+Judge = Callable[[Sequence[Method]], list[float]]
 
 FIRST_SEED = 1000
+# So many settings run at a time: to begin a run takes longer than a small method, and the search learns between rounds.
+ROUND = 5
 Division = Literal["self-tuned", "oracle-tuned"]
 
 
@@ -154,23 +156,33 @@ def _other_seeds(used: Iterable[int], number: int) -> tuple[int, ...]:
 
 
 def _judge(resolved: Resolved, seeds: tuple[int, ...], budget: Budget) -> Judge:
-    """Return the function that runs one setting of a method and scores it."""
+    """Return the function that runs settings of a method and scores them."""
     if budget.division == "oracle-tuned":
         trial = oracle_trial(resolved, seeds)
-        return lambda method: oracle_score(_run(trial, method, budget), method.label)
+
+        def by_fdr(methods: Sequence[Method]) -> list[float]:
+            records = _run(trial, methods, budget)
+            return [oracle_score(_of_method(records, method), method.label) for method in methods]
+
+        return by_fdr
     problems = limited_trials(resolved, seeds)
 
-    def by_limited(method: Method) -> float:
-        found = [[record for trial in trials for record in _run(trial, method, budget)] for trials in problems]
-        return limited_score(found, method.label)
+    def by_limited(methods: Sequence[Method]) -> list[float]:
+        found = [[record for trial in trials for record in _run(trial, methods, budget)] for trials in problems]
+        return [limited_score([_of_method(records, one) for records in found], one.label) for one in methods]
 
     return by_limited
 
 
-def _run(trial: Resolved, method: Method, budget: Budget) -> list[Record]:
+def _run(trial: Resolved, methods: Sequence[Method], budget: Budget) -> list[Record]:
     references = tuple(reference for reference in trial.methods if reference.role == "reference")
-    plan = plan_for(replace(trial, methods=(*references, method)), budget.output, device_precision(budget.device))
+    plan = plan_for(replace(trial, methods=(*references, *methods)), budget.output, device_precision(budget.device))
     return finish(plan, budget.output, budget.device)
+
+
+def _of_method(records: Iterable[Record], method: Method) -> list[Record]:
+    """Return the records of a method and of the references."""
+    return [record for record in records if record.method.label == method.label or record.method.role == "reference"]
 
 
 def _search(
@@ -184,17 +196,19 @@ def _search(
 ) -> Trial:
     """Return the best of an unlearner's trials, of which the manifest's own options are the first."""
     trials: list[Trial] = []
-
-    def run(chosen: Mapping[str, Any]) -> float:
-        options = {**given, **chosen}
-        trials.append(Trial(method.label, options, judge(_with_options(method, options, len(trials)))))
-        number = f"trial {len(trials)} of {budget.trials}"
-        say(f"{method.label}: {number}: score {trials[-1].score:.4f} with {json.dumps(options)}")
-        return trials[-1].score
-
-    run({})
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-    study.optimize(lambda trial: run(suggested(trial, ranges)), n_trials=budget.trials - 1)
+    while len(trials) < budget.trials:
+        own: list[dict[str, Any]] = [] if trials else [given]
+        asked = [study.ask() for _ in range(min(ROUND, budget.trials - len(trials)) - len(own))]
+        settings = [*own, *({**given, **suggested(trial, ranges)} for trial in asked)]
+        methods = [_with_options(method, options, len(trials) + place) for place, options in enumerate(settings)]
+        scores = judge(methods)
+        for options, score in zip(settings, scores, strict=True):
+            trials.append(Trial(method.label, options, score))
+            number = f"trial {len(trials)} of {budget.trials}"
+            say(f"{method.label}: {number}: score {score:.4f} with {json.dumps(options)}")
+        for trial, score in zip(asked, scores[len(own) :], strict=True):
+            study.tell(trial, score)
     best = min(trials, key=lambda trial: trial.score)
     say(f"{method.label}: trial {1 + trials.index(best)} is the best")
     return best
