@@ -43,6 +43,9 @@ SHARES = frozenset(
         "layer_probe_recovery",
         "relative_verdict",
         "average_gap",
+        "rounding_recovery",
+        "pruning_recovery",
+        "fine_tuning_recovery",
     }
 )
 
@@ -55,5 +58,7 @@ DIFFERENCES = frozenset(
         "layer_prototype_gap",
         "layer_probe_recovery",
         "relative_verdict",
+        "rounding_recovery",
+        "pruning_recovery",
     }
 )

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 from support.commands import cli
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
-from support.records import make_record, record_files
+from support.records import make_record, record_files, with_changes
 
 from unlearnbench.datasets.dataset import Dataset, open_dataset
-from unlearnbench.datasets.held_out import without_test_images
-from unlearnbench.engine.tuning import FAILED, score, suggested
+from unlearnbench.datasets.held_out import on_limited_images, without_test_images
+from unlearnbench.datasets.split import limited_indices
+from unlearnbench.engine.tuning.score import FAILED, LIMITED_VIEWS, limited_score, oracle_score
+from unlearnbench.engine.tuning.search import suggested
+from unlearnbench.engine.tuning.trials import limited_trials
+from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.experiment.resolve import resolve
 from unlearnbench.registry.declare import RANGES, Range
 from unlearnbench.registry.entry_points import find, names
 from unlearnbench.registry.options import schema
+from unlearnbench.results.load import load_records
+from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import read_record
 
 pytestmark = pytest.mark.slow
@@ -28,19 +35,78 @@ DECLARED = getattr(find("unlearners", "folmrcsc").load(), RANGES)
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 
 
-def records(method: tuple[float, float, float], **more: Any) -> list[Any]:
-    return [
-        make_record("original", 0, metrics=(0.95, 0.9, 0.98)),
-        make_record("fdr", 0, metrics=(0.0, 0.4, 0.99)),
-        make_record("mine", 0, metrics=None if more else method, **more),
+def records(method: tuple[float, float, float], position: float, **more: Any) -> list[Any]:
+    """Return records of one seed with FAe, FPAe and CAne, and one position in all views."""
+    found: list[Any] = [
+        make_record("original", 0, metrics=(0.95, 0.8, 0.98), positions=(1.0, 1.0, 1.0)),
+        make_record("fdr", 0, metrics=(0.0, 0.5, 0.99), positions=(0.0, 0.0, 0.0)),
     ]
+    if more:
+        return [*found, make_record("mine", 0, metrics=None, **more)]
+    return [*found, make_record("mine", 0, metrics=method, positions=(position, 0.0, 0.0))]
 
 
-def test_the_score_follows_the_ranking_rule() -> None:
-    assert score(records((0.1, 0.5, 0.97)), "mine") == pytest.approx(0.1 + 0.1 / 1000)
-    assert score(records((0.1, 0.3, 0.96)), "mine") == pytest.approx(0.1 + 0.1 / 1000)
-    assert score(records((0.0, 0.4, 0.9)), "mine") == pytest.approx(2.08)
-    assert score(records((0.0, 0.4, 0.9), status="failed", reason="diverged"), "mine") == FAILED
+def test_with_fdr_the_score_follows_the_ranking_rule() -> None:
+    assert oracle_score(records((0.09, 0.6, 0.97), 0.5), "mine") == pytest.approx(0.5 / 1.5), "a tenth of 95 %"
+    assert oracle_score(records((0.09, 0.3, 0.96), -0.5), "mine") == pytest.approx(0.5 / 1.5), "damage is as far"
+    assert oracle_score(records((0.2, 0.5, 0.98), 0.0), "mine") == pytest.approx(1.2)
+    assert oracle_score(records((0.0, 0.5, 0.9), 0.0), "mine") == pytest.approx(2.08)
+    assert oracle_score(records((0.0, 0.5, 0.9), 0.0, status="failed", reason="diverged"), "mine") == FAILED
+
+
+def limited_records(forget: float, retain: float, views: tuple[float, float]) -> list[Any]:
+    """Return records of one seed as trials on limited images have them, without FDR."""
+    found = []
+    for name, values in (("original", (0.95, 0.98, (0.8, 0.5))), ("mine", (forget, retain, views))):
+        record = make_record(name, 0, metrics=(values[0], 0.8, values[1]), positions=(1.0, 1.0, 1.0))
+        some = record.metrics["retain_accuracy"]
+        metrics = {
+            label: some.model_copy(update={"value": value})
+            for label, value in zip(LIMITED_VIEWS, values[2], strict=True)
+        }
+        found.append(with_changes(record, metrics={**record.metrics, **metrics}))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "views", "expected"),
+    [
+        (0.09, 0.98, (0.4, 0.4), (0 + 0.8) / 2),
+        (0.0, 0.97, (0.4, 0.1), (0.5 + 0.5) / 2),
+        (0.0, 0.99, (0.8, 0.1), (0 + 1.0) / 2),
+        (0.2, 0.98, (0.0, 0.0), 1.2),
+        (0.0, 0.9, (0.0, 0.0), 2.08),
+    ],
+)
+def test_without_fdr_the_score_weighs_what_is_left_against_what_it_costs(
+    forget: float, retain: float, views: tuple[float, float], expected: float
+) -> None:
+    assert limited_score([limited_records(forget, retain, views)], "mine") == pytest.approx(expected)
+
+
+def test_a_trial_that_failed_has_the_worst_score() -> None:
+    failed = make_record("mine", 0, metrics=None, status="failed", reason="diverged")
+    assert limited_score([[limited_records(0.0, 0.9, (0.4, 0.4))[0], failed]], "mine") == FAILED
+    assert limited_score([[failed]], "mine") == FAILED
+
+
+def test_limited_images_that_the_method_does_not_get_judge_it() -> None:
+    digits = open_dataset("digits")
+
+    def never() -> Any:
+        raise AssertionError("the test part was read")
+
+    counts, given = (14,) * 10, (12,) * 10
+    moved = on_limited_images(Dataset(digits.info, digits.train, never), counts, given, 3)
+    labels = digits.train().labels
+    limited, first = (set(limited_indices(labels, wanted, 3)) for wanted in (counts, given))
+    assert first < limited
+    assert set(moved.test().ids) == {digits.train().ids[position] for position in limited - first}
+    assert moved.train() is not None
+    assert len(moved.train().labels) == len(labels), "the original has learned from all of them"
+    assert tuple(np.bincount(moved.test().labels)) == moved.info.test_counts == (2,) * 10
+    other = on_limited_images(Dataset(digits.info, digits.train, never), counts, given, 4)
+    assert len({digits.info.revision, moved.info.revision, other.info.revision}) == 3
 
 
 def test_the_held_out_images_are_training_images_and_the_test_part_is_never_read() -> None:
@@ -110,7 +176,13 @@ def test_every_method_gets_the_same_number_of_trials_and_the_record_says_so(tmp_
     ]
     scores = [float(line.partition(": score ")[2].split()[0]) for line in lines[1:3]]
     assert f"folnrc: trial {1 + scores.index(min(scores))} is the best" in lines
-    budget = {"trials": 2, "seeds": [1001], "held_out_share": 0.2, "not_searched": ["wd"]}
+    budget = {
+        "division": "oracle-tuned",
+        "trials": 2,
+        "seeds": [1001],
+        "held_out_share": 0.2,
+        "not_searched": ["wd"],
+    }
     assert tomllib.loads(tuned.read_text())["tuning"] == budget
     tried = [read_record(file) for file in record_files(tmp_path / "runs" / "trials").values()]
     assert {record.seed for record in tried} == {1001}
@@ -119,6 +191,34 @@ def test_every_method_gets_the_same_number_of_trials_and_the_record_says_so(tmp_
     assert cli("run", tuned, "-o", tmp_path / "runs", "--only", "wd", "--device", "cpu").code == 0
     record = read_record(record_files(tmp_path / "runs")["wd/seed-1000.json"])
     assert record.manifest["tuning"] == budget
+
+
+@needs_optuna
+def test_limited_data_alone_can_judge_the_trials(tmp_path: Path) -> None:
+    text = manifest_text(FOLNRC, head="seeds = [0]") + '[references]\nfdr = "none"\n'
+    path, runs = write_manifest(tmp_path, text), tmp_path / "runs"
+    refused = cli("tune", path, "--trials", "2", "-o", runs)
+    assert refused.code == 2
+    assert "references.fdr: trials are judged by the distance to FDR" in refused.err
+    done = cli("tune", path, "--trials", "2", "--seeds", "2", "--division", "self-tuned", "-o", runs, "--device", "cpu")
+    assert done.code == 0, done.err
+    tuned = tmp_path / "small-tuned.toml"
+    assert tomllib.loads(tuned.read_text())["tuning"]["division"] == "self-tuned"
+    tried = [read_record(file) for file in sorted((runs / "trials" / "records").rglob("*.json"))]
+    assert {record.method.name for record in tried} == {"original", "folnrc"}
+    assert {record.seed for record in tried} == {1000, 1001}
+    # Each class has 14 limited images, of which a fifth is two.
+    assert {record.problem.test_images for record in tried} == {20}
+    assert cli("run", tuned, "-o", runs, "--device", "cpu").code == 0
+    (rows,) = rows_by_problem(load_records(runs))
+    assert {row.division for row in rows if not row.is_reference} == {"self-tuned"}
+
+
+def test_one_limited_image_of_a_class_cannot_be_held_out(tmp_path: Path) -> None:
+    problem = '[problem]\nforget_classes = ["8", "9"]\nlimited_images_per_class = 1'
+    resolved = resolve(write_manifest(tmp_path, manifest_text(problem=problem)))
+    with pytest.raises(UnlearnBenchError, match="a class has a single limited image, so none can be held out\n"):
+        limited_trials(resolved, [1000])
 
 
 @needs_optuna

@@ -56,7 +56,15 @@ def test_every_standard_metric_has_a_value_on_good_features() -> None:
 
 
 def test_every_registered_metric_stands_in_every_record_but_those_that_need_the_model() -> None:
-    of_models = {"relearn_cost", "zeroed_accuracy", "attention_entropy", "attention_shift"}
+    of_models = {
+        "relearn_cost",
+        "zeroed_accuracy",
+        "attention_entropy",
+        "attention_shift",
+        "rounding_recovery",
+        "pruning_recovery",
+        "fine_tuning_recovery",
+    }
     assert {standard.name for standard in standard_metrics()} == set(names("metrics")) - of_models
 
 

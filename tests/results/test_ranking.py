@@ -240,6 +240,50 @@ def test_no_statistic_of_two_methods_depends_on_a_third() -> None:
     assert named(among, "a").rank is not None
 
 
+PROBE, AT_PROBE = VIEW_METRICS["probe"], POSITIONS["probe"]
+
+
+def with_metrics(made: list[Record], seed: int, values: dict[str, float | None]) -> list[Record]:
+    """Return records of which that of a seed has other values; with None a metric has none."""
+    changed = []
+    for record in made:
+        metrics = dict(record.metrics)
+        for label, value in values.items() if record.seed == seed else ():
+            ended = {"status": "failed", "reason": "no scale"} if value is None else {}
+            metrics[label] = metrics[label].model_copy(update={"value": value, **ended})
+        changed.append(with_changes(record, metrics=metrics))
+    return changed
+
+
+def test_a_view_that_finds_as_much_in_fdr_as_in_original_judges_nothing_with_this_seed() -> None:
+    references = [record for made in (ORIGINAL, FDR) for record in with_metrics(made, 2, {PROBE: 0.5, AT_PROBE: None})]
+    method = with_metrics(steady("m", (0.1, 0.2, 0.6)), 2, {AT_PROBE: None})
+    found = named(ranked(method, steady("n", 0.9), references=references), "m")
+    assert found.rank == (1, 1)
+    assert found.judgement is not None
+    assert found.judgement.positions["probe"] == pytest.approx(0.6, abs=0.02)
+    # Four seeds have 0.6 as their largest |position|, and the fifth 0.2.
+    assert found.judgement.distance == pytest.approx((4 * 0.6 + 0.2) / 5, abs=0.02)
+
+
+def test_a_position_on_a_scale_turned_round_does_not_count() -> None:
+    references = with_metrics(ORIGINAL, 2, {PROBE: 0.4}) + with_metrics(FDR, 2, {PROBE: 0.5})
+    method = with_metrics(steady("m", (0.1, 0.2, 0.3)), 2, {AT_PROBE: -9.0})
+    found = named(ranked(method, references=references), "m").judgement
+    assert found is not None
+    assert found.distance == pytest.approx((4 * 0.3 + 0.2) / 5, abs=0.02)
+
+
+def test_a_seed_without_any_view_is_named() -> None:
+    gone: dict[str, float | None] = dict.fromkeys(POSITIONS.values())
+    same: dict[str, float | None] = dict.fromkeys(VIEW_METRICS.values(), 0.5)
+    references = with_metrics(ORIGINAL, 1, same | gone) + with_metrics(FDR, 1, same | gone)
+    rows = ranked(with_metrics(steady("m", 0.1), 1, gone), references=references)
+    assert note(rows, "m") == (
+        "provisional: with seed 1 no view finds more of the forget images in Original than in FDR"
+    )
+
+
 def test_divisions_are_ranked_apart() -> None:
     tuned = [
         with_changes(record, manifest={"tuning": {"trials": 9, "seeds": [100], "not_searched": []}})

@@ -114,13 +114,13 @@ class Dataset:
         info: Facts about the data set.
         train: Function that reads the training part.
         test: Function that reads the test part.
-        held_out_every: Every so many training images one stands in for a test image; None for a data set as it is.
+        made_by: Function that makes it of the data set as it is, in any process; None for a data set as it is.
     """
 
     info: DatasetInfo
     train: Callable[[], Part]
     test: Callable[[], Part]
-    held_out_every: int | None = None
+    made_by: Callable[[Dataset], Dataset] | None = None
 
 
 def expected_dataset(

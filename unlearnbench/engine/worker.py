@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 
 from unlearnbench.datasets.dataset import Dataset, Part, open_dataset
-from unlearnbench.datasets.held_out import without_test_images
 from unlearnbench.engine.engines.engine import Listener
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits
@@ -47,15 +47,14 @@ class Post:
 def named_dataset(plan: Plan) -> Dataset:
     """Return the plan's data set in a form that can be sent to another process."""
     component, dataset = plan.cells[0].problem.dataset, plan.resolved.dataset
-    every = dataset.held_out_every
-    train, test = (partial(_part, component.name, component.options, every, test) for test in (False, True))
-    return Dataset(dataset.info, train, test, every)
+    train, test = (partial(_part, component.name, component.options, dataset.made_by, test) for test in (False, True))
+    return Dataset(dataset.info, train, test, dataset.made_by)
 
 
-def _part(name: str, options: dict[str, Any], held_out_every: int | None, test: bool) -> Part:
+def _part(name: str, options: dict[str, Any], made_by: Callable[[Dataset], Dataset] | None, test: bool) -> Part:
     dataset = open_dataset(name, options)
-    if held_out_every is not None:
-        dataset = without_test_images(dataset, held_out_every)
+    if made_by is not None:
+        dataset = made_by(dataset)
     return dataset.test() if test else dataset.train()
 
 

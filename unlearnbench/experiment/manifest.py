@@ -108,7 +108,9 @@ class Tuning(Section):
     Attributes:
         trials: Number of settings tried for each unlearner, including the manifest's own.
         seeds: Seeds of these trials, none of which is a seed of the manifest.
-        held_out_share: Share of each class's training images that the trials were judged on.
+        held_out_share: Share of each class's images that the trials were judged on: of the limited ones if
+            `self-tuned`, else of all training images.
+        division: `self-tuned` if the trials were judged by limited images alone, `oracle-tuned` if by FDR or more.
         not_searched: Labels of the unlearners without ranges, which kept their options.
     """
 
@@ -116,6 +118,7 @@ class Tuning(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     held_out_share: Annotated[float, Field(gt=0, lt=1)]
     not_searched: tuple[str, ...] = ()
+    division: Literal["self-tuned", "oracle-tuned"] = "oracle-tuned"
 
 
 class Bound(Section):

@@ -46,14 +46,18 @@ def tune(
         Path, typer.Option("--output", "-o", help="Output folder; the trials lie in its folder `trials`, in no table.")
     ] = Path("runs"),
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    division: Annotated[
+        Literal["self-tuned", "oracle-tuned"],
+        typer.Option(help="Judge trials by held-out limited images alone, or by FDR on other training images too."),
+    ] = "oracle-tuned",
 ) -> None:
     """Search the options of every method of MANIFEST under one budget and write a manifest that has them."""
-    from unlearnbench.engine.tuning import Budget, check_target, tune, tuned_file
+    from unlearnbench.engine.tuning.search import Budget, check_target, tune, tuned_file
     from unlearnbench.experiment.writer import manifest_toml
 
     file = to or tuned_file(manifest)
     check_target(file)
-    budget = Budget(trials, seeds, output / "trials", device)
+    budget = Budget(trials, seeds, output / "trials", device, division)
     tuned = tune(manifest, budget, tell)
     file.write_text(manifest_toml(tuned, f"Written by unlearnbench tune {manifest.name}"), encoding="utf-8")
     echo(file)

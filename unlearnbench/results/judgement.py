@@ -32,13 +32,13 @@ def judged(row: Row, original: Row, fdr: Row) -> Judgement:
     """Return what the ranking rule says of a method whose seeds both references have."""
     seeds = sorted(row.values(SHORT["FAe"]).keys() & original.values(SHORT["FAe"]).keys())
     forget = _forget(row, original, seeds)
-    missing = _lacking(row, original)
+    missing = _lacking(row, original, fdr)
     if missing:
         return Judgement(forget=forget, provisional=missing)
     keep, loss = _keep(row, original, seeds)
-    positions = positions_by_seed(row)
-    means = {view: statistics.fmean(values.values()) for view, values in positions.items()}
-    sizes = {view: statistics.fmean(map(abs, values.values())) for view, values in positions.items()}
+    positions = positions_by_seed(row, original, fdr)
+    means = {view: statistics.fmean(values.values()) for view, values in positions.items() if values}
+    sizes = {view: statistics.fmean(map(abs, positions[view].values())) for view in means}
     few = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, {FEWEST_SEEDS} are needed for a rank"
     return Judgement(
         keep=keep,
@@ -52,16 +52,38 @@ def judged(row: Row, original: Row, fdr: Row) -> Judgement:
     )
 
 
-def _lacking(row: Row, original: Row) -> str:
+def _lacking(row: Row, original: Row, fdr: Row) -> str:
     """Return which metric of the rule a row lacks; "" if it has all for each of its seeds."""
-    for metric in (MASKED, *POSITIONS.values()):
+    for metric, view in ((MASKED, None), *((metric, view) for view, metric in POSITIONS.items())):
         for holder, name in ((row, ""), (original, "Original's ")):
-            lacking = [record for record in row.done if record.seed not in holder.values(metric)]
+            lacking = [
+                record
+                for record in row.done
+                if record.seed not in holder.values(metric)
+                and (view is None or has_scale(original, fdr, view, record.seed))
+            ]
             if lacking:
                 found = lacking[0].metrics.get(metric) if holder is row else None
                 made = "the records were made before this metric" if found is None else found.reason
                 return f"{name}{metric} is missing with seed {', '.join(str(one.seed) for one in lacking)}: {made}"
+    blind = [
+        str(record.seed)
+        for record in row.done
+        if not any(has_scale(original, fdr, view, record.seed) for view in POSITIONS)
+    ]
+    if blind:
+        return f"with seed {', '.join(blind)} no view finds more of the forget images in Original than in FDR"
     return ""
+
+
+def has_scale(original: Row, fdr: Row, view: str, seed: int) -> bool:
+    """Return whether a view finds more of the forget images in Original than in FDR, as far as the records say.
+
+    Where it does not, there is nothing that a method could have forgotten in this view, and a position would have no
+    meaning: the other views judge this seed. On small data a linear probe may find as much in both.
+    """
+    top, base = (holder.values(VIEW_METRICS[view]).get(seed) for holder in (original, fdr))
+    return top is None or base is None or top > base
 
 
 def word(low: float, high: float, limit: float) -> Word:
@@ -88,33 +110,41 @@ def _forget(row: Row, original: Row, seeds: Sequence[int]) -> Word:
     return word(low, high, max(MOST_FAE, MOST_FAE_SHARE * before))
 
 
-def positions_by_seed(row: Row) -> dict[str, dict[int, float]]:
-    """Return a row's position by view and seed."""
-    return {view: row.values(metric) for view, metric in POSITIONS.items()}
+def positions_by_seed(row: Row, original: Row, fdr: Row) -> dict[str, dict[int, float]]:
+    """Return a row's position by view and seed, without the seeds for which the view has no scale."""
+    return {
+        view: {seed: value for seed, value in row.values(metric).items() if has_scale(original, fdr, view, seed)}
+        for view, metric in POSITIONS.items()
+    }
 
 
 def distances(positions: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """Return the largest |position| over the views, by seed."""
-    seeds = sorted(set.intersection(*(set(values) for values in positions.values())))
-    return {seed: max(abs(values[seed]) for values in positions.values()) for seed in seeds}
+    """Return the largest |position| over the views that have one, by seed."""
+    seeds = sorted(set().union(*(values.keys() for values in positions.values())))
+    return {seed: max(abs(values[seed]) for values in positions.values() if seed in values) for seed in seeds}
 
 
 def drawn_distances(row: Row, original: Row, fdr: Row, seeds: Sequence[int]) -> NDArray[np.float64]:
     """Return the largest |position| of each seed in each resample of the test images, (B, S).
 
-    Where the records do not say which images count, or the references' images are others, all resamples are alike.
+    The distance from FDR is that of the resample, and the scale from FDR to Original stays that of all images: it is
+    the same for all methods and decides nothing between two of them, but of few images it may be near 0, and no
+    difference of quotients would ever be seen. Where the records do not say which images count, or the references'
+    images are others, all resamples are alike.
     """
     found = []
-    for view, metric in VIEW_METRICS.items():
+    for view, positions in positions_by_seed(row, original, fdr).items():
+        metric = VIEW_METRICS[view]
         outcomes = [holder.outcomes(metric, seeds) for holder in (row, original, fdr) if _has(holder, metric, seeds)]
+        fixed = np.array([abs(positions.get(seed, np.nan)) for seed in seeds])
         if len(outcomes) < 3 or len({shares.shape for shares in outcomes}) > 1 or outcomes[0].shape[1] == 1:
-            fixed = positions_by_seed(row)[view]
-            found.append(bootstrap_image_draws(np.array([[abs(fixed[seed])] for seed in seeds])))
+            found.append(bootstrap_image_draws(fixed[:, None]))
             continue
-        own, before, base = map(bootstrap_image_draws, outcomes)
-        scale = before - base
-        found.append(np.abs((own - base) / np.where(scale == 0, np.nan, scale)))
-    drawn: NDArray[np.float64] = np.nan_to_num(np.fmax.reduce(found))
+        own, before, base = outcomes
+        scale = np.where(np.isnan(fixed), np.nan, before.mean(axis=1) - base.mean(axis=1))
+        found.append(np.abs((bootstrap_image_draws(own) - bootstrap_image_draws(base)) / scale))
+    # A seed without any view has no distance at all.
+    drawn: NDArray[np.float64] = np.fmax.reduce(found)
     return drawn
 
 

@@ -153,7 +153,7 @@ def _ranked(rows: Sequence[Row], original: Row, fdr: Row) -> list[Row]:
 
 def _verdicts(rows: Sequence[Row], original: Row, fdr: Row) -> NDArray[np.int64]:
     """Return (R, R): 1 where the first row is farther from FDR than the second, -1 where it is nearer, else 0."""
-    by_row = [distances(positions_by_seed(row)) for row in rows]
+    by_row = [distances(positions_by_seed(row, original, fdr)) for row in rows]
     seeds = sorted({seed for found in by_row for seed in found})
     values = np.full((len(rows), len(seeds)), np.nan)
     draws = np.full((IMAGE_DRAWS, len(rows), len(seeds)), np.nan)

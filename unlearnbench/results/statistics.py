@@ -9,6 +9,7 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,25 +159,58 @@ def simultaneous_verdicts(
     """
     rows, seeds = by_seed.shape
     verdicts = np.zeros((rows, rows), dtype=np.int64)
-    pairs = [(i, j) for i in range(rows) for j in range(i) if np.isfinite(by_seed[i] - by_seed[j]).sum() > 1]
-    if not pairs:
+    pairs = {(i, j): paired(by_seed[[i, j]], draws[:, [i, j]]) for i in range(rows) for j in range(i)}
+    found = {places: pair for places, pair in pairs.items() if len(pair.differences) > 1}
+    if not found:
         return verdicts
     noise = np.random.default_rng([3, rows, seeds]).standard_normal((MAX_DRAWS, rows, seeds))
     largest = np.zeros(MAX_DRAWS)
-    found = {}
-    for i, j in pairs:
-        common = np.isfinite(by_seed[i] - by_seed[j])
-        differences = (by_seed[i] - by_seed[j])[common]
-        image_variance = float((draws[:, i] - draws[:, j])[:, common].mean(axis=1).var())
-        found[i, j] = float(_studentised(differences[None], image_variance)[0])
-        spread = math.sqrt(max(differences.var(ddof=1), common.sum() * image_variance) / 2)
-        null = (noise[:, i] - noise[:, j])[:, common] * spread
-        largest = np.maximum(largest, np.abs(_studentised(null, image_variance)))
+    for (i, j), pair in found.items():
+        null = (noise[:, i] - noise[:, j])[:, pair.common] * pair.spread / math.sqrt(2)
+        largest = np.maximum(largest, np.abs(_studentised(null, pair.image_variance)))
     limit = float(np.quantile(largest, confidence))
-    for (i, j), statistic in found.items():
-        if abs(statistic) > limit:
-            verdicts[i, j], verdicts[j, i] = np.sign(statistic), -np.sign(statistic)
+    for (i, j), pair in found.items():
+        if abs(pair.statistic) > limit:
+            verdicts[i, j], verdicts[j, i] = np.sign(pair.statistic), -np.sign(pair.statistic)
     return verdicts
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the data say of two rows; no other row takes part.
+
+    Attributes:
+        common: (S,) bool, the seeds that both rows have.
+        differences: (n,) first less second, on these seeds.
+        image_variance: Variance of the mean difference over resamples of the test images.
+    """
+
+    common: NDArray[np.bool_]
+    differences: NDArray[np.float64]
+    image_variance: float
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a difference, over seeds or over images, whichever is larger."""
+        return math.sqrt(max(self.differences.var(ddof=1), len(self.differences) * self.image_variance))
+
+    @property
+    def statistic(self) -> float:
+        """Mean difference divided by its standard error."""
+        return float(_studentised(self.differences[None], self.image_variance)[0])
+
+
+def paired(by_seed: NDArray[np.float64], draws: NDArray[np.float64]) -> Pair:
+    """Compare two rows.
+
+    Args:
+        by_seed: (2, S) numbers of the rows; NaN where a row lacks a seed.
+        draws: (B, 2, S) the same in each resample of the test images.
+    """
+    differences = by_seed[0] - by_seed[1]
+    common = np.isfinite(differences)
+    over_images = (draws[:, 0] - draws[:, 1])[:, common]
+    return Pair(common, differences[common], float(over_images.mean(axis=1).var()) if common.any() else 0.0)
 
 
 def _studentised(differences: NDArray[np.float64], image_variance: float) -> NDArray[np.float64]:

@@ -79,6 +79,16 @@ def test_a_model_that_remembers_is_caught_and_one_like_fdr_is_not() -> None:
     assert membership_inference(fdr, References(sure, fdr)) == 0.0
 
 
+def test_an_attack_that_cannot_tell_original_from_fdr_has_no_power() -> None:
+    sure, fdr = model(remembers=True), model(remembers=False)
+
+    assert membership_inference(fdr, References(sure, fdr)).details["power"] is True
+    assert membership_inference(fdr, References(fdr, fdr)).details["power"] is False
+    # With two members even an attack without a mistake is within the luck of guessing: 1.96 * sqrt(0.5 / 4) is 0.69.
+    few, other = model(remembers=True, members=2), model(remembers=False, members=2)
+    assert membership_inference(few, References(few, other)).details["power"] is False
+
+
 def test_two_images_of_each_kind_are_enough_and_one_is_not() -> None:
     two = model(remembers=True, members=2)
     one = model(remembers=True, members=1)

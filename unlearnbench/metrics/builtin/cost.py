@@ -69,7 +69,7 @@ def relearn_cost(
         if optimizer == "sgd"
         else torch.optim.Adam(student.parameters(), lr=learning_rate)
     )
-    passes, reached = 0, _accuracy(student, test, held_out)
+    passes, reached = 0, share_found(student, test, held_out)
     for epoch in range(max_epochs):
         generator = torch.Generator().manual_seed(derived_seed(features.seed, "relearn", epoch))
         for images, labels in limited.shuffled(batch_size, generator, positions):
@@ -77,7 +77,7 @@ def relearn_cost(
                 break
             _step(student, update, images, labels)
             passes += len(labels)
-            reached = _accuracy(student, test, held_out)
+            reached = share_found(student, test, held_out)
     details = {"goal": goal, "forget_accuracy": reached, "reached": reached >= goal}
     return Measurement(float(passes), details)
 
@@ -107,10 +107,14 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, la
     optimizer.step()
 
 
-def _accuracy(model: nn.Module, test: Batches, positions: Tensor) -> float:
-    """Return the accuracy on the test images at `positions`."""
+def share_found(model: nn.Module, test: Batches, positions: Tensor) -> float:
+    """Return the accuracy on the test images at `positions`.
+
+    Raises:
+        MetricError: If there is none.
+    """
     if len(positions) == 0:
-        raise MetricError("there is no test image of the forget classes")
+        raise MetricError("there is no test image of these classes")
     with torch.inference_mode():
         hits = [
             output_classes(model)[model(images).argmax(dim=1)] == labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +15,8 @@ from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.measurement import Measurement, References
 from unlearnbench.seeds import derived_seed
 
+# A normal number stays below this many standard deviations, on either side, in 95 of 100 cases.
+NORMAL_95 = 1.96
 # Smaller probabilities are raised to this one, because the probability 0 of a deleted output has no logarithm.
 SMALLEST = 1e-12
 
@@ -101,7 +104,9 @@ def membership_inference(
         folds: Number of folds of the cross-validation; fewer where a class has fewer members.
 
     Returns:
-        A difference of fractions, in [-1, 1]: 0 is as retrained; above 0 the training images can be recognised.
+        A difference of fractions, in [-1, 1]: 0 is as retrained; above 0 the training images can be recognised. The
+        details say whether the attack has `power` here: whether it tells Original, which did learn from the members,
+        from FDR, by more than 1.96 standard errors of guessing. Without it a value near 0 says nothing.
 
     Raises:
         MetricError: If a forget class has fewer than 2 limited or test images, or a logit is not finite.
@@ -111,8 +116,17 @@ def membership_inference(
     images its chance level varies by several points.
     """
     parts, fold = _balanced(features, folds)
-    judged, fdr = (_attack(file, parts, fold) for file in (features, references.fdr))
-    details = {"judged": judged, "fdr": fdr, "members": int(sum(len(rows) for rows in parts["limited"]))}
+    judged, original, fdr = (_attack(file, parts, fold) for file in (features, references.original, references.fdr))
+    members = sum(len(rows) for rows in parts["limited"])
+    # Each accuracy is of 2 * members guesses, and two of them are compared.
+    least = NORMAL_95 * math.sqrt(2 * 0.25 / (2 * members))
+    details = {
+        "judged": judged,
+        "original": original,
+        "fdr": fdr,
+        "members": members,
+        "power": original - fdr > least,
+    }
     return Measurement(judged - fdr, details)
 
 

@@ -17,6 +17,7 @@ from unlearnbench.results.figures import (
     feature_map,
     matrix,
     prototype_bars,
+    recovery_curves,
     relevance_curves,
     relevant_share,
     trade_off,
@@ -48,6 +49,7 @@ FIGURES: tuple[Draw, ...] = (
     epochs.drawings,
     relevance_curves.drawings,
     relevant_share.drawings,
+    recovery_curves.drawings,
     attention_maps.drawings,
     feature_map.drawings,
 )

@@ -5,42 +5,36 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from unlearnbench.datasets.held_out import without_test_images
 from unlearnbench.engine.engines.crew import device_precision
 from unlearnbench.engine.executor import finish
 from unlearnbench.engine.processes.isolated import declared_ranges
 from unlearnbench.engine.recording import plan_for
+from unlearnbench.engine.tuning.score import LIMITED_SCORE, ORACLE_SCORE, limited_score, oracle_score
+from unlearnbench.engine.tuning.trials import HELD_OUT_EVERY, limited_trials, oracle_trial
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.registry.component import Method
 from unlearnbench.registry.declare import Range, SearchSpace
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.results.judgement import MOST_LOSS
-from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.record import Record
-from unlearnbench.results.rows import Row
-from unlearnbench.terms import HEADLINE
 
 if TYPE_CHECKING:
     import optuna
 
+# Runs settings of a method and returns the score of each.
+Judge = Callable[[Sequence[Method]], list[float]]
 
-HELD_OUT_EVERY = 5
 FIRST_SEED = 1000
-SCORE = (
-    "score: FAe plus a thousandth of FPAe's distance from FDR's, as fractions; from 2 on CAne is not held, 10 is a "
-    "failed trial; lower is better"
-)
-# This is worse than any unlearner that ran, which scores at most 1 for FAe and 1 for CAne.
-FAILED = 10.0
+# So many settings run at a time: to begin a run takes longer than a small method, and the search learns between rounds.
+ROUND = 5
+Division = Literal["self-tuned", "oracle-tuned"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +46,15 @@ class Budget:
         seeds: Number of seeds that each setting is run with.
         output: Output folder of the trials, which share reference models.
         device: Device as in `--device`.
+        division: What trials are judged by: `self-tuned` by limited images alone, of which a fifth is held out;
+            `oracle-tuned` by FDR, on a fifth of all training images.
     """
 
     trials: int
     seeds: int
     output: Path
     device: str = "auto"
+    division: Division = "oracle-tuned"
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Trial:
     Attributes:
         label: Label of the unlearner.
         options: Options as the manifest would state them.
-        score: Score of the setting, lower is better; see `score`.
+        score: Score of the setting, lower is better; see `engine/tuning/score.py`.
     """
 
     label: str
@@ -97,28 +94,29 @@ def check_target(file: Path) -> None:
 def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, Any]:
     """Search the options of every unlearner of a manifest and return the raw values of the tuned manifest.
 
-    Trials are judged on a fifth of the training images and on seeds that the manifest does not use. The choice
-    therefore depends neither on test images nor on what the final run draws.
+    Trials are judged on training images, as `Budget.division` says, and on seeds that the manifest does not use. The
+    choice therefore depends neither on test images nor on what the final run draws.
 
     Raises:
-        UnlearnBenchError: If optuna is missing, an unlearner has a matrix, or the manifest does without FDR.
+        UnlearnBenchError: If optuna is missing, an unlearner has a matrix, the manifest does without the FDR that
+            trials are judged by, or a class has too few limited images to hold one out.
         InvalidFileError: If the manifest has faults.
     """
     optuna = _optuna()
     resolved = resolve(path)
     manifest = resolved.manifest
-    if manifest.references.fdr == "none":
+    if manifest.references.fdr == "none" and budget.division == "oracle-tuned":
         raise UnlearnBenchError(
-            f'{path}: references.fdr: tune scores by the distance to FDR, and the manifest says "none"\n'
-            '  Say fdr = "train", or give the path of a checkpoint'
+            f'{path}: references.fdr: trials are judged by the distance to FDR, and the manifest says "none"\n'
+            "  Use --division self-tuned, which needs no FDR"
         )
     for entry in manifest.unlearners:
         if entry.matrix:
             raise UnlearnBenchError(f"{path}: {entry.name} has a matrix; tune searches one setting for each entry")
     seeds = _other_seeds(manifest.seeds, budget.seeds)
-    trial_problem = _trial_problem(resolved, seeds)
+    judge = _judge(resolved, seeds, budget)
     raw = manifest.model_dump(mode="json", exclude_unset=True)
-    say(SCORE)
+    say(ORACLE_SCORE if budget.division == "oracle-tuned" else LIMITED_SCORE)
     methods = [method for method in resolved.methods if method.role == "unlearner"]
     not_searched = []
     for index, method in enumerate(methods):
@@ -131,10 +129,11 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
             say(f"{method.label}: {reason}; its options stay")
             continue
         given = dict(entry.options)
-        best = _search(optuna, trial_problem, method, given, ranges, budget, say)
+        best = _search(optuna, judge, method, given, ranges, budget, say)
         raw["unlearners"][index]["options"] = best.options
     raw["name"] = f"{manifest.name}-tuned"
     raw["tuning"] = {
+        "division": budget.division,
         "trials": budget.trials,
         "seeds": list(seeds),
         "held_out_share": 1 / HELD_OUT_EVERY,
@@ -157,28 +156,39 @@ def _other_seeds(used: Iterable[int], number: int) -> tuple[int, ...]:
     return tuple(itertools.islice((seed for seed in itertools.count(FIRST_SEED) if seed not in taken), number))
 
 
-def _trial_problem(resolved: Resolved, seeds: tuple[int, ...]) -> Resolved:
-    """Return the manifest on other seeds, with some training images in the place of the test images."""
-    dataset = without_test_images(resolved.dataset, HELD_OUT_EVERY)
+def _judge(resolved: Resolved, seeds: tuple[int, ...], budget: Budget) -> Judge:
+    """Return the function that runs settings of a method and scores them."""
+    if budget.division == "oracle-tuned":
+        trial = oracle_trial(resolved, seeds)
 
-    def moved(problem: Problem) -> Problem:
-        counts = zip(problem.limited_counts, dataset.info.train_counts, strict=True)
-        return replace(problem, info=dataset.info, limited_counts=tuple(min(pair) for pair in counts))
+        def by_fdr(methods: Sequence[Method]) -> list[float]:
+            records = _run(trial, methods, budget)
+            return [oracle_score(_of_method(records, method), method.label) for method in methods]
 
-    return replace(
-        resolved,
-        manifest=resolved.manifest.model_copy(
-            update={"seeds": seeds, "name": f"{resolved.manifest.name}-trials", "evaluate_every": 0}
-        ),
-        dataset=dataset,
-        problems=tuple(moved(problem) for problem in resolved.problems),
-        metrics=tuple(metric for metric in resolved.metrics if metric.label in HEADLINE),
-    )
+        return by_fdr
+    problems = limited_trials(resolved, seeds)
+
+    def by_limited(methods: Sequence[Method]) -> list[float]:
+        found = [[record for trial in trials for record in _run(trial, methods, budget)] for trials in problems]
+        return [limited_score([_of_method(records, one) for records in found], one.label) for one in methods]
+
+    return by_limited
+
+
+def _run(trial: Resolved, methods: Sequence[Method], budget: Budget) -> list[Record]:
+    references = tuple(reference for reference in trial.methods if reference.role == "reference")
+    plan = plan_for(replace(trial, methods=(*references, *methods)), budget.output, device_precision(budget.device))
+    return finish(plan, budget.output, budget.device)
+
+
+def _of_method(records: Iterable[Record], method: Method) -> list[Record]:
+    """Return the records of a method and of the references."""
+    return [record for record in records if record.method.label == method.label or record.method.role == "reference"]
 
 
 def _search(
     optuna: Any,
-    problem: Resolved,
+    judge: Judge,
     method: Method,
     given: dict[str, Any],
     ranges: Mapping[str, SearchSpace],
@@ -187,17 +197,19 @@ def _search(
 ) -> Trial:
     """Return the best of an unlearner's trials, of which the manifest's own options are the first."""
     trials: list[Trial] = []
-
-    def run(chosen: Mapping[str, Any]) -> float:
-        options = {**given, **chosen}
-        trials.append(Trial(method.label, options, _run(problem, method, options, len(trials), budget)))
-        number = f"trial {len(trials)} of {budget.trials}"
-        say(f"{method.label}: {number}: score {trials[-1].score:.4f} with {json.dumps(options)}")
-        return trials[-1].score
-
-    run({})
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-    study.optimize(lambda trial: run(suggested(trial, ranges)), n_trials=budget.trials - 1)
+    while len(trials) < budget.trials:
+        own: list[dict[str, Any]] = [] if trials else [given]
+        asked = [study.ask() for _ in range(min(ROUND, budget.trials - len(trials)) - len(own))]
+        settings = [*own, *({**given, **suggested(trial, ranges)} for trial in asked)]
+        methods = [_with_options(method, options, len(trials) + place) for place, options in enumerate(settings)]
+        scores = judge(methods)
+        for options, score in zip(settings, scores, strict=True):
+            trials.append(Trial(method.label, options, score))
+            number = f"trial {len(trials)} of {budget.trials}"
+            say(f"{method.label}: {number}: score {score:.4f} with {json.dumps(options)}")
+        for trial, score in zip(asked, scores[len(own) :], strict=True):
+            study.tell(trial, score)
     best = min(trials, key=lambda trial: trial.score)
     say(f"{method.label}: trial {1 + trials.index(best)} is the best")
     return best
@@ -217,36 +229,9 @@ def suggested(trial: optuna.Trial, ranges: Mapping[str, SearchSpace]) -> dict[st
     return chosen
 
 
-def _run(problem: Resolved, method: Method, options: dict[str, Any], number: int, budget: Budget) -> float:
+def _with_options(method: Method, options: dict[str, Any], number: int) -> Method:
+    """Return a method with the options of a trial, under a label of its own."""
     values, faults = resolve_options(find("unlearners", method.name), options)
     if faults:
         raise UnlearnBenchError("\n".join([f"{method.label}: its ranges do not fit its options", *faults.values()]))
-    label = f"{method.label} {number}"
-    references = tuple(reference for reference in problem.methods if reference.role == "reference")
-    tried = replace(method, options=values, label=label)
-    trial = replace(problem, methods=(*references, tried))
-    plan = plan_for(trial, budget.output, device_precision(budget.device))
-    records = finish(plan, budget.output, budget.device)
-    return score(records, label)
-
-
-def score(records: Iterable[Record], label: str) -> float:
-    """Return the quality of an unlearner by the ranking rule as one number; lower is better.
-
-    Below 2, CAne is kept, and the number is FAe plus a thousandth of the distance of FPAe from FDR's. From 2 on, CAne
-    is not kept, and the number is 2 plus what is missing. It is 10 if a cell failed. Several problems give the mean.
-    """
-    found = [_score_of_problem({row.method.label: row for row in rows}, label) for rows in rows_by_problem(records)]
-    return sum(found) / len(found)
-
-
-def _score_of_problem(rows: Mapping[str, Row], label: str) -> float:
-    method, original, fdr = rows[label], rows["original"], rows["fdr"]
-    means = {name: (method.mean(name), original.mean(name), fdr.mean(name)) for name in HEADLINE}
-    if len(method.done) < len(method.records) or any(None in values for values in means.values()):
-        return FAILED
-    forget, prototype, retain = ([value or 0.0 for value in means[name]] for name in HEADLINE)
-    lost = retain[1] - retain[0]
-    if lost > MOST_LOSS + 1e-9:
-        return 2.0 + lost
-    return forget[0] + abs(prototype[0] - prototype[2]) / 1000
+    return replace(method, options=values, label=f"{method.label} {number}")
