@@ -122,7 +122,8 @@ def stages(record: Record) -> list[dict[str, Any]]:
         if not metric.name.startswith("layer_") or not isinstance(by_stage, dict):
             continue
         rows = []
-        for stage, value in by_stage.items():
+        for stage in metric.details.get("stages", by_stage):
+            value = by_stage.get(stage)
             each = value if isinstance(value, dict) else {"judged": value}
             rows.append(
                 {

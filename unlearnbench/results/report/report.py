@@ -11,17 +11,9 @@ from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.escape import markdown, url
 from unlearnbench.names import below, refuse_foreign
 from unlearnbench.results.experiments import Experiment
-from unlearnbench.results.figures import (
-    attention_maps,
-    epochs,
-    feature_map,
-    matrix,
-    prototype_bars,
-    relevance_curves,
-    relevant_share,
-    trade_off,
-)
+from unlearnbench.results.figures import feature_map, performance_profile, prototype_bars, stage_map, trade_off
 from unlearnbench.results.figures.drawing import Draw, Drawing, FigureData, NotDrawnError, csv_text, save
+from unlearnbench.results.figures.paper import attention_maps, epochs, matrix, relevance_curves, relevant_share
 from unlearnbench.results.figures.style import styled
 from unlearnbench.results.figures.trade_off import one_for_each_problem
 from unlearnbench.results.load import Say, load_records, unheard
@@ -43,6 +35,8 @@ from unlearnbench.terms import SHORT
 FIGURES: tuple[Draw, ...] = (
     trade_off.drawings,
     prototype_bars.drawings,
+    stage_map.drawings,
+    performance_profile.drawings,
     matrix.drawings,
     epochs.drawings,
     relevance_curves.drawings,
