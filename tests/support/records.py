@@ -133,6 +133,35 @@ def with_changes(record: Record, **changes: Any) -> Record:
     return with_hash(record.model_copy(update=changes))
 
 
+STAGES = ("layer1", "layer10", "layer2")
+
+
+def with_stages(record: Record, gap: float, similarity: float = 0.5) -> Record:
+    """Return a record that was judged at three stages; the gap to FDR's grows from stage to stage."""
+    like = record.metrics["forget_accuracy"]
+    found = {}
+    for label in ("layer_prototype_gap", "layer_probe_recovery"):
+        by_stage: dict[str, Any] = {
+            name: {"judged": 0.4 + gap * share, "original": 0.9, "fdr": 0.4}
+            for name, share in zip(STAGES, (0.0, 0.5, 1.0), strict=True)
+        }
+        found[label] = by_stage
+    for model in ("original", "fdr"):
+        found[f"layer_cka reference={model} images=forget"] = dict.fromkeys(STAGES, similarity)
+    metrics = {
+        label: like.model_copy(
+            update={
+                "name": label.partition(" ")[0],
+                "value": gap,
+                # As a file has it: the keys of details are sorted there.
+                "details": {"by_stage": dict(sorted(by_stage.items())), "stage": "layer2", "stages": list(STAGES)},
+            }
+        )
+        for label, by_stage in found.items()
+    }
+    return with_changes(record, metrics={**record.metrics, **metrics})
+
+
 def write_records(folder: Path, records: Iterable[Record]) -> Path:
     """Write records into a folder as a run does, and return the folder."""
     for record in records:

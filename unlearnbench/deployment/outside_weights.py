@@ -15,7 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from unlearnbench.deployment.class_names import classes_of
 from unlearnbench.deployment.first_look import BETTER, counted
 from unlearnbench.engine.artifacts import filled_judged
-from unlearnbench.engine.executor import device_precision, finish
+from unlearnbench.engine.engines.crew import device_precision
+from unlearnbench.engine.executor import finish
 from unlearnbench.engine.recording import plan_for
 from unlearnbench.errors import DatasetError, InvalidFileError, UnlearnBenchError, WrongUseError
 from unlearnbench.experiment.components import JudgedMethod, judged_method

@@ -132,6 +132,7 @@ def test_gaps_by_hand() -> None:
     assert found == -0.5
     assert found.details == {
         "stage": "stage 0",
+        "stages": ["stage 0", "classifier input"],
         "by_stage": {
             "stage 0": {"judged": 0.5, "original": 1.0, "fdr": 1.0},
             "classifier input": {"judged": 0.5, "original": 0.5, "fdr": 0.5},

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.records import make_record, small_board, write_records
+from support.records import STAGES, make_record, small_board, with_stages, write_records
 
 from unlearnbench.results.leaderboard.build import build_leaderboard
 
+SEEDS = 3
 VOID = {"meta", "input", "br", "line", "rect", "circle", "path"}
 
 
@@ -22,10 +23,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a leaderboard of two problems on which the name of one unlearner looks like markup."""
     folder = tmp_path_factory.mktemp("page")
     odd = [
-        make_record("<i>odd</i>", seed, metrics=(0.0, 0.6, 0.9), options={"text": '"><script>alert(1)</script>'})
-        for seed in (0, 1)
+        make_record(
+            "<i>odd</i>",
+            seed,
+            metrics=(0.0, 0.6, 0.9),
+            options={"text": '"><script>alert(1)</script>'},
+            positions=(0.4, 0.4, 0.4),
+        )
+        for seed in range(SEEDS)
     ]
-    runs = write_records(folder / "runs", [*small_board("problem"), *small_board("second")])
+    judged = [
+        with_stages(record, 0.2 if record.method.name == "original" else -0.1) if record.status == "done" else record
+        for record in small_board("second", SEEDS)
+    ]
+    runs = write_records(folder / "runs", [*small_board("problem", SEEDS), *judged])
     # The label of these records cannot be a file name.
     for record in odd:
         path = folder / "runs" / "records" / "small" / "problem" / "odd" / f"seed-{record.seed}.json"
@@ -164,10 +175,13 @@ def test_a_click_on_a_method_shows_its_options_seeds_and_provenance(opened: Any)
     button.click()
     (details,) = find(opened, "tr.details")
     assert button.get_attribute("aria-expanded") == "true"
-    for text in ("epochs 3", "mode a|b", "made-up 1.0", "a machine", "0.00 55.00 90.00", "0.00 56.00 90.00"):
+    seeds = ("0.00 55.00 90.00", "0.00 56.00 90.00", "0.00 55.50 90.00")
+    for text in ("epochs 3", "mode a|b", "made-up 1.0", "a machine", *seeds):
         assert text in details.text.replace("\n", " ")
     links = [link.get_attribute("href").partition("/board/")[2] for link in details.find_elements("tag name", "a")]
-    assert links == ["manifests/small.toml", *(f"records/small/problem/good/seed-{seed}.json" for seed in (0, 1))]
+    # The records stand in one file, sorted by method and seed below the line that they share.
+    lines = [f"records/problem.jsonl#L{number}" for number in (17, 18, 19)]
+    assert links == ["manifests/small.toml", *lines]
     button.click()
     assert find(opened, "tr.details") == []
 
@@ -176,7 +190,7 @@ def test_a_method_without_a_rank_says_why(opened: Any) -> None:
     (button,) = [found for found in find(opened, "button.method") if found.text == "broken"]
     button.click()
     (details,) = find(opened, "tr.details")
-    assert "Without a rank: failed with seed 0, 1: ValueError: no <b>way" in details.text
+    assert "Without a rank: failed with seed 0, 1, 2: ValueError: no <b>way" in details.text
 
 
 def test_the_plots_mark_references_means_and_seeds(opened: Any) -> None:
@@ -185,7 +199,7 @@ def test_the_plots_mark_references_means_and_seeds(opened: Any) -> None:
     for plot in plots:
         marks = plot.find_elements("css selector", "g.mark")
         assert len(marks) == 6
-        assert [len(mark.find_elements("css selector", "circle.seed")) for mark in marks] == [2] * 6
+        assert [len(mark.find_elements("css selector", "circle.seed")) for mark in marks] == [SEEDS] * 6
         assert "Original" in plot.text
         assert "FDR" in plot.text
     label = plots[1].find_elements("css selector", "g.mark")[2].get_attribute("aria-label")
@@ -211,6 +225,40 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(opened: Any, width: int) ->
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     if width == 360:
         shown = [found.text for found in find(opened, "table.board > thead button")]
-        assert shown == ["rank", "method", "position", "FAe", "FPAe", "gap", "CAne"]
+        assert shown == ["rank", "method", "position", "FAe", "CAne"]
         wrapper = opened.find_element("css selector", "section:not([hidden]) .scroll")
         assert opened.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", wrapper) <= 0
+
+
+def test_a_map_shows_what_is_left_at_each_stage(opened: Any) -> None:
+    assert find(opened, "table.heat") == []
+    find(opened, "#problem-choice")[0].send_keys("2")
+    (table,) = find(opened, "table.heat")
+    lines = [line.text for line in table.find_elements("css selector", "tr")]
+    assert lines[0] == "FPAe less FDR's probe less FDR's CKA to Original CKA to FDR"
+    assert lines[1] == f"method {' '.join(STAGES * 4)}"
+    judged = "0.0 {0} {1} 0.0 {0} {1} 0.50 0.50 0.50 0.50 0.50 0.50"
+    assert lines[2] == f"Original {judged.format('+10.0', '+20.0')}"
+    assert f"good {judged.format('-5.0', '-10.0')}" in lines
+    assert not any(line.startswith(("broken", "absent")) for line in lines)
+    original, good = (
+        table.find_elements("css selector", "tr")[at].find_elements("css selector", "td") for at in (2, 4)
+    )
+    assert [cell.get_attribute("class").split()[-1] for cell in (original[2], good[2])] == ["known", "damaged"]
+    colours = [cell.value_of_css_property("background-color") for cell in (original[0], original[2], good[2])]
+    assert len(set(colours)) == 3
+
+
+def test_methods_that_ran_on_too_few_problems_have_no_profile(opened: Any) -> None:
+    assert find(opened, "svg.spark") == []
+
+
+def test_a_profile_is_drawn_for_each_method_with_a_score(tmp_path: Path) -> None:
+    runs = write_records(tmp_path / "runs", [one for n in range(5) for one in small_board(f"problem{n}", SEEDS)])
+    build_leaderboard([runs], tmp_path / "board")
+    text = (tmp_path / "board" / "index.html").read_text()
+    profiles = re.findall(r'aria-label="performance profile, area ([\d.]+)"><path d="([^"]+)"', text)
+    # Of five methods one lost too much, one failed and one does not apply; "weak" still answers with the old classes.
+    assert [area for area, _ in profiles] == ["0.70", "0.00", "0.00", "0.00", "0.00"]
+    # It lies within 0.3 of FDR on all problems: from 36 of 120 units to the right end the area is full.
+    assert profiles[0][1] == "M0 30H0.0V30.0H36.0V0.0H120.0V0.0H120V30z"

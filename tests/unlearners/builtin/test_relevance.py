@@ -1,8 +1,10 @@
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as transforms
 from support import networks
 from torch import nn
@@ -139,6 +141,28 @@ def test_keep_share_keeps_the_most_relevant_parameters() -> None:
     masks, _ = search(TwoLayers(), two_layer_task(), RelevanceOptions(augmentation="none", keep_share=0.5))
     assert masks["hidden.weight"].nonzero().tolist() == [[3, 3], [4, 3]]
     assert masks["output.weight"].nonzero().tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_keep_share_is_a_share_of_the_union_by_the_largest_gradient_of_any_class(share: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    images = torch.randint(256, (12, 1, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(12) % 3
+    task = task_of(images, labels, (1, 2), 3)
+    whole, _ = search(model, task, RelevanceOptions(augmentation="none"))
+    part, _ = search(model, task, RelevanceOptions(augmentation="none", keep_share=share))
+
+    gradients = []
+    for label in (1, 2):
+        model.zero_grad()
+        F.cross_entropy(model(task.images_of(label)), torch.full((4,), label)).backward()
+        gradients.append({name: value.grad.abs() for name, value in model.named_parameters() if value.grad is not None})
+    for name, mask in whole.items():
+        largest = torch.maximum(gradients[0][name], gradients[1][name])
+        assert part[name].sum() == math.ceil(share * int(mask.sum()))
+        assert not (part[name] & ~mask).any()
+        assert largest[part[name]].min() >= largest[mask & ~part[name]].max()
 
 
 def test_all_layers_take_biases_in() -> None:

@@ -15,6 +15,7 @@ from unlearnbench.metrics.builtin.recovery import LinearProbe
 from unlearnbench.metrics.builtin.views import FOLDS, RIDGE, folds
 from unlearnbench.metrics.features import FeatureFile
 from unlearnbench.metrics.measurement import Measurement, Missing, References, require_finite
+from unlearnbench.registry.declare import declare
 from unlearnbench.seeds import derived_seed
 
 # This label stands for all retain classes together; no class has it.
@@ -47,9 +48,15 @@ def _farthest(
         by_stage[name] = {"judged": judged, "original": original, "fdr": fdr}
         gaps.append(judged - fdr)
     chosen = int(np.argmax(np.abs(gaps)))
-    return Measurement(gaps[chosen], {"stage": features.stages[chosen], "by_stage": by_stage})
+    return Measurement(gaps[chosen], _details(features.stages, chosen, by_stage))
 
 
+def _details(stages: tuple[str, ...], chosen: int, by_stage: dict[str, Any]) -> dict[str, Any]:
+    """Return the details of a metric; a record sorts their keys, so that the stages' order stands by itself."""
+    return {"stage": stages[chosen], "stages": list(stages), "by_stage": by_stage}
+
+
+@declare(version=2)
 def layer_prototype_gap(features: FeatureFile, references: References) -> Measurement:
     """Layer prototype gap: FPAe less FDR's, at the stage of the network where it is farthest from 0.
 
@@ -83,6 +90,7 @@ def stage_prototype_accuracy(file: FeatureFile, stage: int) -> float:
     )
 
 
+@declare(version=2)
 def layer_probe_recovery(features: FeatureFile, references: References) -> Measurement:
     """Layer probe recovery: a linear probe's balanced accuracy less FDR's, at the stage where it is farthest from 0.
 
@@ -148,6 +156,7 @@ def _cross_fitted_accuracy(rows: NDArray[np.float32], labels: NDArray[np.int64],
     return float(np.mean([(found[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
+@declare(version=2)
 def layer_cka(
     features: FeatureFile,
     references: References,
@@ -182,5 +191,5 @@ def layer_cka(
         )
         for number, name in enumerate(_common_stages(features, references))
     }
-    lowest = min(by_stage, key=lambda name: float(by_stage[name]))
-    return Measurement(by_stage[lowest], {"stage": lowest, "by_stage": by_stage})
+    lowest = min(range(len(by_stage)), key=lambda number: float(by_stage[features.stages[number]]))
+    return Measurement(by_stage[features.stages[lowest]], _details(features.stages, lowest, by_stage))

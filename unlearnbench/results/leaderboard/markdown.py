@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from unlearnbench.escape import markdown, markdown_link
 from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
-from unlearnbench.results.leaderboard.profile import FEWEST_PROBLEMS, Overall
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.record import ProblemRecord
+from unlearnbench.results.summaries.profile import FEWEST_PROBLEMS, Overall
 from unlearnbench.results.tables import (
     LEGEND,
     cautions,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unlearnbench.results.judgement import MOST_LOSS
 from unlearnbench.results.leaderboard.view import Line, ProblemBoard
+from unlearnbench.results.summaries.profile import Overall
 from unlearnbench.results.tables import points
 from unlearnbench.terms import SHORT
 
@@ -220,3 +221,14 @@ def _candidates(x: float, y: float, width: float) -> Iterable[tuple[float, float
 
 def _overlap(first: tuple[float, float, float, float], second: tuple[float, float, float, float]) -> bool:
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+SPARK_WIDTH, SPARK_HEIGHT = 120, 30
+
+
+def profile_path(method: Overall) -> str:
+    """Return the outline of the area below a method's profile as an SVG path, t from left to right."""
+    floor = float(SPARK_HEIGHT)
+    corners = [(round(SPARK_WIDTH * limit, 1), round(floor * (1 - share), 1)) for limit, share in method.curve]
+    steps = "".join(f"H{x}V{y}" for x, y in corners)
+    return f"M0 {floor:g}{steps}H{SPARK_WIDTH}V{floor:g}z"

@@ -6,14 +6,16 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from unlearnbench.results.audit.attestation import SELF_REPORTED, Attestation, standing
-from unlearnbench.results.leaderboard.profile import Overall, overall
 from unlearnbench.results.ranking import PAPER, rows_by_problem
 from unlearnbench.results.record import ProblemRecord, Record
 from unlearnbench.results.report.published import PublishedTable, published_table
 from unlearnbench.results.rows import Row
+from unlearnbench.results.summaries.profile import Overall, overall
+from unlearnbench.results.summaries.stages import StageMap, stage_map
 from unlearnbench.results.tables import method_name, rank_text
 from unlearnbench.store import content_id
 from unlearnbench.terms import JUDGED
@@ -110,6 +112,11 @@ class ProblemBoard:
     problem: ProblemRecord
     lines: tuple[Line, ...]
     published: PublishedTable | None
+
+    @cached_property
+    def stages(self) -> StageMap | None:
+        """What is left at each stage of the network, or None if the records do not say."""
+        return stage_map(self.rows)
 
     @property
     def rows(self) -> list[Row]:

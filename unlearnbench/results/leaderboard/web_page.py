@@ -15,7 +15,8 @@ from unlearnbench.results.leaderboard import plot
 from unlearnbench.results.leaderboard.markdown import interval_text, place_text, score_text
 from unlearnbench.results.leaderboard.view import Board, Line, factor
 from unlearnbench.results.ranking import ORDER_TEXTS
-from unlearnbench.results.tables import LEGEND, computed_on, points, position_text, ranking_text, words
+from unlearnbench.results.summaries.stages import STAGE_LEGEND, StageMetric
+from unlearnbench.results.tables import LEGEND, computed_on, method_name, points, ranking_text, words
 from unlearnbench.terms import SHORT
 
 
@@ -40,9 +41,12 @@ def web_page(board: Board) -> str:
         interval_text=interval_text,
         place_text=place_text,
         score_text=score_text,
-        position_text=position_text,
         words=words,
         legend=LEGEND,
+        stage_legend=STAGE_LEGEND,
+        profile_path=plot.profile_path,
+        method_name=method_name,
+        stage_style=_stage_style,
     )
     template = environment.get_template("leaderboard.html.j2")
     return template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
@@ -51,6 +55,13 @@ def web_page(board: Board) -> str:
 def _escaped(value: Any) -> Any:
     """Return text from outside as HTML; what the template's own macros give is HTML already."""
     return Markup(html(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _stage_style(value: float | None, metric: StageMetric, largest: float) -> str:
+    """Return how strongly a cell of the heat map is coloured, in percent, as a style."""
+    share = 0.0 if value is None else min(1.0, max(0.0, abs(value) / largest if metric.is_gap else value))
+    # Even the strongest colour leaves the number readable.
+    return f"--heat: {70 * share:.0f}%"
 
 
 def _sortable(value: float | None) -> str:

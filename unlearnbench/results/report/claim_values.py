@@ -29,20 +29,30 @@ class Measured:
     Attributes:
         name: Name of what was measured.
         by_seed: Values by seed; at least one.
-        unsigned: Whether it is a distance, whose sign means nothing.
     """
 
     name: str
     by_seed: Mapping[int, float]
-    unsigned: bool = False
 
     @property
     def mean(self) -> float:
-        """Mean over seeds; for a distance, its absolute value."""
-        mean = statistics.fmean(self.by_seed.values())
-        return abs(mean) if self.unsigned else mean
+        """Mean over seeds."""
+        return statistics.fmean(self.by_seed.values())
 
-    def less(self, other: Measured, *, unsigned: bool = False) -> Measured:
+    def moved(self, sign: float = 1.0, by: float = 0.0) -> Measured:
+        """Return the value times a sign, plus a number."""
+        return Measured(self.name, {seed: sign * value + by for seed, value in self.by_seed.items()})
+
+    def apart_from(self, other: Measured) -> Measured:
+        """Return the distance to another value, without a sign in each seed, over the seeds that both have.
+
+        Raises:
+            NotMeasuredError: If there is no such seed.
+        """
+        signed = self.less(other)
+        return Measured(signed.name, {seed: abs(value) for seed, value in signed.by_seed.items()})
+
+    def less(self, other: Measured) -> Measured:
         """Return the difference to another value, over the seeds that both have.
 
         Raises:
@@ -52,7 +62,7 @@ class Measured:
         if not seeds:
             raise NotMeasuredError(f"{self.name} and {other.name} have no seed in common")
         values = {seed: self.by_seed[seed] - other.by_seed[seed] for seed in seeds}
-        return Measured(f"{self.name} less {other.name}", values, unsigned)
+        return Measured(f"{self.name} less {other.name}", values)
 
     def __str__(self) -> str:
         std = standard_deviation(list(self.by_seed.values()))
@@ -123,7 +133,7 @@ def measured(value: Value, case: Case) -> Measured:
     if value.minus is not None:
         found = found.less(measured(value.minus, case))
     if value.apart_from is not None:
-        found = found.less(measured(value.apart_from, case), unsigned=True)
+        found = found.apart_from(measured(value.apart_from, case))
     return found
 
 
@@ -237,5 +247,6 @@ def _of_method(records: Sequence[Record], value: Value) -> list[Record]:
     uses for CIFAR-100 and CUB-200, other settings of these two count, because ImageNet-1k has others.
     """
     named = [record for record in records if record.method.name == value.method]
+    named = [record for record in named if record.method.version >= value.since]
     strict = [record for record in named if is_papers_own(record.method, value.options)]
     return strict or [record for record in named if is_papers_own(record.method, value.options, free=TUNED)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unlearnbench.errors import InvalidFileError
 
 FILE = "claims.toml"
-Epoch = Annotated[int, Field(ge=1)] | Literal["last", "every"]
+EpochNumber = Annotated[int, Field(ge=1)]
+Epoch = EpochNumber | Literal["last", "every"] | Annotated[tuple[EpochNumber, ...], Field(min_length=2)]
 
 
 class ClaimPart(BaseModel):
@@ -31,7 +33,9 @@ class Value(ClaimPart):
         options: Options of the unlearner that differ from the paper's own.
         metric_options: Options of the metric.
         data: Whether the unlearner had the `limited` data or the `full` training set.
-        epoch: Epoch after which it is taken, counted from 1, or `last` or `every`; None means the end.
+        epoch: Epoch after which it is taken, counted from 1, or `last` or `every`; of several numbers the one that
+            meets the claim best. None means the end.
+        since: Earliest version of the unlearner that does what the claim is about.
         minus: Value that is subtracted, seed by seed.
         apart_from: Value from which the distance, without its sign, is taken.
     """
@@ -42,6 +46,7 @@ class Value(ClaimPart):
     metric_options: dict[str, Any] = {}
     data: Literal["limited", "full"] = "limited"
     epoch: Epoch | None = None
+    since: Annotated[int, Field(ge=1)] = 1
     minus: Value | None = None
     apart_from: Value | None = None
 
@@ -241,3 +246,41 @@ def expanded(value: Value, each: Each | None) -> tuple[Value, ...]:
 def _with_inner(value: Value) -> tuple[Value, ...]:
     inner = tuple(found for part in (value.minus, value.apart_from) if part is not None for found in _with_inner(part))
     return (value, *inner)
+
+
+def alternatives(rule: AnyRule) -> tuple[AnyRule, ...]:
+    """Return the rules of which one must hold: one for each epoch, where a value names several."""
+    several = next((value.epoch for value in _tops(rule) if isinstance(value.epoch, tuple)), None)
+    if several is None:
+        return (rule,)
+    return tuple(_changed(rule, functools.partial(_after, several=several, epoch=epoch)) for epoch in several)
+
+
+def _after(value: Value, several: Epoch, epoch: int) -> Value:
+    return value.model_copy(update={"epoch": epoch}) if value.epoch == several else value
+
+
+def about(rule: AnyRule, method: str) -> AnyRule | None:
+    """Return a rule about ERwP as one about another method that has no options and no epochs, or None if it is not.
+
+    Rules that compare options, epochs or methods with each other mean nothing for another method.
+    """
+    if not isinstance(rule, Bounded | Within | Less) or not any(value.method == "erwp" for value in _tops(rule)):
+        return None
+    plain: dict[str, Any] = {"method": method, "options": {}, "epoch": None, "since": 1}
+    found = _changed(rule, lambda value: value.model_copy(update=plain) if value.method == "erwp" else value)
+    return found if isinstance(found, Less) else found.model_copy(update={"each": None})
+
+
+def _changed(rule: AnyRule, change: Callable[[Value], Value]) -> AnyRule:
+    """Return a rule with other values, including those that are subtracted."""
+
+    def deep(value: Value) -> Value:
+        inner = {key: deep(one) for key in ("minus", "apart_from") if (one := getattr(value, key)) is not None}
+        return change(value.model_copy(update=inner))
+
+    fields = {name: getattr(rule, name) for name in type(rule).model_fields}
+    updates: dict[str, Any] = {name: deep(one) for name, one in fields.items() if isinstance(one, Value)}
+    if isinstance(rule, Ordered):
+        updates["values"] = tuple(map(deep, rule.values))
+    return rule.model_copy(update=updates)

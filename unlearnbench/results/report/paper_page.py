@@ -35,7 +35,9 @@ def paper_page(records: Sequence[Record]) -> str:
         _summary(found),
         _table(CLAIM_COLUMNS, [_claim(outcome) for outcome in found]),
         "A claim is a rule over means; *measured* shows its value with standard deviation and seeds, in percent or "
-        "points, speed-ups as factors, so that a verdict within the spread can be seen as one. *Data* says whether the "
+        "points, speed-ups as factors. It *holds* or *does not hold* where the 95 % t interval over seeds says so; it "
+        "is *undecided* where the bound lies inside the interval, or there is a single seed and no interval. *Says "
+        "little* marks what weight deletion, which only takes the outputs away, does as well. *Data* says whether the "
         "experiment has the paper's data set, network and schedule, or only its form: a rule that fails elsewhere does "
         "not refute the paper; *under-trained* says that its originals are more than 5 points below the published "
         "accuracy of their network. *Not run* says what is missing. Rules: `unlearnbench/results/report/claims.toml`.",
@@ -65,8 +67,10 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
             values = list((row.gaps(fdr) if metric == GAP else row.values(metric)).values())
             if not values:
                 continue
-            # The paper's gap has no sign.
-            mean = abs(statistics.fmean(values)) if metric == GAP else statistics.fmean(values)
+            if metric == GAP:
+                # The paper's gap has no sign; ours loses it seed by seed, so that seeds do not make up for each other.
+                values = [abs(value) for value in values]
+            mean = statistics.fmean(values)
             spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
             yield (
                 published.source.partition("supplement, ")[2],
@@ -82,7 +86,12 @@ def _number_lines(rows: Sequence[Row], published: PublishedTable) -> Iterator[tu
 
 
 def _summary(found: Sequence[JudgedClaim]) -> str:
-    said = {"holds": "hold", "does not hold": "do not hold", "not run": "were not run"}
+    said = {
+        "holds": "hold",
+        "does not hold": "do not hold",
+        "undecided": "are undecided",
+        "not run": "were not run",
+    }
     words = ", ".join(f"{sum(one.verdict == verdict for one in found)} {plural}" for verdict, plural in said.items())
     own = [one for one in found if one.same == "the paper's"]
     return f"{len(found)} lines: {words}. On the paper's own data, network and schedule: {len(own)}."
@@ -91,6 +100,7 @@ def _summary(found: Sequence[JudgedClaim]) -> str:
 def _claim(outcome: JudgedClaim) -> tuple[str, ...]:
     claim = outcome.claim
     verdict = outcome.verdict if outcome.verdict == "not run" else f"**{outcome.verdict}**"
+    verdict += ", says little: weight deletion too" if outcome.says_little else ""
     missing = "missing: " if outcome.verdict == "not run" else ""
     found, on = markdown(outcome.found), markdown(outcome.where) or "-"
     data = (outcome.same or "-") + (", under-trained" if outcome.under_trained else "")

@@ -12,17 +12,15 @@ from unlearnbench.escape import markdown, url
 from unlearnbench.names import below, refuse_foreign
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
-    attention_maps,
-    epochs,
     feature_map,
-    matrix,
+    performance_profile,
     prototype_bars,
     recovery_curves,
-    relevance_curves,
-    relevant_share,
+    stage_map,
     trade_off,
 )
 from unlearnbench.results.figures.drawing import Draw, Drawing, FigureData, NotDrawnError, csv_text, save
+from unlearnbench.results.figures.paper import attention_maps, epochs, matrix, relevance_curves, relevant_share
 from unlearnbench.results.figures.style import styled
 from unlearnbench.results.figures.trade_off import one_for_each_problem
 from unlearnbench.results.load import Say, load_records, unheard
@@ -45,6 +43,8 @@ from unlearnbench.terms import SHORT
 FIGURES: tuple[Draw, ...] = (
     trade_off.drawings,
     prototype_bars.drawings,
+    stage_map.drawings,
+    performance_profile.drawings,
     matrix.drawings,
     epochs.drawings,
     relevance_curves.drawings,

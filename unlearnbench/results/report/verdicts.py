@@ -1,4 +1,4 @@
-"""The verdict on each claim: whether it holds in the records."""
+"""The verdict on each claim: whether it holds in the records, as far as their seeds can tell."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ from unlearnbench.results.report.claims import (
     Setting,
     Value,
     Within,
+    about,
+    alternatives,
     expanded,
     known_claims,
     values_of,
 )
-from unlearnbench.results.statistics import standard_deviation
+from unlearnbench.results.statistics import standard_deviation, t_interval
 
-Verdict = Literal["holds", "does not hold", "not run"]
+Verdict = Literal["holds", "does not hold", "undecided", "not run"]
+# Of several ways to meet a claim the best one counts.
+BEST_FIRST: tuple[Verdict, ...] = ("holds", "undecided", "does not hold")
+# Whoever asks of ERwP what this control does as well has asked little.
+CONTROL = "wd"
 # Summing in another order may leave a rounding error of this size.
 EPSILON = 1e-9
 
@@ -39,11 +45,12 @@ class JudgedClaim:
 
     Attributes:
         claim: The claim.
-        verdict: Whether it holds.
+        verdict: Whether it holds; undecided where the bound lies inside the 95 % interval.
         found: Measured values in words, or what is missing.
         where: Data set, network and forget classes of the case; "" if none of its experiment was run.
         same: How close the case is to the paper's: `the paper's`, `other schedule`, `other network` or `other data`.
         under_trained: Whether its originals are more than 5 points below the published accuracy of their network.
+        says_little: Whether weight deletion, which forgets nothing but its outputs, meets a claim about ERwP too.
     """
 
     claim: Claim
@@ -52,6 +59,39 @@ class JudgedClaim:
     where: str = ""
     same: str = ""
     under_trained: bool = False
+    says_little: bool = False
+
+
+@dataclass(frozen=True)
+class Margin:
+    """By how much a condition is met, seed by seed: above 0 it is.
+
+    Attributes:
+        by: The margin.
+        strict: Whether a margin of 0 is too little.
+    """
+
+    by: Measured
+    strict: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the condition holds; undecided where the 95 % t interval over seeds holds the bound.
+
+        A single seed has no interval and decides nothing.
+        """
+        interval = t_interval(list(self.by.by_seed.values()))
+        if interval is None:
+            return "undecided"
+        least = EPSILON if self.strict else -EPSILON
+        low, high = interval
+        return "holds" if low > least else "does not hold" if high <= least else "undecided"
+
+
+def _verdict(margins: Iterable[Margin]) -> Verdict:
+    """Return the verdict on a rule all of whose conditions must hold."""
+    found = {margin.verdict for margin in margins}
+    return max(found, key=BEST_FIRST.index, default="holds")
 
 
 def judged_claims(records: Iterable[Record], claims: Claims | None = None) -> list[JudgedClaim]:
@@ -98,12 +138,21 @@ def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> JudgedCla
         epochs = "given weights" if problem.weights else f"{problem.training.get('epochs')} epochs"
         return JudgedClaim(claim, "not run", f"originals of the paper's schedule: {epochs} here", where, same)
     try:
-        holds, found = judged(claim.rule, case)
+        verdict, found = judged(claim.rule, case)
     except NotMeasuredError as error:
         return JudgedClaim(claim, "not run", str(error), where, same)
     beside = [record.beside_published for record in (*case.limited, *case.full)]
     under_trained = any(one.under_trained for one in beside if one is not None)
-    return JudgedClaim(claim, "holds" if holds else "does not hold", found, where, same, under_trained)
+    return JudgedClaim(claim, verdict, found, where, same, under_trained, _says_little(claim.rule, case))
+
+
+def _says_little(rule: AnyRule, case: Case) -> bool:
+    """Return whether a rule about ERwP holds for weight deletion as well."""
+    asked = about(rule, CONTROL)
+    try:
+        return asked is not None and judged(asked, case)[0] == "holds"
+    except NotMeasuredError:
+        return False
 
 
 def nearness(case: Case, settings: Sequence[Setting]) -> str:
@@ -117,12 +166,19 @@ def nearness(case: Case, settings: Sequence[Setting]) -> str:
     return "other network" if known else "other data"
 
 
-def judged(rule: AnyRule, case: Case) -> tuple[bool, str]:
+def judged(rule: AnyRule, case: Case) -> tuple[Verdict, str]:
     """Return whether a rule holds in a case, and the measured values in words.
+
+    A rule that may be met after one of several epochs is judged by the epoch that meets it best.
 
     Raises:
         NotMeasuredError: If the records lack values, all of which are named.
     """
+    tried = [_judged(one, case) for one in alternatives(rule)]
+    return min(tried, key=lambda one: BEST_FIRST.index(one[0]))
+
+
+def _judged(rule: AnyRule, case: Case) -> tuple[Verdict, str]:
     match rule:
         case Bounded():
             return _bounded(rule, case)
@@ -130,7 +186,7 @@ def judged(rule: AnyRule, case: Case) -> tuple[bool, str]:
             return _within(rule, case)
         case Less():
             first, second = _all([rule.value, rule.than], case)
-            return first.mean < second.mean - EPSILON, f"{first} against {second}"
+            return Margin(second.less(first), strict=True).verdict, f"{first} against {second}"
         case Best():
             return _best(rule, case)
         case Ordered():
@@ -172,48 +228,51 @@ def _spread(value: Value, each: Each | None, case: Case) -> Iterator[tuple[str, 
             yield " ".join(words), other
 
 
-def _bounded(rule: Bounded, case: Case) -> tuple[bool, str]:
+def _bounded(rule: Bounded, case: Case) -> tuple[Verdict, str]:
     names, values = zip(*_spread(rule.value, rule.each, case), strict=True)
     found = list(zip(names, _all(values, case), strict=True))
-    if rule.kind == "at_most":
-        name, worst = max(found, key=lambda pair: pair[1].mean)
-        return worst.mean <= rule.bound + EPSILON, _words(name, worst, len(found))
-    name, worst = min(found, key=lambda pair: pair[1].mean)
-    return worst.mean >= rule.bound - EPSILON, _words(name, worst, len(found))
+    sign = -1.0 if rule.kind == "at_most" else 1.0
+    margins = [Margin(value.moved(sign, -sign * rule.bound)) for _, value in found]
+    name, worst = min(found, key=lambda pair: sign * pair[1].mean)
+    return _verdict(margins), _words(name, worst, len(found))
 
 
-def _within(rule: Within, case: Case) -> tuple[bool, str]:
+def _within(rule: Within, case: Case) -> tuple[Verdict, str]:
     names, values = zip(*_spread(rule.value, rule.each, case), strict=True)
     *found, base = _all([*values, rule.of], case)
     differences = [(name, value.less(base)) for name, value in zip(names, found, strict=True)]
     name, worst = max(differences, key=lambda pair: abs(pair[1].mean))
-    return abs(worst.mean) <= rule.points + EPSILON, f"difference {_words(name, worst, len(found))}"
+    margins = [Margin(one.moved(sign, rule.points)) for _, one in differences for sign in (1.0, -1.0)]
+    return _verdict(margins), f"difference {_words(name, worst, len(found))}"
 
 
 def _words(name: str, value: Measured, of: int) -> str:
     return f"{value}" if of == 1 else f"{value}, the worst of {of}: {name}"
 
 
-def _best(rule: Best, case: Case) -> tuple[bool, str]:
+def _best(rule: Best, case: Case) -> tuple[Verdict, str]:
     found = _all(expanded(rule.value, Each(option=rule.option, values=rule.values)), case)
     pairs = list(zip(rule.values, found, strict=True))
-    choose = max if rule.by == "highest" else min
-    best, value = choose(pairs, key=lambda pair: pair[1].mean)
+    sign = 1.0 if rule.by == "highest" else -1.0
+    best, value = max(pairs, key=lambda pair: sign * pair[1].mean)
     claimed = next(one for option, one in pairs if option == rule.best)
+    verdict = _verdict(Margin(claimed.less(one).moved(sign)) for option, one in pairs if option != rule.best)
     if best == rule.best:
-        return True, f"{rule.option} {best:g}: {value}"
-    return False, f"{rule.option} {best:g}: {value}; {rule.option} {rule.best:g}: {claimed}"
+        return verdict, f"{rule.option} {best:g}: {value}"
+    return verdict, f"{rule.option} {best:g}: {value}; {rule.option} {rule.best:g}: {claimed}"
 
 
-def _ordered(rule: Ordered, case: Case) -> tuple[bool, str]:
+def _ordered(rule: Ordered, case: Case) -> tuple[Verdict, str]:
     found = _all([one for value in rule.values for one in _by_epoch(value, case)], case)
     if len(found) < 2:
         raise NotMeasuredError(f"{found[0].name}: a single value has no order")
-    sign = 1 if rule.direction == "rising" else -1
-    steps = [sign * (after.mean - before.mean) for before, after in itertools.pairwise(found)]
+    sign = 1.0 if rule.direction == "rising" else -1.0
     # Without slack, equal values are not in order either.
-    holds = all(step > -rule.slack - EPSILON if rule.slack else step > EPSILON for step in steps)
-    return holds, _listed(found)
+    steps = [
+        Margin(after.less(before).moved(sign, rule.slack), strict=not rule.slack)
+        for before, after in itertools.pairwise(found)
+    ]
+    return _verdict(steps), _listed(found)
 
 
 def _listed(values: Sequence[Measured]) -> str:
@@ -227,17 +286,19 @@ def _listed(values: Sequence[Measured]) -> str:
     return f"{', '.join(f'{value.mean:.2f}' for value in values)} ({widest}{of})"
 
 
-def _lowest(rule: Lowest, case: Case) -> tuple[bool, str]:
+def _lowest(rule: Lowest, case: Case) -> tuple[Verdict, str]:
     own, kept, original = _all([rule.value, rule.kept, rule.kept.model_copy(update={"method": "original"})], case)
-    loss = original.less(kept).mean
-    if loss > rule.points + EPSILON:
-        return False, f"{own}, but what is kept is {loss:.2f} points below Original's"
+    loss = original.less(kept)
+    keeps = Margin(loss.moved(-1.0, rule.points))
+    if loss.mean > rule.points + EPSILON:
+        return keeps.verdict, f"{own}, but what is kept is {loss.mean:.2f} points below Original's"
     rivals = {}
     for method in rule.among:
         value, its_kept = _all([rule.of(method).value, rule.of(method).kept], case)
         if original.less(its_kept).mean <= rule.points + EPSILON:
             rivals[method] = value
     if not rivals:
-        return True, f"{own}; no other method keeps it"
+        return keeps.verdict, f"{own}; no other method keeps it"
     name, best = min(rivals.items(), key=lambda pair: pair[1].mean)
-    return own.mean < best.mean - EPSILON, f"{own} against {best} of {name}"
+    lower = [Margin(value.less(own), strict=True) for value in rivals.values()]
+    return _verdict([keeps, *lower]), f"{own} against {best} of {name}"

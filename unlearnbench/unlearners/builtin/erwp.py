@@ -80,7 +80,9 @@ RANGES: dict[str, SearchSpace] = {
 
 # The ascent needs some hundred steps, and the limited data of the check give only nine in an epoch.
 @declare(
-    check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20}, ranges=RANGES
+    version=2,
+    check_options={"augmentation": "rotation", "batch_size": 16, "learning_rate": 1e-3, "epochs": 20},
+    ranges=RANGES,
 )
 def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpOptions()) -> nn.Module:
     """ERwP: find the parameters relevant to the forget classes, then move only them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -32,8 +32,8 @@ class RelevanceOptions:
         layers: Layers that are searched: `weights` takes each convolution and linear weight as a layer, and in
             attention each of those for queries, keys and values; `all` takes each parameter tensor, biases and batch
             norm included.
-        keep_share: Share of the relevant parameters of each layer and class that is kept, the most
-            relevant first (supplement 5.7).
+        keep_share: Share of the relevant parameters of each layer that is kept (supplement 5.7): of the union over the
+            forget classes, those first whose gradient is the largest for any of these classes.
     """
 
     augmentation: AugmentationName = "grayscale"
@@ -229,6 +229,8 @@ def search(
     parameters = searched_parameters(model, options.layers)
     owners = {layer.parameter: model.get_submodule(layer.owner) for layer in layers.values()}
     masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in parameters.items()}
+    # For each parameter the largest gradient of any forget class, where a part of the union is asked for.
+    largest: dict[str, Tensor] = {}
     findings: dict[tuple[int, str], LayerFinding] = {}
     suffixes = Suffixes(model, _some_images(task), owners.values())
     if suffixes.mixes_images:
@@ -244,11 +246,27 @@ def search(
             orders = {label: layer.order(gradients[index]) for label, (gradients, _) in group.items()}
             for label, (share, after) in _shares(looks, owner, parameter, orders, options).items():
                 findings[label, name] = LayerFinding(label, name, share, looks.intact[label], after, after is not None)
-                kept_count = zeroed_count(zeroed_count(len(orders[label]), share), options.keep_share)
-                masks[layer.parameter] |= first_of(orders[label], kept_count, parameter)
+                masks[layer.parameter] |= first_of(orders[label], zeroed_count(len(orders[label]), share), parameter)
+            if options.keep_share < 1:
+                sizes = torch.stack([gradients[index].abs() for gradients, _ in group.values()]).amax(dim=0)
+                largest[layer.parameter] = torch.maximum(sizes, largest.get(layer.parameter, sizes))
         # Both are freed because the next group's gradients are computed before its looks and would lie beside them.
         del looks, group
+    if options.keep_share < 1:
+        masks = _strongest(masks, largest, layers, options.keep_share)
     return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in layers]
+
+
+def _strongest(
+    masks: Mapping[str, Tensor], largest: Mapping[str, Tensor], layers: Mapping[str, SearchedLayer], share: float
+) -> dict[str, Tensor]:
+    """Return masks of a share of the marked parameters of each layer, those with the largest gradients."""
+    kept = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    for layer in layers.values():
+        order = layer.order(largest[layer.parameter])
+        marked = order[masks[layer.parameter].flatten()[order]]
+        kept[layer.parameter] |= first_of(marked, zeroed_count(len(marked), share), layer.value)
+    return kept
 
 
 def _some_images(task: UnlearningTask) -> Tensor:

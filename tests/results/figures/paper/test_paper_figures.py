@@ -24,9 +24,9 @@ from unlearnbench.metrics.gradcam import class_activation_maps, entropy, shift
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.models.build import Network
 from unlearnbench.models.classifier import load_network
-from unlearnbench.results.figures import attention_maps, relevance_curves
-from unlearnbench.results.figures.attention_maps import chosen_pictures
-from unlearnbench.results.figures.relevance_curves import _protocols
+from unlearnbench.results.figures.paper import attention_maps, relevance_curves
+from unlearnbench.results.figures.paper.attention_maps import chosen_pictures
+from unlearnbench.results.figures.paper.relevance_curves import _protocols
 from unlearnbench.results.figures.style import COLUMN, DOTS_PER_INCH
 from unlearnbench.results.load import load_records
 from unlearnbench.results.record import Record

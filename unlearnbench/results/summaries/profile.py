@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from unlearnbench.results.statistics import percentile_interval
 # Fewer problems say nothing about others.
 FEWEST_PROBLEMS = 5
 DRAWS = 10_000
-STEPS = tuple(step / 10 for step in range(11))
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,13 @@ class Overall:
         return sum(passes(row) for row in self.rows.values())
 
     @property
-    def profile(self) -> tuple[float, ...]:
-        """Share of its problems on which it passes and lies within t of FDR, for t of `STEPS`."""
-        return tuple(statistics.fmean(_within(row, step) for row in self.rows.values()) for step in STEPS)
+    def curve(self) -> tuple[tuple[float, float], ...]:
+        """Corners of its profile: t, and the share of its problems on which it passes and lies within t of FDR.
+
+        The share stays as it is up to the next corner, and the last corner is that of t = 1.
+        """
+        steps = sorted({0.0, 1.0, *(distance for row in self.rows.values() if (distance := _distance(row)) < 1.0)})
+        return tuple((step, statistics.fmean(_within(row, step) for row in self.rows.values())) for step in steps)
 
 
 def passes(row: Row) -> bool:
@@ -51,16 +55,18 @@ def passes(row: Row) -> bool:
 
 
 def _within(row: Row, limit: float) -> bool:
-    found = row.judgement
-    return passes(row) and found is not None and found.distance is not None and found.distance <= limit
+    return _distance(row) <= limit
+
+
+def _distance(row: Row) -> float:
+    """Return the largest |position| of a row that passes; one that does not is nowhere near FDR."""
+    found = row.judgement.distance if row.judgement and passes(row) else None
+    return math.inf if found is None else found
 
 
 def area(row: Row) -> float:
     """Return the area that a problem adds to the profile for t from 0 to 1: 1 less the distance, if it passes."""
-    found = row.judgement
-    if not passes(row) or found is None or found.distance is None:
-        return 0.0
-    return max(0.0, 1.0 - found.distance)
+    return max(0.0, 1.0 - _distance(row))
 
 
 def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:

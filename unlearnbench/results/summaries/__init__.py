@@ -1,0 +1,1 @@
+"""What rows add up to beside their table: the stages of a network, and unlearners over all problems."""
