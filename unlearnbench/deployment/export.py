@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlearnbench.deployment.deployable import deployable
 from unlearnbench.deployment.model_card import model_card
 from unlearnbench.deployment.model_export import (
     Check,
     check_file,
-    deployable,
     format_of,
     network_of,
     recipe_of,

@@ -9,7 +9,7 @@ from unlearnbench.deployment.certificate.certificate import certificate, read_ce
 from unlearnbench.deployment.certificate.limits import read_limits
 from unlearnbench.deployment.certificate.page import html_page, markdown_page
 from unlearnbench.deployment.certificate.signature import sign, verify_signature
-from unlearnbench.deployment.model_export import state_digest
+from unlearnbench.deployment.deployable import state_digest
 from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.models.checkpoints import read_state

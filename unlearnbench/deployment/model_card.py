@@ -7,7 +7,8 @@ from pathlib import Path
 
 from unlearnbench import __version__
 from unlearnbench.datasets.dataset import DatasetInfo
-from unlearnbench.deployment.model_export import Check, Deployable, recipe_of, state_digest
+from unlearnbench.deployment.deployable import Deployable, state_digest
+from unlearnbench.deployment.model_export import Check, recipe_of
 from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.escape import markdown
 from unlearnbench.models.build import input_shape

@@ -1,8 +1,7 @@
-"""Unlearned weights for use elsewhere: in the names of the user's own checkpoint, loaded again and compared."""
+"""Files of unlearned weights for use elsewhere, which are loaded again and compared with the record."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unlearnbench.datasets.dataset import Dataset, open_dataset
+from unlearnbench.deployment.deployable import Deployable
 from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.metrics.features import open_features
 from unlearnbench.models.batches import Batches, in_batches
 from unlearnbench.models.build import Network, input_shape
-from unlearnbench.models.checkpoints import misfits, read_state, reordered
-from unlearnbench.models.classifier import OUTPUT_CLASSES
+from unlearnbench.models.checkpoints import misfits, read_state
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import TrainingRecipe, read_recipe
 from unlearnbench.registry.plugin_file import is_file_name, located
@@ -31,23 +30,6 @@ from unlearnbench.results.record import Record
 ENDINGS = {"safetensors": (".safetensors",), "state_dict": (".pt", ".pth", ".bin", ".ckpt"), "onnx": (".onnx",)}
 # Sums come out a little different with other threads or on another processor, which can turn an image on the edge.
 TURNED = 0.001
-
-
-@dataclass(frozen=True)
-class Deployable:
-    """An unlearned model in the form in which it leaves the store.
-
-    Attributes:
-        state: Tensors by their names in the user's own checkpoint.
-        classes: Class that each output stands for; numbers from K on are new classes.
-        prefix: What stands before the network's own names.
-        left_out: The network's names that the user's checkpoint does not hold.
-    """
-
-    state: dict[str, Tensor]
-    classes: tuple[int, ...]
-    prefix: str
-    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,44 +47,6 @@ class Check:
     turned: int
     forget_accuracy: float
     retain_accuracy: float
-
-
-def deployable(cell: FinishedCell) -> Deployable:
-    """Return the weights of a cell's model in the names of the checkpoint that the run was given.
-
-    Raises:
-        InvalidFileError: If the model is not in the store as its record says.
-    """
-    held = load_file(cell.file("model"))
-    classes = held.pop(OUTPUT_CLASSES, torch.arange(cell.record.problem.num_classes))
-    names = (cell.original.details if cell.original else {}).get("checkpoint", {})
-    if "class_order" in names:
-        outputs = _outputs_of_checkpoint(classes, names["class_order"])
-        held, classes = reordered(held, names["classifier"], outputs), classes[outputs]
-    prefix, left_out = str(names.get("prefix", "")), tuple(names.get("left_out", ()))
-    state = {f"{prefix}{name}": value for name, value in held.items() if name not in left_out}
-    return Deployable(state, tuple(classes.tolist()), prefix, left_out)
-
-
-def _outputs_of_checkpoint(classes: Tensor, class_order: list[int]) -> Tensor:
-    """Return the outputs in the order of the user's checkpoint, those of new classes at the end.
-
-    Args:
-        classes: (O,) int64, the class of each output as the store keeps them.
-        class_order: Class of each output of the checkpoint.
-    """
-    places = {label: place for place, label in enumerate(class_order)}
-    order = [places.get(label, len(class_order)) for label in classes.tolist()]
-    return torch.argsort(torch.tensor(order), stable=True)
-
-
-def state_digest(state: dict[str, Tensor]) -> str:
-    """Return a SHA-256 over names, types, shapes and values, which is the same in whatever format a file holds them."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def format_of(path: Path, form: str = "") -> str:

@@ -19,7 +19,7 @@ from unlearnbench.deployment.certificate.findings import (
 )
 from unlearnbench.deployment.certificate.limits import judged, overall
 from unlearnbench.deployment.certificate.signature import content_digest
-from unlearnbench.deployment.model_export import deployable, state_digest
+from unlearnbench.deployment.deployable import deployable, state_digest
 from unlearnbench.deployment.row import FinishedCell, finished_cell
 from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, unreadable
 from unlearnbench.experiment.manifest import Bound
