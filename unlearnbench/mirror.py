@@ -229,12 +229,13 @@ def _state(facts: dict[str, Any]) -> str:
     return "|".join(str(facts[key]) for key in keys if key in facts)
 
 
-def local_folder(text: str) -> Path:
-    """Return the folder on this machine for a path or an address."""
+def local_folder(text: str | Path) -> Path:
+    """Return the folder on this machine for a path or an address; the default of an option is a path already."""
+    text = str(text)
     return mirror(text) if is_address(text) else Path(text)
 
 
-def at_hand(text: str) -> Path:
+def at_hand(text: str | Path) -> Path:
     """Return the folder on this machine for a path or an address, with the records that are there now.
 
     Raises:

@@ -63,5 +63,15 @@ def test_wrong_use_is_told_with_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_output_folder_that_is_not_named_is_runs(
+    finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.output.parent)
+    done = cli("run", finished.manifest, "--device", "cpu")
+    assert (done.code, "all 10 cells are done already" in done.err) == (0, True), done.err
+    monkeypatch.chdir(tmp_path)
+    assert cli("doctor").out
+
+
 def test_shells_are_completed() -> None:
     assert "--install-completion" in cli("--help").out
