@@ -27,6 +27,8 @@ ORIGIN = "origin.json"
 ENTRY = "entry.json"
 # What was last seen of each record, by which a changed one is noticed.
 _SEEN = ".seen.json"
+# A checkpoint is copied at most this often.
+CHECKPOINT_SECONDS = 60.0
 INSTALL = {"s3": "pip install 'unlearnbench[s3]'"}
 
 
@@ -182,6 +184,44 @@ class Remote:
             except FileExistsError:
                 return False
         return True
+
+    @contextlib.contextmanager
+    def checkpointing(self, path: Path) -> Iterator[None]:
+        """Bring a checkpoint that another machine left, and while the context lasts copy each new one to the address.
+
+        A machine that is taken away in the middle of a training then costs no more than the last minutes.
+
+        Args:
+            path: Path `KIND/ID.partial/FILE` of the checkpoint on this machine.
+        """
+        kind, name = path.parent.parent.name, path.parent.name.partition(".")[0]
+        place = f"{self._root}/checkpoints/{kind}/{name}"
+        with self._reaching("reading"):
+            if not path.exists() and self._files.exists(place):
+                self._files.get_file(place, str(path))
+        over = threading.Event()
+        copied = path.stat().st_mtime_ns if path.exists() else 0
+        thread = threading.Thread(target=self._copy_changes, args=(path, place, over, copied), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        # It is needed no longer; one that stays is dropped by whoever finds it.
+        with contextlib.suppress(Exception):
+            self._files.rm_file(place)
+
+    def _copy_changes(self, path: Path, place: str, over: threading.Event, copied: int) -> None:
+        """Copy a file to the address whenever its time is not that of the last copy, until it is over."""
+        while not over.wait(CHECKPOINT_SECONDS):
+            # Without the copy only time is lost, and an address that cannot be written is told when it is over.
+            with contextlib.suppress(Exception):
+                changed = path.stat().st_mtime_ns
+                if changed != copied:
+                    self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+                    self._files.put_file(str(path), place)
+                    copied = changed
 
     def publish(self, folder: Path, path: Path) -> None:
         """Copy a file of the mirror to its place at the address, over what is there."""

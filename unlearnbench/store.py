@@ -312,7 +312,9 @@ class Store:
                     shutil.rmtree(leftover)
                 elif leftover.name != CHECKPOINT:
                     leftover.unlink()
-        facts = build(partial)
+        remote = self._remote
+        with remote.checkpointing(partial / CHECKPOINT) if remote else contextlib.nullcontext():
+            facts = build(partial)
         with writing(folder):
             (partial / CHECKPOINT).unlink(missing_ok=True)
             files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}

@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from support.commands import cli
+from support.manifests import WD, manifest_text, write_manifest
+from support.records import comparable_records
 from unlearnbench.engine.engines.engine import Engine, Future, Listener
+from unlearnbench.mirror import at_hand
 
 # A cluster that starts on a busy machine takes its time.
 LIMIT_SECONDS = 240.0
@@ -47,6 +51,20 @@ def take_long_first(told: Listener, folder: Path) -> str:
     while not (folder / "end").exists() and time.monotonic() < end:
         time.sleep(0.2)
     return "first"
+
+
+def compare_with_a_local_run(folder: Path, output: str | Path, *options: str | Path) -> Path:
+    """Run a small manifest with some options and on this machine, compare the records, and return the manifest."""
+    manifest = write_manifest(folder, manifest_text(WD))
+    local = cli("run", manifest, "-o", folder / "local", "--device", "cpu")
+    done = cli("run", manifest, "-o", output, "--device", "cpu", *options)
+    assert (local.code, done.code) == (0, 0), local.err + done.err
+    own, found = (comparable_records(at_hand(str(place))) for place in (folder / "local", output))
+    assert len(found) == 3
+    for name, values in found.items():
+        assert values["files"] == own[name]["files"]
+        assert values["metrics"] == own[name]["metrics"]
+    return manifest
 
 
 def end_all(engine: Engine, futures: Collection[Future]) -> None:

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FinishedRun
-from support.clusters import add, die_first, divide, end_all, first_of, take_long_first, wait_until
-from support.commands import cli
+from support.clusters import (
+    add,
+    compare_with_a_local_run,
+    die_first,
+    divide,
+    end_all,
+    first_of,
+    take_long_first,
+    wait_until,
+)
 from support.paths import REPOSITORY
-from support.records import comparable_records
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
 from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
@@ -74,6 +80,13 @@ def cluster(nodes: Any) -> str:
 
 
 @needs_ray
+def test_a_cluster_that_is_not_there_is_one_line() -> None:
+    # This comes first, since a process stays with the first cluster that it connects to.
+    with pytest.raises(EngineError, match=r"^--on 127.0.0.1:9: nothing answers at 127.0.0.1:9: "):
+        connect("127.0.0.1:9", SAID.append)
+
+
+@needs_ray
 @pytest.mark.slow
 def test_results_errors_and_what_is_said_come_from_a_fresh_process_each(cluster: str) -> None:
     lanes = [Lane()]
@@ -122,15 +135,8 @@ def test_what_a_killed_worker_of_ray_s_computed_is_begun_again(cluster: str, tmp
 
 @needs_ray
 @pytest.mark.slow
-def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, finished: FinishedRun, tmp_path: Path) -> None:
-    run = ("run", finished.manifest, "-o", tmp_path / "runs", "--only", "wd", "--on", "ray", "--device", "cpu")
-    done = cli(*run)
-    assert done.code == 0, done.err
-    own, found = comparable_records(finished.output), comparable_records(tmp_path / "runs")
-    assert len(found) == 6
-    for name, values in found.items():
-        assert values["files"] == own[name]["files"]
-        assert values["metrics"] == own[name]["metrics"]
+def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, tmp_path: Path) -> None:
+    compare_with_a_local_run(tmp_path, tmp_path / "runs", "--on", cluster)
 
 
 @needs_ray
@@ -149,12 +155,6 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_pat
         end_all(engine, futures)
     # Three functions filled three cores, one of which the lost node had.
     assert sorted(future.result() for future in futures) == ["again", "first", "first"]
-
-
-@needs_ray
-def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match=r"^--on 127.0.0.1:9: nothing answers at 127.0.0.1:9: "):
-        connect("127.0.0.1:9", SAID.append)
 
 
 def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> None:

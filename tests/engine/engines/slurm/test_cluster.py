@@ -13,11 +13,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import FinishedRun
-from support.clusters import LIMIT_SECONDS, add, die_first, divide, end_all, first_of, take_long_first, wait_until
+from support.clusters import (
+    LIMIT_SECONDS,
+    add,
+    compare_with_a_local_run,
+    die_first,
+    divide,
+    end_all,
+    first_of,
+    take_long_first,
+    wait_until,
+)
 from support.commands import cli
 from support.paths import REPOSITORY
-from support.records import comparable_records
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
 from unlearnbench.engine.engines.place import Profile
@@ -158,15 +166,10 @@ def test_a_refused_job_is_one_line(tmp_path: Path) -> None:
             engine.wait([future], 1.0)
 
 
-def test_a_run_on_slurm_gives_the_records_of_a_local_one(finished: FinishedRun, tmp_path: Path) -> None:
+def test_a_run_on_slurm_gives_the_records_of_a_local_one(tmp_path: Path) -> None:
     profile = tmp_path / "cluster.toml"
     profile.write_text("minutes = 10\nmemory_gib = 2\nstages_per_job = 2\n")
-    run = ("run", finished.manifest, "-o", tmp_path / "runs", "--only", "wd", "--on", "slurm", "--profile", profile)
-    done = cli(*run, "--device", "cpu")
-    assert done.code == 0, done.err
-    own, found = comparable_records(finished.output), comparable_records(tmp_path / "runs")
-    assert len(found) == 6
-    for name, values in found.items():
-        assert values["files"] == own[name]["files"]
-        assert values["metrics"] == own[name]["metrics"]
-    assert cli(*run, "--status").out.strip().endswith("6 cells: 6 done")
+    on_slurm = ("--on", "slurm", "--profile", profile)
+    manifest = compare_with_a_local_run(tmp_path, tmp_path / "runs", *on_slurm)
+    asked = cli("run", manifest, "-o", tmp_path / "runs", "--device", "cpu", *on_slurm, "--status")
+    assert asked.out == f"{manifest}: 3 cells: 3 done\n"
