@@ -56,6 +56,7 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
     "python -m pytest": (None, SUITE),
     "python tests/versions.py": (None, "it reads or writes the repository's lock; test_versions.py tests it"),
     "python -m tests.benchmarks": (None, "it needs CIFAR-100"),
+    "python -m tests.controls": (None, "it takes minutes; metrics/test_trial.py makes the same with three seeds"),
     "python -m tests.reliability": (None, "it takes minutes; test_reliability.py makes a few trials of each subject"),
     "unlearnbench data fetch": ("unlearnbench data fetch --help", NETWORK),
     "unlearnbench run manifests/cifar100-resnet20.toml --download": (
