@@ -184,4 +184,4 @@ def test_tuning_needs_a_yardstick(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'unlearnbench[tune]'")
     done = cli("tune", manifest(tmp_path, 'references.fdr = "none"'), "-o", tmp_path / "tuned.toml")
     assert done.code == 2
-    assert 'references.fdr: tune scores by the distance to FDR, and the manifest says "none"' in done.err
+    assert 'references.fdr: trials are judged by the distance to FDR, and the manifest says "none"' in done.err
