@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import evaluation_speed, input_speed, relevance_speed, training_speed
+from tests.benchmarks import evaluation_speed, input_speed, metric_speed, relevance_speed, training_speed
 from tests.benchmarks.problem import device
 from tests.benchmarks.ratio import REPEATS, Ratio
 from unlearnbench.machine import processor_name
@@ -26,10 +26,11 @@ BENCHMARKS: dict[str, Callable[[], Ratio]] = {
 
 def main() -> None:
     """Print one row for each benchmark."""
-    chosen = sys.argv[1:] or [*BENCHMARKS, "memory"]
-    unknown = sorted(set(chosen) - {*BENCHMARKS, "memory"})
+    known = [*BENCHMARKS, "memory", "metrics"]
+    chosen = sys.argv[1:] or known
+    unknown = sorted(set(chosen) - set(known))
     if unknown:
-        sys.exit(f"no benchmark {', '.join(unknown)}: {', '.join([*BENCHMARKS, 'memory'])}")
+        sys.exit(f"no benchmark {', '.join(unknown)}: {', '.join(known)}")
     console = Console(width=140)
     name = torch.cuda.get_device_name() if device().type == "cuda" else processor_name()
     table = Table(title=f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}", title_justify="left")
@@ -48,6 +49,12 @@ def main() -> None:
             f"peak memory of extraction: {small / 2**20:,.0f} MiB more for 10,000 images, "
             f"{large / 2**20:,.0f} MiB more for 100,000"
         )
+    if "metrics" in chosen:
+        for cell in (metric_speed.DIGITS, metric_speed.CIFAR):
+            needed = metric_speed.seconds(cell)
+            console.print(
+                f"all metrics of a cell of {cell.dataset}: {needed:.2f} s of one core, wanted < {cell.most:g} s"
+            )
 
 
 if __name__ == "__main__":

@@ -207,8 +207,8 @@ def test_limited_data_alone_can_judge_the_trials(tmp_path: Path) -> None:
     tried = [read_record(file) for file in sorted((runs / "trials" / "records").rglob("*.json"))]
     assert {record.method.name for record in tried} == {"original", "folnrc"}
     assert {record.seed for record in tried} == {1000, 1001}
-    # Each class has 14 limited images, of which a fifth is two.
-    assert {record.problem.test_images for record in tried} == {20}
+    # Each class has 14 limited images, of which a tenth is one.
+    assert {record.problem.test_images for record in tried} == {10}
     assert cli("run", tuned, "-o", runs, "--device", "cpu").code == 0
     (rows,) = rows_by_problem(load_records(runs))
     assert {row.division for row in rows if not row.is_reference} == {"self-tuned"}

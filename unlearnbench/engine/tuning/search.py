@@ -15,7 +15,7 @@ from unlearnbench.engine.executor import finish
 from unlearnbench.engine.processes.isolated import declared_ranges
 from unlearnbench.engine.recording import plan_for
 from unlearnbench.engine.tuning.score import LIMITED_SCORE, ORACLE_SCORE, limited_score, oracle_score
-from unlearnbench.engine.tuning.trials import HELD_OUT_EVERY, limited_trials, oracle_trial
+from unlearnbench.engine.tuning.trials import HELD_OUT_EVERY, LIMITED_HELD_OUT_EVERY, limited_trials, oracle_trial
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.experiment.resolve import Resolved, resolve
@@ -46,7 +46,7 @@ class Budget:
         seeds: Number of seeds that each setting is run with.
         output: Output folder of the trials, which share reference models.
         device: Device as in `--device`.
-        division: What trials are judged by: `self-tuned` by limited images alone, of which a fifth is held out;
+        division: What trials are judged by: `self-tuned` by limited images alone, of which a tenth is held out;
             `oracle-tuned` by FDR, on a fifth of all training images.
     """
 
@@ -136,7 +136,7 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
         "division": budget.division,
         "trials": budget.trials,
         "seeds": list(seeds),
-        "held_out_share": 1 / HELD_OUT_EVERY,
+        "held_out_share": 1 / (HELD_OUT_EVERY if budget.division == "oracle-tuned" else LIMITED_HELD_OUT_EVERY),
         "not_searched": not_searched,
     }
     return raw
