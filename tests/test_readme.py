@@ -60,6 +60,7 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         None,
         "it takes minutes; results/test_simulations.py makes a few boards of each kind",
     ),
+    "python -m tests.controls": (None, "it takes minutes; metrics/test_trial.py makes the same with three seeds"),
     "python -m tests.reliability": (None, "it takes minutes; test_reliability.py makes a few trials of each subject"),
     "unlearnbench data fetch": ("unlearnbench data fetch --help", NETWORK),
     "unlearnbench run manifests/cifar100-resnet20.toml --download": (

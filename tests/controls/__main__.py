@@ -1,4 +1,4 @@
-"""`python -m tests.controls [PAGE]` trains the models of each seed and writes the page on what metrics are worth."""
+"""`python -m tests.controls [PAGE]` trains networks of a known state and writes what the metrics are worth."""
 
 from __future__ import annotations
 

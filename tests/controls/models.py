@@ -92,6 +92,8 @@ def head_only_distillation(problem: SmallProblem, original: nn.Module) -> nn.Mod
 class Projection(nn.Module):
     """An orthogonal projection of features, (B, D) to (B, D)."""
 
+    matrix: Tensor
+
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
         self.register_buffer("matrix", matrix)

@@ -37,7 +37,7 @@ def paper_page(records: Sequence[Record]) -> str:
         "A claim is a rule over means; *measured* shows its value with standard deviation and seeds, in percent or "
         "points, speed-ups as factors. It *holds* or *does not hold* where the 95 % t interval over seeds says so; it "
         "is *undecided* where the bound lies inside the interval, or there is a single seed and no interval. *Says "
-        "little* marks what weight deletion, which only takes the outputs away, does as well. *Data* says whether the "
+        "little* marks what holds for weight deletion as well, which takes nothing but outputs away. *Data* says whether the "
         "experiment has the paper's data set, network and schedule, or only its form: a rule that fails elsewhere does "
         "not refute the paper; *under-trained* says that its originals are more than 5 points below the published "
         "accuracy of their network. *Not run* says what is missing. Rules: `unlearnbench/results/report/claims.toml`.",
@@ -100,7 +100,7 @@ def _summary(found: Sequence[JudgedClaim]) -> str:
 def _claim(outcome: JudgedClaim) -> tuple[str, ...]:
     claim = outcome.claim
     verdict = outcome.verdict if outcome.verdict == "not run" else f"**{outcome.verdict}**"
-    verdict += ", says little: weight deletion too" if outcome.says_little else ""
+    verdict += ", says little: it holds for weight deletion" if outcome.says_little else ""
     missing = "missing: " if outcome.verdict == "not run" else ""
     found, on = markdown(outcome.found), markdown(outcome.where) or "-"
     data = (outcome.same or "-") + (", under-trained" if outcome.under_trained else "")
