@@ -33,7 +33,6 @@ SEES_FEATURES = (
     "forget_view_accuracy view=neighbours",
     "forget_view_accuracy view=probe",
     *POSITIONS.values(),
-    DISTANCE,
     "layer_prototype_gap",
     "layer_probe_recovery",
     "layer_cka reference=original images=forget",
@@ -86,11 +85,16 @@ def test_a_metric_of_outputs_takes_an_untouched_network_for_one_that_forgot(
     assert set(HEAD_CONTROLS) <= set(tried[metric].misplaced)
 
 
-def test_what_the_ranking_orders_by_places_every_network(tried: dict[str, Trial]) -> None:
-    found = tried[DISTANCE]
-    assert found.verdict == "places all"
-    assert found.places[OTHER_FDR] < 0.5
-    assert min(found.places[name] for name in (PROJECTION, RANDOM)) > 1.0
+def test_what_the_ranking_orders_by_has_fdr_first_then_untouched_features_then_damage(tried: dict[str, Trial]) -> None:
+    """The largest of three noisy sizes is not 0 for a perfect method; it stays below that of untouched features."""
+    places = tried[DISTANCE].places
+    assert [places[name] for name in HEAD_CONTROLS] == pytest.approx([1.0] * 3)
+    assert 0.0 < places[OTHER_FDR] < 0.9
+    assert min(places[name] for name in (PROJECTION, RANDOM)) > 1.5
+
+
+def test_by_its_signed_mean_each_view_has_fdr_of_another_seed_at_fdr(tried: dict[str, Trial]) -> None:
+    assert max(abs(tried[metric].places[OTHER_FDR]) for metric in POSITIONS.values()) < 0.5
 
 
 def test_one_view_alone_would_not_do(tried: dict[str, Trial]) -> None:
@@ -133,7 +137,7 @@ def test_ranked_by_the_rule_every_control_comes_behind_every_method_that_changed
         assert found is not None
         # Nothing is amiss with its outputs, so that only the features can put it behind.
         assert (found.keep, found.forget) == ("passed", "passed")
-        assert found.said == f"residual ({', '.join(VIEWS)})"
+        assert found.said.startswith("residual (prototype, neighbours")
         assert found.distance == pytest.approx(1.0, abs=0.05)
         assert distance["erwp"] is not None
         assert distance["erwp"] < found.distance

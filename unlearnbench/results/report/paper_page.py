@@ -37,7 +37,8 @@ def paper_page(records: Sequence[Record]) -> str:
         "A claim is a rule over means; *measured* shows its value with standard deviation and seeds, in percent or "
         "points, speed-ups as factors. It *holds* or *does not hold* where the 95 % t interval over seeds says so; it "
         "is *undecided* where the bound lies inside the interval, or there is a single seed and no interval. *Says "
-        "little* marks what holds for weight deletion as well, which takes nothing but outputs away. *Data* says whether the "
+        "little* marks what holds for weight deletion as well, which takes nothing but outputs away. *Data* says "
+        "whether the "
         "experiment has the paper's data set, network and schedule, or only its form: a rule that fails elsewhere does "
         "not refute the paper; *under-trained* says that its originals are more than 5 points below the published "
         "accuracy of their network. *Not run* says what is missing. Rules: `unlearnbench/results/report/claims.toml`.",
