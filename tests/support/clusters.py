@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+
+import pytest
+from filelock import FileLock
 
 from support.commands import cli
 from support.manifests import WD, manifest_text, write_manifest
@@ -16,6 +20,14 @@ from unlearnbench.mirror import at_hand
 
 # A cluster that starts on a busy machine takes its time.
 LIMIT_SECONDS = 240.0
+
+
+@contextlib.contextmanager
+def alone(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Wait until no other worker of the tests has a cluster, since two would want the same ports and cores."""
+    place = factory.getbasetemp()
+    with FileLock((place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "cluster.lock"):
+        yield
 
 
 def add(told: Listener, first: int, second: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.clusters import (
     add,
+    alone,
     compare_with_a_local_run,
     die_first,
     divide,
@@ -59,9 +60,9 @@ def patiently(start: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start a Ray of two nodes on this machine, whose workers find the tests' functions."""
-    with pytest.MonkeyPatch.context() as patch:
+    with alone(tmp_path_factory), pytest.MonkeyPatch.context() as patch:
         path = [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         prepared()

@@ -16,6 +16,7 @@ import pytest
 from support.clusters import (
     LIMIT_SECONDS,
     add,
+    alone,
     compare_with_a_local_run,
     die_first,
     divide,
@@ -47,7 +48,7 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if find_spec("submitit") is None or shutil.which("slurmctld") is None:
         pytest.skip("needs pip install 'unlearnbench[slurm]' and Debian's slurmctld, slurmd, slurmdbd, munge, mariadb")
     folder = tmp_path_factory.mktemp("slurm")
-    with pytest.MonkeyPatch.context() as patch:
+    with alone(tmp_path_factory), pytest.MonkeyPatch.context() as patch:
         path = [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("SLURM_LOCAL", str(folder))
