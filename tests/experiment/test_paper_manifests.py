@@ -95,6 +95,7 @@ def shortened(path: Path, folder: Path, epochs: int) -> Path:
         (r"seeds = .*", "seeds = [0]"),
         (r"epochs = \d+", f"epochs = {epochs}"),
         (r'schedule = "steps"\nmilestones = .*\nfactor = .*', 'schedule = "constant"'),
+        (r"resolutions = .*", "resolutions = [[1, 20]]"),
         (r"forget_last = \d+", "forget_last = 1"),
         (r"crop = \d+", 'crop = 32\nprecision = "float32"'),
         (r"(?m)^learning_rate = \S+", "learning_rate = 0.01"),
@@ -102,7 +103,7 @@ def shortened(path: Path, folder: Path, epochs: int) -> Path:
     ]
     for pattern, replacement in replacements:
         text, count = re.subn(pattern, replacement, text)
-        assert count or "milestones" in pattern
+        assert count or "milestones" in pattern or "resolutions" in pattern
     short = folder / path.name
     short.write_text(text)
     return short

@@ -282,7 +282,7 @@ def test_claims_of_the_twins_are_judged_and_others_not_run(report: Path) -> None
     verdicts = {line.partition("`")[2].partition("`")[0]: line for line in lines if "`)" in line}
     assert "not run | missing: no record of figure4" in verdicts["figure4-scatters"]
     for name in ("table2-whole-keeps", "table3-keeps", "table4-beta-best", "figure2-keeps", "section58-gap-shrinks"):
-        assert "holds**" in verdicts[name] or "does not hold**" in verdicts[name]
+        assert re.search(r"\*\*(holds|does not hold|undecided)\*\*", verdicts[name])
         assert verdicts[name].endswith("| other data |")
     assert sum("`table3-forgets`" in line for line in lines) == 3
 
