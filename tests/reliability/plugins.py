@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from support.hostile import FENCED, HONEST, METHODS, ODD, REASONS, entry, needs
+from support.hostile import HONEST, METHODS, ODD, REASONS, entry, fenced, needs
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 
@@ -19,7 +19,7 @@ from unlearnbench.engine.processes.fence import landlock
 from .bench import END_SECONDS, Bench, alive, records_of
 from .trials import Trial
 
-NAMES = (*HONEST, *REASONS, *ODD, *(FENCED if landlock() else ()))
+NAMES = (*HONEST, *REASONS, *ODD, *fenced(landlock()))
 LIMITS = ("--cell-time-limit", "15", "--cell-memory", "0.75")
 
 

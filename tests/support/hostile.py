@@ -188,6 +188,11 @@ ODD = ("fills_memory", "cuts", "closes")
 HONEST = ("leaves_hooks", "leaves_states", "walks_memory", "forks", "moves")
 
 
+def fenced(landlock: int) -> dict[str, str]:
+    """Return the methods that a fence stops, with their reasons, for a version of Landlock; 0 is none."""
+    return {name: reason for name, reason in FENCED.items() if landlock >= (6 if name == "kills_the_run" else 1)}
+
+
 def needs(note: Path, store: Path) -> dict[str, str]:
     """Return the options of those methods that need any.
 

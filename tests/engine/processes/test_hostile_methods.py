@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import cli
-from support.hostile import FENCED, HONEST, METHODS, ODD, REASONS, entry, needs
+from support.hostile import FENCED, HONEST, METHODS, ODD, REASONS, entry, fenced, needs
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import comparable_records, record_files
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 def test_whatever_a_method_does_the_others_records_are_the_same(
     search_path: Path, tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fenced = FENCED if landlock() else {}
-    names = (*HONEST, *REASONS, *ODD, *fenced)
+    stopped = fenced(landlock())
+    names = (*HONEST, *REASONS, *ODD, *stopped)
     fake_distribution(
         search_path, "hostile", {"unlearners": {name: f"hostile:{name}" for name in names}}, {"hostile": METHODS}
     )
@@ -46,7 +46,7 @@ def test_whatever_a_method_does_the_others_records_are_the_same(
     found: dict[str, Record] = {name.partition("/")[0]: read_record(path) for name, path in record_files(runs).items()}
     reasons = REASONS | ({"kills_its_parent": FENCED["kills_the_run"]} if landlock() >= 6 else {})
     assert {name: found[name].reason for name in reasons} == reasons
-    assert {name: (found[name].reason or "")[: len(reason)] for name, reason in fenced.items()} == fenced
+    assert {name: (found[name].reason or "")[: len(reason)] for name, reason in stopped.items()} == stopped
     assert {name: found[name].status for name in HONEST} == dict.fromkeys(HONEST, "done")
     assert {found[name].status for name in ODD} == {"failed"}
     assert "more than cell_memory allows" in (found["fills_memory"].reason or "")
