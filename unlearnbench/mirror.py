@@ -21,7 +21,7 @@ import platformdirs
 
 from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError
-from unlearnbench.names import below
+from unlearnbench.paths import below
 
 ORIGIN = "origin.json"
 ENTRY = "entry.json"

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, os_reason
 from unlearnbench.mirror import ENTRY, origin
-from unlearnbench.names import below
+from unlearnbench.paths import below
 
 CHECKPOINT = "checkpoint.pt"
 

@@ -35,12 +35,11 @@ Original's features looks at the outputs and has no word about the features."""
 RANKING = """\
 [The ranking](RULES.md) reads masked retain accuracy (kept, see below), FAe (forgot, of which only outputs are asked) \
 and, for the features, the largest |position| over three views, which the last line of the table tries. One view may \
-misplace a network, as neighbours do with random weights; the largest counts, so that one view that sees it is \
-enough. The price \
-is noise: a perfect method, FDR of another seed, is at {distance:.2f} on average and not at 0, since the largest of \
-three sizes never falls below any of them, and {images} test images move each position far. Differences below that \
-mean nothing, which is why ranks are ranges and the pages say *at FDR* of whatever lies within the noise floor; on so \
-few images a single seed does not tell a perfect method from Original by it."""
+misplace a network, as neighbours do with random weights; the largest counts, so that one view that sees it is enough. \
+The price is noise: a perfect method, FDR of another seed, is at {distance:.2f} on average and not at 0, since the \
+largest of three sizes never falls below any of them, and {images} test images move each position far. Differences \
+below that mean nothing, which is why ranks are ranges and the pages say *at FDR* of whatever lies within the noise \
+floor; on so few images a single seed does not tell a perfect method from Original by it."""
 
 
 def page(values: Values, trials: Sequence[Trial]) -> str:

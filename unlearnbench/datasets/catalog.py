@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unlearnbench.datasets.dataset import expected_dataset
+from unlearnbench.datasets.dataset import Dataset, expected_dataset
 from unlearnbench.datasets.download import Download
+from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError, NotHereError
 from unlearnbench.machine import size_text
 
@@ -37,13 +38,29 @@ PREPARED_BYTES = {
 }
 
 
-def not_here(name: str, message: str, classes: int, train: int, test: int, shape: tuple[int, int, int]) -> NotHereError:
-    """Return the error for a data set that is not on this machine, with its known size for the plan."""
-    stand_in = expected_dataset(name, classes, train, test, shape, DatasetError(message))
-    return NotHereError(message, stand_in)
+def opened(
+    place: Path, classes: int, counts: tuple[int, int], shape: tuple[int, int, int], message: str | None = None
+) -> Dataset:
+    """Return a built-in data set that was added to this machine.
+
+    Args:
+        place: Its folder in the data folder, which has its name.
+        classes: Number of classes that it has.
+        counts: Numbers of training and test images that it has.
+        shape: Channels, height and width of its images.
+        message: What is said if it is not there; None names the commands that bring it.
+
+    Raises:
+        NotHereError: If it was not added; the error has its known size for the plan.
+        DatasetError: If its files are damaged.
+    """
+    if is_prepared(place):
+        return open_prepared(place)
+    message = message or _how_to_get(place.name, place)
+    raise NotHereError(message, expected_dataset(place.name, classes, *counts, shape, DatasetError(message)))
 
 
-def how_to_get(name: str, folder: Path) -> str:
+def _how_to_get(name: str, folder: Path) -> str:
     """Say what is missing, how large it is, and which commands bring it."""
     add = f"unlearnbench data add {name} PATH..."
     if name not in DATASET_DOWNLOADS:

@@ -402,7 +402,7 @@ def reproduce(
     """Run a method again from its records and print both results with their paired difference."""
     from unlearnbench.engine.engines.place import Place
     from unlearnbench.frontends.cli_results import show_comparisons
-    from unlearnbench.names import below
+    from unlearnbench.paths import below
     from unlearnbench.results.leaderboard.rerun import of_row, plan_of_row, read_row
     from unlearnbench.results.report.compare import compare
 

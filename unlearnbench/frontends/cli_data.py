@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from unlearnbench.experiment.assets import Holding
 from unlearnbench.frontends.terminal import echo, messages, table_console
 from unlearnbench.machine import size_text
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from unlearnbench.datasets.add import Listener
     from unlearnbench.datasets.dataset import DatasetInfo
     from unlearnbench.engine.progress import Counting
+    from unlearnbench.experiment.assets import Holding
 
 
 SHOWN_NAMES = 3

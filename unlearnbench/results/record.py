@@ -19,7 +19,8 @@ from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
 from unlearnbench.mirror import origin, publish
 from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, beside_published
 from unlearnbench.models.recipe import Section
-from unlearnbench.names import Label, Name, StorePlace, below
+from unlearnbench.names import Label, Name, StorePlace
+from unlearnbench.paths import below
 from unlearnbench.store import Store, content_id, write_json, writing
 
 SCHEMA = 2

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.mirror import ENTRY
-from unlearnbench.names import below
+from unlearnbench.paths import below
 from unlearnbench.results.record import Record
 from unlearnbench.store import Store, content_id
 

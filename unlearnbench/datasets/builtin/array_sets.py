@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from unlearnbench.datasets.add import Offer, offers
-from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found, FoundPart, check_counts, file_below
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError, os_reason
 
 FASHION_CLASSES = (
@@ -42,11 +41,7 @@ def fashion_mnist(folder: Path) -> Dataset:
 
     Source: "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms" (Xiao et al., 2017).
     """
-    place = folder / "fashion_mnist"
-    if not is_prepared(place):
-        message = how_to_get("fashion_mnist", place)
-        raise not_here("fashion_mnist", message, len(FASHION_CLASSES), *FASHION_COUNTS, FASHION_SHAPE)
-    return open_prepared(place)
+    return opened(folder / "fashion_mnist", len(FASHION_CLASSES), FASHION_COUNTS, FASHION_SHAPE)
 
 
 @offers(Offer(lambda roots, options: find_svhn(roots), shape=SVHN_SHAPE))
@@ -63,10 +58,7 @@ def svhn(folder: Path) -> Dataset:
     Source: "Reading Digits in Natural Images with Unsupervised Feature Learning" (Netzer et al., 2011). The `extra`
     part is not used.
     """
-    place = folder / "svhn"
-    if not is_prepared(place):
-        raise not_here("svhn", how_to_get("svhn", place), len(DIGITS), *SVHN_COUNTS, SVHN_SHAPE)
-    return open_prepared(place)
+    return opened(folder / "svhn", len(DIGITS), SVHN_COUNTS, SVHN_SHAPE)
 
 
 def find_fashion_mnist(

@@ -14,10 +14,9 @@ from unlearnbench.datasets.builtin.cifar100 import (
     unpickled,
     with_parts,
 )
-from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 10, 5_000, 1_000
 META, TRAIN, TEST = "batches.meta", "data_batch_*", "test_batch"
@@ -37,11 +36,8 @@ def cifar10(folder: Path) -> Dataset:
     Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009). The images of a class are in the
     order of their file names, so that every form of the data set has the same revision.
     """
-    place = folder / "cifar10"
-    if not is_prepared(place):
-        counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
-        raise not_here("cifar10", how_to_get("cifar10", place), CLASSES, *counts, (3, 32, 32))
-    return open_prepared(place)
+    counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
+    return opened(folder / "cifar10", CLASSES, counts, (3, 32, 32))
 
 
 def find(

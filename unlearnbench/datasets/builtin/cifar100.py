@@ -12,10 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unlearnbench.datasets.add import Offer, offers
-from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found, FoundPart, class_images, merged, paired, raise_faults
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 100, 500, 100
@@ -35,11 +34,8 @@ def cifar100(folder: Path) -> Dataset:
     Source: "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009), fine labels. The images of a
     class are in the order of their file names, so that every form of the data set has the same revision.
     """
-    if not is_prepared(folder / "cifar100"):
-        message = how_to_get("cifar100", folder / "cifar100")
-        counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
-        raise not_here("cifar100", message, CLASSES, *counts, (3, 32, 32))
-    dataset = open_prepared(folder / "cifar100")
+    counts = CLASSES * TRAIN_PER_CLASS, CLASSES * TEST_PER_CLASS
+    dataset = opened(folder / "cifar100", CLASSES, counts, (3, 32, 32))
     # A reduced data set has other classes, for which no superclasses are known.
     known = SUPERCLASSES if len(dataset.info.class_names) == CLASSES else ()
     return replace(dataset, info=replace(dataset.info, superclasses=known))

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unlearnbench.datasets.add import Offer, offers
-from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found, FoundPart, check_counts, raise_faults
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError
 
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 200, 5_994, 5_794
@@ -32,10 +31,7 @@ def cub200(folder: Path) -> Dataset:
     resized to 256 and cropped to the square in the centre, from which the recipe cuts 224x224. The paper does not
     say how it resized its images.
     """
-    if not is_prepared(folder / "cub200"):
-        message = how_to_get("cub200", folder / "cub200")
-        raise not_here("cub200", message, CLASSES, TRAIN_IMAGES, TEST_IMAGES, (3, SIDE, SIDE))
-    return open_prepared(folder / "cub200")
+    return opened(folder / "cub200", CLASSES, (TRAIN_IMAGES, TEST_IMAGES), (3, SIDE, SIDE))
 
 
 def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:

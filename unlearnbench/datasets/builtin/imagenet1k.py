@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unlearnbench.datasets.add import Offer, offers
-from unlearnbench.datasets.catalog import not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found, check_counts, class_images, merged, paired
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 1_000, 1_281_167, 50_000
 SIDE = 256
@@ -33,14 +32,12 @@ def imagenet1k(folder: Path) -> Dataset:
     training.
     """
     place = folder / "imagenet1k"
-    if not is_prepared(place):
-        message = (
-            f"imagenet1k is not on this machine: nothing at {place} (about 150 GB, which stay in a folder of yours)\n"
-            "  It may not be passed on: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org,\n"
-            "  sort them into train/<wnid>/ and val/<wnid>/, then: unlearnbench data add imagenet1k PATH"
-        )
-        raise not_here("imagenet1k", message, CLASSES, TRAIN_IMAGES, TEST_IMAGES, (3, SIDE, SIDE))
-    return open_prepared(place)
+    message = (
+        f"imagenet1k is not on this machine: nothing at {place} (about 150 GB, which stay in a folder of yours)\n"
+        "  It may not be passed on: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org,\n"
+        "  sort them into train/<wnid>/ and val/<wnid>/, then: unlearnbench data add imagenet1k PATH"
+    )
+    return opened(place, CLASSES, (TRAIN_IMAGES, TEST_IMAGES), (3, SIDE, SIDE), message)
 
 
 def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:

@@ -8,10 +8,9 @@ from pathlib import Path
 from scipy.io import loadmat
 
 from unlearnbench.datasets.add import Offer, offers
-from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found, FoundPart, check_counts, file_below, raise_faults
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError
 
 SIDE = 256
@@ -34,7 +33,7 @@ def flowers102(folder: Path) -> Dataset:
     Source: "Automated Flower Classification over a Large Number of Classes" (Nilsback and Zisserman, 2008). Its
     validation images are training images here, as usual. Images are stored as those of `cub200` are.
     """
-    return _opened(folder, "flowers102", FLOWERS, FLOWERS_COUNTS)
+    return opened(folder / "flowers102", FLOWERS, FLOWERS_COUNTS, (3, SIDE, SIDE))
 
 
 @offers(Offer(lambda roots, options: find_pets(roots), side=SIDE))
@@ -51,7 +50,7 @@ def pets(folder: Path) -> Dataset:
     Source: "Cats and Dogs" (Parkhi et al., 2012); the official parts `trainval` and `test`. Images are stored as those
     of `cub200` are.
     """
-    return _opened(folder, "pets", PETS, PETS_COUNTS)
+    return opened(folder / "pets", PETS, PETS_COUNTS, (3, SIDE, SIDE))
 
 
 @offers(Offer(lambda roots, options: find_food101(roots), side=SIDE, packed=False))
@@ -67,14 +66,7 @@ def food101(folder: Path) -> Dataset:
 
     Source: "Food-101 - Mining Discriminative Components with Random Forests" (Bossard et al., 2014).
     """
-    return _opened(folder, "food101", FOODS, FOODS_COUNTS)
-
-
-def _opened(folder: Path, name: str, classes: int, counts: tuple[int, int]) -> Dataset:
-    place = folder / name
-    if not is_prepared(place):
-        raise not_here(name, how_to_get(name, place), classes, *counts, (3, SIDE, SIDE))
-    return open_prepared(place)
+    return opened(folder / "food101", FOODS, FOODS_COUNTS, (3, SIDE, SIDE))
 
 
 def find_flowers102(

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unlearnbench.datasets.add import Offer, offers
-from unlearnbench.datasets.catalog import how_to_get, not_here
+from unlearnbench.datasets.catalog import opened
 from unlearnbench.datasets.class_folders import Found, check_counts, is_litter, paired, raise_faults
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
 from unlearnbench.errors import DatasetError
 
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 200, 100_000, 10_000
@@ -31,11 +30,7 @@ def tiny_imagenet(folder: Path) -> Dataset:
     Source: "Tiny ImageNet Visual Recognition Challenge" (Le and Yang, 2015). Its validation images are the test part,
     since its test images have no labels.
     """
-    place = folder / "tiny_imagenet"
-    if not is_prepared(place):
-        message = how_to_get("tiny_imagenet", place)
-        raise not_here("tiny_imagenet", message, CLASSES, TRAIN_IMAGES, TEST_IMAGES, (3, SIDE, SIDE))
-    return open_prepared(place)
+    return opened(folder / "tiny_imagenet", CLASSES, (TRAIN_IMAGES, TEST_IMAGES), (3, SIDE, SIDE))
 
 
 def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Found:

@@ -64,6 +64,32 @@ class Follower(Protocol):
         """Show that the stage has ended; without a stage, do nothing."""
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A reference to a value that many functions take.
+
+    Attributes:
+        number: Number of the value.
+    """
+
+    number: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Settled:
+    """What has come of a function, the part of a future that is alike in all engines."""
+
+    done: bool = False
+    value: Any = None
+    error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Return the result, or raise what the function raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
 class Future(Protocol):
     """The result of a function that an engine computes."""
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any, Self
 
-from unlearnbench.engine.engines.engine import DiedError, Follower, Future, Need
+from unlearnbench.engine.engines.engine import DiedError, Follower, Future, Need, Settled, Shared
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.store import Say
 
@@ -21,34 +21,14 @@ from unlearnbench.store import Say
 TELL_SECONDS = 0.2
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A reference to a value that each worker is sent once.
-
-    Attributes:
-        number: Number of the value.
-    """
-
-    number: int
-
-
 @dataclass(eq=False)
-class Call:
+class Call(Settled):
     """A function that is computed; the future of the local engine."""
 
     need: Need
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     deaths: int = 0
-    done: bool = False
-    value: Any = None
-    error: BaseException | None = None
-
-    def result(self) -> Any:
-        """Return the result, or raise what the function raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 @dataclass(eq=False)

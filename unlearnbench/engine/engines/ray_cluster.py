@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Self
 
-from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need
+from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need, Settled, Shared
 from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, connect
 from unlearnbench.engine.engines.relay import computed
 from unlearnbench.store import Say
@@ -21,19 +21,8 @@ START_SECONDS = 900.0
 RESOURCES_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A reference to a value in Ray's object store, by its place in what a task is sent.
-
-    Attributes:
-        number: Number of the value.
-    """
-
-    number: int
-
-
 @dataclass(eq=False)
-class Call:
+class Call(Settled):
     """A function that is computed; the future of this engine."""
 
     need: Need
@@ -44,15 +33,6 @@ class Call:
     since: float = field(default_factory=monotonic)
     begun: bool = False
     deaths: int = 0
-    done: bool = False
-    value: Any = None
-    error: BaseException | None = None
-
-    def result(self) -> Any:
-        """Return the result, or raise what the function raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 class Board:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.names import below
+from unlearnbench.paths import below
 from unlearnbench.results.experiments import Experiment, experiments
 from unlearnbench.results.figures.style import DOTS_PER_INCH
 from unlearnbench.results.record import FileRecord, Record, stored_file

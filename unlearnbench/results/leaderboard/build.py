@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.experiment.writer import manifest_toml
-from unlearnbench.names import below, refuse_foreign
+from unlearnbench.paths import below, refuse_foreign
 from unlearnbench.results.audit.attestation import read_attestations
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import StoreError, os_reason
-from unlearnbench.names import below
+from unlearnbench.paths import below
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
 from unlearnbench.results.record import Record

@@ -14,7 +14,8 @@ from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
 from unlearnbench.escape import markdown
 from unlearnbench.experiment.writer import manifest_toml
-from unlearnbench.names import Place, below
+from unlearnbench.names import Place
+from unlearnbench.paths import below
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
 from unlearnbench.results.record import stored_file, write_record

@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.escape import markdown, url
-from unlearnbench.names import below, refuse_foreign
+from unlearnbench.paths import below, refuse_foreign
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
     feature_map,

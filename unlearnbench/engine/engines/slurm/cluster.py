@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
-from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need
+from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need, Settled
 from unlearnbench.engine.engines.place import Profile
 from unlearnbench.engine.engines.slurm.job import Batch, CallFiles, Shared, write_whole
 from unlearnbench.engine.engines.slurm.queue import SlurmQueue
@@ -36,7 +36,7 @@ class DetachedError(UnlearnBenchError):
 
 
 @dataclass(eq=False)
-class Call:
+class Call(Settled):
     """A function that a job computes; the future of this engine."""
 
     need: Need
@@ -45,15 +45,6 @@ class Call:
     ended: float | None = None
     losses: int = 0
     read: int = 0
-    done: bool = False
-    value: Any = None
-    error: BaseException | None = None
-
-    def result(self) -> Any:
-        """Return the result, or raise what the function raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 class SlurmEngine:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from unlearnbench.errors import InvalidFileError
-from unlearnbench.names import below
+from unlearnbench.paths import below
 from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError
 from unlearnbench.results.figures.style import ERWP, GREY, ORANGE, legend_below, new_figure, percent_axis
 from unlearnbench.results.record import Record
