@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -84,31 +80,6 @@ def cpu_precision() -> Precision:
 def may_have_gpu() -> bool:
     """Return whether this machine may have a GPU that torch could use."""
     return sys.platform == "darwin" or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
-
-
-@contextlib.contextmanager
-def interrupts_end_at_once() -> Iterator[None]:
-    """End the process at once on Ctrl-C, with exit code 130 and one line.
-
-    This is for imports: a library that is interrupted while it is imported may lose the interrupt, or say something
-    else instead, and nothing is lost by ending there.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _end(*_: object) -> None:
-    # A progress display may have hidden the cursor.
-    shown = "\x1b[?25h" if os.isatty(2) else ""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{shown}interrupted\n".encode())
-    os._exit(130)
 
 
 def environment(device: str, precision: str, threads: int) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def _run_plan(
         limits: Seconds and GiB that a method may use for one cell; None takes what the manifest says.
     """
     from unlearnbench.engine.recording import kept_records
-    from unlearnbench.machine import interrupts_end_at_once
+    from unlearnbench.interrupts import interrupts_end_at_once
     from unlearnbench.store import Store
 
     console = messages()

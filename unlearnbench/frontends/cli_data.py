@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from unlearnbench.frontends.terminal import echo, messages, table_console
-from unlearnbench.machine import size_text
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from unlearnbench.datasets.add import Listener
     from unlearnbench.datasets.dataset import DatasetInfo
     from unlearnbench.engine.progress import Counting
@@ -137,6 +137,10 @@ def some_names(names: Sequence[str]) -> str:
 
 def holdings_table(holdings: Sequence[Holding]) -> Table:
     """Return data sets and weights as a table for a terminal."""
+    from rich.table import Table
+
+    from unlearnbench.machine import size_text
+
     table = Table()
     for name in ("name", "here", "classes", "training", "test", "shape", "size", "revision", "class names", "note"):
         is_number = name in ("classes", "training", "test", "size")

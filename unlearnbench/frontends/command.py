@@ -11,7 +11,7 @@ import sys
 import unicodedata
 
 from unlearnbench.errors import os_reason
-from unlearnbench.machine import interrupts_end_at_once
+from unlearnbench.interrupts import interrupts_end_at_once
 
 # Characters of the tables that Unicode knows no likeness of in ASCII.
 LIKENESS = {"±": "+-"}
