@@ -44,7 +44,7 @@ class FakePlugin:
 
 def judged_by(function: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(compute, "find", lambda kind, name: FakePlugin(function))
-    return metric_record(Metric("own", {}, 1, "plugin", "1.0", "0" * 16, "own"), material())
+    return metric_record(Metric("own", {}, 1, "plugin", "1.0", (), "own"), material())
 
 
 def test_every_standard_metric_has_a_value_on_good_features() -> None:

@@ -160,7 +160,7 @@ def ids(found: Plan) -> tuple[set[str], set[str], set[str], set[str]]:
 
 def test_provenance_decides_nothing(small: Plan) -> None:
     resolved = small.resolved
-    other = {"distribution_version": "9.9", "digest": "f" * 16}
+    other: dict[str, Any] = {"distribution_version": "9.9", "source": ()}
     elsewhere = replace(
         resolved,
         methods=tuple(replace(method, **other) for method in resolved.methods),

@@ -191,6 +191,7 @@ def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Disp
     plan = runner.plan
     yield from ((cell, finished[cell.id]) for cell in plan.cells if cell.id in finished)
     schedule = Schedule(plan.cells, finished)
+    plan.resolved.read_sources()
     sent = replace(plan, resolved=replace(plan.resolved, dataset=named_dataset(plan)))
     running: dict[Future, Task] = {}
     # Two workers may find the same damaged file, and the store reports each thing only once.

@@ -18,7 +18,7 @@ from unlearnbench.models.libraries.members import check_member
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.component import Component, Method, Metric, label_slug, used
 from unlearnbench.registry.entry_points import PluginKind, find
-from unlearnbench.registry.identity import TRAINING_PROTOCOL, source_digest
+from unlearnbench.registry.identity import TRAINING_PROTOCOL
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.registry.plugin_file import located
 from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES, SHORT
@@ -50,7 +50,7 @@ class JudgedMethod(Method):
 def judged_method(weights: Weights, outputs: tuple[int, ...], label: str) -> JudgedMethod:
     """Return the method that stands for given weights."""
     return JudgedMethod(
-        JUDGED, {}, 1, "unlearnbench", __version__, "", label=label, role="unlearner", weights=weights, outputs=outputs
+        JUDGED, {}, 1, "unlearnbench", __version__, (), label=label, role="unlearner", weights=weights, outputs=outputs
     )
 
 
@@ -150,9 +150,8 @@ def _doubled(label: str, key: str, owner: int | None, index: int) -> str:
 
 def references(*, with_fdr: bool = True) -> tuple[Method, ...]:
     """Return the reference methods: Original and, unless the manifest does without, FDR (full data retraining)."""
-    digest = source_digest(*TRAINING_SOURCE)
     return tuple(
-        Method(name, {}, TRAINING_PROTOCOL, "unlearnbench", __version__, digest, label=name, role="reference")
+        Method(name, {}, TRAINING_PROTOCOL, "unlearnbench", __version__, TRAINING_SOURCE, label=name, role="reference")
         for name in REFERENCES
         if with_fdr or name != "fdr"
     )
@@ -162,7 +161,7 @@ def find_methods(file: ManifestFile) -> tuple[Method, ...]:
     """Return the references and the manifest's unlearners; note faults in `file`."""
     chosen: ReferencesChoice = file.sections.get("references", ReferencesChoice())
     found = tuple(
-        Method(**vars(component), label=label, role="unlearner")
+        Method(**component.unlabelled, label=label, role="unlearner")
         for label, component in _labelled(file, "unlearners", tuple(REFERENCES))
     )
     return (*references(with_fdr=chosen.fdr != "none"), *found)
@@ -170,7 +169,7 @@ def find_methods(file: ManifestFile) -> tuple[Method, ...]:
 
 def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:
     """Return the headline metrics, the standard ones and the manifest's own, which replace those of equal labels."""
-    named = {label: Metric(**vars(component), label=label) for label, component in _labelled(file, "metrics", ())}
+    named = {label: Metric(**component.unlabelled, label=label) for label, component in _labelled(file, "metrics", ())}
     usual = {label: (label, dict[str, Any]()) for label in HEADLINE}
     usual |= {variant_label(name, options): (name, options) for name, options in STANDARD}
     _check_likeness(file, usual)
@@ -178,6 +177,6 @@ def find_metrics(file: ManifestFile) -> tuple[Metric, ...]:
         if label not in named:
             component = _lookup(file, "metrics", ("metrics",), name, options)
             if component is not None:
-                named[label] = Metric(**vars(component), label=label)
+                named[label] = Metric(**component.unlabelled, label=label)
     ordered = [*usual, *(label for label in named if label not in usual)]
     return tuple(named[label] for label in ordered if label in named)

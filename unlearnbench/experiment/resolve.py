@@ -309,6 +309,11 @@ class Resolved:
     metrics: tuple[Metric, ...]
     missing: tuple[str, ...] = ()
 
+    def read_sources(self) -> None:
+        """Compute the digests of all methods and metrics, which processes that it is sent to then need not."""
+        for component in (*self.methods, *self.metrics):
+            _ = component.digest
+
     @property
     def number_of_cells(self) -> int:
         """Number of cells of its plan, which need not be made to count them."""

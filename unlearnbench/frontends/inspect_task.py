@@ -153,7 +153,7 @@ def chosen_method(resolved: Resolved, name: str, options: dict[str, Any]) -> Met
     if faults:
         raise UnlearnBenchError("\n".join(faults.values()))
     label = " ".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
-    return Method(**vars(used(plugin, values)), label=label, role="unlearner")
+    return Method(**used(plugin, values).unlabelled, label=label, role="unlearner")
 
 
 def sample_facts(record: Record) -> dict[str, Any]:

@@ -65,16 +65,16 @@ def judge(metrics: Iterable[Metric], material: Material) -> dict[str, MetricReco
 
 def metric_record(metric: Metric, material: Material) -> MetricRecord:
     """Compute one metric."""
-    common = dataclasses.asdict(metric)
-    common.pop("label")
     try:
         value = _value(find("metrics", metric.name).load(), metric, material)
     # A metric may be foreign code, and one that fails must not cost the others.
     except Exception as error:
         kind = "" if isinstance(error, UnlearnBenchError) else f"{type(error).__name__}: "
-        return MetricRecord(**common, status="failed", value=None, reason=kind + (str(error).strip() or "no reason"))
+        return MetricRecord(
+            **metric.facts, status="failed", value=None, reason=kind + (str(error).strip() or "no reason")
+        )
     return MetricRecord(
-        **common,
+        **metric.facts,
         status="done",
         value=float(value),
         reason=None,

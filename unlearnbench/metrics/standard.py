@@ -87,4 +87,4 @@ def metric(name: str, given: dict[str, Any], label: str) -> Metric:
     options, faults = resolve_options(plugin, given)
     if faults:
         raise PluginError("\n".join(faults.values()))
-    return Metric(**vars(used(plugin, options)), label=label)
+    return Metric(**used(plugin, options).unlabelled, label=label)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from unlearnbench.names import LONGEST_NAME
 from unlearnbench.registry.entry_points import Plugin
+from unlearnbench.registry.identity import Place, source_digest
 from unlearnbench.registry.plugin_file import is_file_name, short_name
 
 
@@ -17,7 +19,7 @@ def used(plugin: Plugin, options: dict[str, Any]) -> Component:
     Raises:
         PluginError: If only an import can tell its version and it cannot be imported.
     """
-    facts = plugin.version, plugin.distribution, plugin.distribution_version, plugin.digest
+    facts = plugin.version, plugin.distribution, plugin.distribution_version, plugin.source
     if is_file_name(plugin.name):
         return FileComponent(short_name(plugin.name), options, *facts, place=plugin.name)
     return Component(plugin.name, options, *facts)
@@ -41,7 +43,7 @@ class Component:
         version: Version of its results, as the plugin declares it.
         distribution: Distribution that ships it.
         distribution_version: Version of that distribution; it is provenance and decides nothing.
-        digest: Digest of the syntax of its source, which is provenance too.
+        source: Where its source begins, as pairs of a module and a name in it.
     """
 
     name: str
@@ -49,7 +51,23 @@ class Component:
     version: int
     distribution: str
     distribution_version: str
-    digest: str
+    source: tuple[Place, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the syntax of its source, which is provenance too; reading it takes a while."""
+        return source_digest(*self.source)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it, as JSON values."""
+        facts = {name: value for name, value in self.unlabelled.items() if name != "source"}
+        return {**facts, "digest": self.digest}
+
+    @property
+    def unlabelled(self) -> dict[str, Any]:
+        """The fields that every component has."""
+        return {field.name: getattr(self, field.name) for field in fields(Component)}
 
     @property
     def address(self) -> str:

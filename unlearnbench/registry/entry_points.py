@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, entry_points
 from typing import Any, Literal
 
 from unlearnbench.errors import PluginError, did_you_mean
 from unlearnbench.registry.declare import VERSION
-from unlearnbench.registry.identity import declared_version, source_digest
+from unlearnbench.registry.identity import Place, declared_version, source_digest
 from unlearnbench.registry.plugin_file import FILE, check_place, file_module, is_file_name
 
 PluginKind = Literal["unlearners", "datasets", "architectures", "metrics"]
@@ -71,9 +71,14 @@ class Plugin:
         return declared if declared is not None else int(getattr(self.load(), VERSION, 1))
 
     @property
+    def source(self) -> tuple[Place, ...]:
+        """Where its source begins."""
+        return ((self.module, self.attribute),)
+
+    @property
     def digest(self) -> str:
         """Digest of the syntax of its source and of everything that this uses of its own package."""
-        return source_digest((self.module, self.attribute))
+        return source_digest(*self.source)
 
     def load(self) -> Any:
         """Import the plugin and return its object.
@@ -95,31 +100,41 @@ class Plugin:
 
 
 @functools.cache
-def _found(kind: PluginKind) -> dict[str, tuple[Plugin, ...]]:
-    """Return all entry points of a kind, grouped by name."""
-    groups: dict[str, dict[Plugin, None]] = {}
-    for entry in entry_points(group=f"unlearnbench.{kind}"):
-        name = entry.dist.name if entry.dist else "unknown distribution"
-        version = entry.dist.version if entry.dist else "unknown"
-        plugin = Plugin(kind, entry.name, entry.value.replace(" ", ""), name, version)
-        groups.setdefault(entry.name, {})[plugin] = None
-    return {name: tuple(sorted(plugins, key=str)) for name, plugins in sorted(groups.items())}
+def _found() -> dict[PluginKind, dict[str, tuple[Plugin, ...]]]:
+    """Return all entry points by kind and name."""
+    every = entry_points()
+    # Name and version are read from the file of a distribution each time that it is asked for them.
+    facts: dict[int, tuple[str, str]] = {}
+    found: dict[PluginKind, dict[str, tuple[Plugin, ...]]] = {}
+    for kind in KINDS:
+        groups: dict[str, dict[Plugin, None]] = {}
+        for entry in every.select(group=f"unlearnbench.{kind}"):
+            if id(entry.dist) not in facts:
+                facts[id(entry.dist)] = _title(entry.dist)
+            plugin = Plugin(kind, entry.name, entry.value.replace(" ", ""), *facts[id(entry.dist)])
+            groups.setdefault(entry.name, {})[plugin] = None
+        found[kind] = {name: tuple(sorted(plugins, key=str)) for name, plugins in sorted(groups.items())}
+    return found
+
+
+def _title(distribution: Distribution | None) -> tuple[str, str]:
+    return (distribution.name, distribution.version) if distribution else ("unknown distribution", "unknown")
 
 
 def names(kind: PluginKind) -> tuple[str, ...]:
     """Return the names of all installed plugins of a kind, sorted, without importing any."""
-    return tuple(_found(kind))
+    return tuple(_found()[kind])
 
 
 def installed(kind: PluginKind) -> tuple[Plugin, ...]:
     """Return all installed plugins of a kind, by name, without importing any; a name may occur twice."""
-    return tuple(plugin for plugins in _found(kind).values() for plugin in plugins)
+    return tuple(plugin for plugins in _found()[kind].values() for plugin in plugins)
 
 
 def knows(kind: PluginKind, name: str) -> bool:
     """Return whether `find` would look further: the name is installed, or is one of a family or of a file."""
     family, colon, _ = name.partition(":")
-    return name in _found(kind) or (colon != "" and f"{family}:" in _found(kind)) or _in_file(kind, name)
+    return name in _found()[kind] or (colon != "" and f"{family}:" in _found()[kind]) or _in_file(kind, name)
 
 
 def _in_file(kind: PluginKind, name: str) -> bool:
@@ -137,11 +152,11 @@ def find(kind: PluginKind, name: str) -> Plugin:
         place = check_place(name)
         module, _, attribute = place.rpartition(":")
         return Plugin(kind, name, place, f"{FILE} {source_digest((module, attribute))}", "")
-    plugins = _found(kind).get(name, ())
+    plugins = _found()[kind].get(name, ())
     family, _, member = name.partition(":")
     if member:
-        plugins = plugins or tuple(replace(plugin, name=name) for plugin in _found(kind).get(f"{family}:", ()))
-    elif f"{name}:" in _found(kind):
+        plugins = plugins or tuple(replace(plugin, name=name) for plugin in _found()[kind].get(f"{family}:", ()))
+    elif f"{name}:" in _found()[kind]:
         raise PluginError(f"{name!r} is a family of {kind}\n  Put the name of one behind it: {name}:NAME")
     if not plugins:
         raise PluginError(f"no {SINGULAR[kind]} {name!r} is installed{did_you_mean(name, names(kind))}")
