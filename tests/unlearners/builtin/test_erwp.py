@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -12,12 +13,15 @@ from unlearnbench.unlearners.builtin.erwp import (
     ErwpOptions,
     MaskedUpdate,
     RemovalOptions,
+    distillation,
     erwp,
+    improbability_loss,
     rate_of_epoch,
     removal_loss,
     set_mode,
 )
 from unlearnbench.unlearners.builtin.relevance import search
+from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1)
@@ -92,6 +96,44 @@ def test_each_term_of_the_loss_has_the_gradient_computed_by_hand() -> None:
         (gradient,) = torch.autograd.grad(loss, logits)
         expected = by_hand * torch.tensor([[float(l_ne)], [-float(l_e)]])
         assert torch.allclose(gradient, expected, atol=1e-7)
+
+
+def test_the_bounded_term_has_the_gradient_computed_by_hand() -> None:
+    logits = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]], requires_grad=True)
+    labels = torch.tensor([0, 2])
+    loss = removal_loss(logits, labels, small_task(), RemovalOptions(l_e_form="bounded", l_ne=False))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    # d -log(1 - p_y) / d z_k is p_y for k = y, and -p_y p_k / (1 - p_y) for the others.
+    p = logits.detach()[1].softmax(dim=0)
+    by_hand = torch.stack([-p[2] * p[0] / (1 - p[2]), -p[2] * p[1] / (1 - p[2]), p[2]]) / 2
+    assert torch.allclose(gradient, torch.stack([torch.zeros(3), by_hand]), atol=1e-7)
+
+
+def test_the_bounded_term_stays_exact_where_the_probability_rounds_to_0_and_1() -> None:
+    logits = torch.tensor([[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0]])
+    found = improbability_loss(logits, torch.tensor([0, 0]))
+    assert found.tolist() == pytest.approx([200.0 - math.log(2), 0.0], abs=1e-4)
+
+
+def test_distillation_on_retain_images_leaves_the_forget_images_out() -> None:
+    task, student, options = small_task(), network(), ErwpOptions(distilled_on="retain")
+    teacher = Teacher(network(), task, options.beta, options.kappa, options.reduction)
+    images, labels = next(iter(task.batches(1, batch_size=12)))
+    logits = student(images) + torch.arange(36.0).reshape(12, 3)
+    kept = labels != 2
+    expected = teacher.loss(images[kept], logits[kept])
+    assert distillation(teacher, images, logits, labels, task, options) == expected
+    assert distillation(teacher, images, logits, labels, task, ErwpOptions()) != expected
+    assert distillation(teacher, images, logits, torch.full((12,), 2), task, options) == 0
+
+
+def test_the_sum_of_a_step_is_as_many_times_its_mean_as_there_are_images() -> None:
+    # 24 images in steps of 8: with SGD without momentum, a sum at an eighth of the rate is the mean.
+    rough = {"augmentation": "none", "optimizer": "sgd", "momentum": 0.0, "batch_size": 8, "epochs": 2}
+    mean = erwp(network(), small_task(), options=ErwpOptions(learning_rate=8e-3, **rough))
+    total = erwp(network(), small_task(), options=ErwpOptions(learning_rate=1e-3, step_loss="sum", **rough))
+    for first, second in zip(mean.parameters(), total.parameters(), strict=True):
+        assert torch.allclose(first, second, atol=1e-7)
 
 
 def test_ascent_raises_the_forget_images_cross_entropy() -> None:

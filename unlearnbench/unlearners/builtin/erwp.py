@@ -30,9 +30,12 @@ class RemovalOptions:
         momentum: Momentum of SGD.
         weight_decay: Weight decay on the relevant parameters.
         batch_norm: `frozen` keeps the original's statistics; `training` normalises with the batch's and updates them.
-        l_e: Whether the loss includes the ascent on forget images.
+        l_e: Whether the loss includes the term of forget images.
+        l_e_form: `ascent` is the paper's -(-log p) of the right class, without a lower bound; `bounded` is -log(1 - p),
+            which has nothing left to gain once the class is unlikely.
         l_ne: Whether the loss includes the cross-entropy of retain images.
         l_kd: Whether the loss includes distillation.
+        step_loss: Whether the loss of a step is the `mean` over its images or their `sum`.
         stop_when_forgotten: Whether to end after the first epoch in which no limited forget image is recognised.
     """
 
@@ -45,8 +48,10 @@ class RemovalOptions:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     batch_norm: Literal["frozen", "training"] = "frozen"
     l_e: bool = True
+    l_e_form: Literal["ascent", "bounded"] = "ascent"
     l_ne: bool = True
     l_kd: bool = True
+    step_loss: Literal["mean", "sum"] = "mean"
     stop_when_forgotten: bool = False
 
 
@@ -58,11 +63,13 @@ class DistillationOptions:
         beta: Weight of the distillation loss.
         kappa: Temperature of the softmax.
         reduction: `batch_mean` sums over classes, `element_mean` averages over them.
+        distilled_on: Images of a batch that are distilled: `all` or only those of `retain` classes.
     """
 
     beta: Annotated[float, Field(ge=0)] = 10.0
     kappa: Annotated[float, Field(gt=0)] = 2.0
     reduction: Reduction = "batch_mean"
+    distilled_on: Literal["all", "retain"] = "all"
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,8 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
                 logits = model(images)
             loss = removal_loss(logits.float(), labels, task, options)
             if teacher is not None:
-                loss = loss + teacher.loss(images, logits)
-            update.step(loss)
+                loss = loss + distillation(teacher, images, logits, labels, task, options)
+            update.step(loss * len(labels) if options.step_loss == "sum" else loss)
             total += loss.detach()
         check_finite(float(total), f"removal epoch {epoch}")
         task.end_epoch(model)
@@ -137,7 +144,7 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
 
 
 def removal_loss(logits: Tensor, labels: Tensor, task: UnlearningTask, options: RemovalOptions) -> Tensor:
-    """Return the sum of a batch's cross-entropies, negative for forget images, divided by the batch size.
+    """Return the loss of a batch's labels: retain images' cross-entropy and the term of forget images, by their number.
 
     Args:
         logits: (B, K) logits of the model.
@@ -146,8 +153,34 @@ def removal_loss(logits: Tensor, labels: Tensor, task: UnlearningTask, options: 
         options: Options that switch each of the two terms on or off.
     """
     entropy = F.cross_entropy(logits, labels, reduction="none")
-    signs = torch.where(task.is_forget(labels), -float(options.l_e), float(options.l_ne))
-    return (signs * entropy).sum() / len(labels)
+    forgetting = -entropy if options.l_e_form == "ascent" else improbability_loss(logits, labels)
+    losses = torch.where(task.is_forget(labels), float(options.l_e) * forgetting, float(options.l_ne) * entropy)
+    return losses.sum() / len(labels)
+
+
+def improbability_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return -log(1 - p) of each image's own class, (B,), computed from logits (B, K) without rounding p to 1."""
+    others = logits.masked_fill(F.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
+    return logits.logsumexp(dim=1) - others.logsumexp(dim=1)
+
+
+def distillation(
+    teacher: Teacher, images: Tensor, logits: Tensor, labels: Tensor, task: UnlearningTask, options: DistillationOptions
+) -> Tensor:
+    """Return the distillation loss of a batch: the mean over those of its images that are distilled, 0 if none is.
+
+    Args:
+        teacher: The original model's loss.
+        images: (B, C, H, W) images.
+        logits: (B, K) logits of the model.
+        labels: (B,) class indices.
+        task: Task that knows which labels are forget classes.
+        options: Options that say which images are distilled.
+    """
+    if options.distilled_on == "all":
+        return teacher.loss(images, logits)
+    kept = ~task.is_forget(labels)
+    return teacher.loss(images[kept], logits[kept]) if bool(kept.any()) else logits.new_zeros(())
 
 
 def rate_of_epoch(options: RemovalOptions, epoch: int) -> float:
