@@ -73,6 +73,7 @@ def problem_record(cell: Cell) -> ProblemRecord:
         limited_counts=problem.limited_counts,
         train_images=sum(problem.info.train_counts),
         test_images=sum(problem.info.test_counts),
+        federation=problem.federation and problem.federation.model_dump(mode="json", exclude_none=True),
     )
 
 
@@ -120,6 +121,7 @@ def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str,
         hash="",
         epochs=outcome.epochs,
         networks=outcome.networks,
+        share=() if cell.problem.party is None else cell.problem.limited(cell.seed),
     )
     return with_hash(record)
 

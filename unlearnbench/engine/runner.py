@@ -244,7 +244,7 @@ class Runner:
         network, problem = self._maker.network(cell), cell.problem
         model = LiveModel(
             load=lambda: self._maker.load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
-            limited=lambda: self._maker.data.limited(problem.limited_counts, cell.seed),
+            limited=lambda: self._maker.data.limited(problem.limited(cell.seed), cell.seed),
             test=lambda: self._maker.data.test,
             original=lambda: self._maker.load(network, self._maker.reference_folder(cell, cell.original) / MODEL_FILE),
         )
