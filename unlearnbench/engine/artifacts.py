@@ -33,10 +33,10 @@ from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.checkpoints import naming
 from unlearnbench.models.classifier import OUTPUT_CLASSES, load_network, save_network
 from unlearnbench.models.device_data import LoadedData
-from unlearnbench.models.random_state import own_random_state
-from unlearnbench.models.federation.federation import Federation
+from unlearnbench.models.federation.federation import Federation, Rounds
 from unlearnbench.models.federation.shares import party_counts
 from unlearnbench.models.federation.training import FederatedTraining, accuracy_on
+from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.training import ReferenceTraining, resolve_precision
 from unlearnbench.models.weights import Weights, weights_folder
@@ -268,13 +268,14 @@ class Maker:
         for party in itertools.chain.from_iterable(training.rounds):
             for kind, images in self._by_kind(cell, parties[party]).items():
                 reads[kind] += federation.local_epochs * images
-        told = {
-            "images_per_class": party_counts(federation, cell.problem.info.train_counts, reference.seed),
-            "trained_in_round": training.rounds,
-            "bytes_sent": training.bytes_sent,
-            "accuracy_by_round": training.accuracies,
-        }
-        return self._model_facts({"train": seconds}, reads, {"federation": told}, peak_memory_bytes(self._device))
+        rounds = Rounds(
+            images_per_class=party_counts(federation, cell.problem.info.train_counts, reference.seed),
+            trained_in_round=tuple(training.rounds),
+            bytes_sent=training.bytes_sent,
+            accuracy_by_round=tuple(training.accuracies),
+        )
+        facts = self._model_facts({"train": seconds}, reads, {}, peak_memory_bytes(self._device))
+        return {**facts, "rounds": rounds.model_dump(mode="json")}
 
     def _positions(self, images: Batches, classes: tuple[int, ...]) -> Tensor:
         """Return (M,) int64, the images of some classes."""

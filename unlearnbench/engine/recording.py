@@ -14,6 +14,7 @@ from unlearnbench.experiment.plan import Cell, Plan, make_plan
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.machine import Precision
 from unlearnbench.metrics.metric_record import MetricRecord
+from unlearnbench.models.federation.federation import Rounds
 from unlearnbench.results.record import (
     SCHEMA,
     EpochRecord,
@@ -92,6 +93,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     speed_up_seconds: float | None = None
+    rounds: Rounds | None = None
 
 
 def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str, Any]) -> Record:
@@ -121,6 +123,7 @@ def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str,
         hash="",
         epochs=outcome.epochs,
         networks=outcome.networks,
+        rounds=outcome.rounds,
         share=() if cell.problem.party is None else cell.problem.limited(cell.seed),
     )
     return with_hash(record)

@@ -22,7 +22,8 @@ def check_federation(file: ManifestFile, info: DatasetInfo) -> Federation | None
         return None
     _check_pairs(file, federation)
     _check_recipe(file, federation)
-    images, empty = sum(info.train_counts), [name for name, n in zip(info.class_names, info.train_counts) if not n]
+    images = sum(info.train_counts)
+    empty = [name for name, held in zip(info.class_names, info.train_counts, strict=True) if not held]
     if federation.parties > images:
         file.fault(
             ("federation", "parties"),
@@ -68,24 +69,29 @@ def _check_recipe(file: ManifestFile, federation: Federation) -> None:
         file.fault(("training", "resolutions"), "a federation trains on images of full size; remove it")
 
 
-def leaves_a_share(file: ManifestFile, choice: ProblemChoice) -> bool:
-    """Return whether the limited data are a party's share, and note a fault if the problem sets them too, or nobody."""
+def leaves_a_share(file: ManifestFile, choice: ProblemChoice) -> bool | None:
+    """Return whether the limited data are a party's share, or None after noting a fault.
+
+    It is a fault if the problem sets limited data beside a party's share, or if nothing says what is left.
+    """
     federation: Federation | None = file.sections.get("federation")
     given = [key for key in LIMITED if getattr(choice, key) is not None]
     if federation is None:
-        # Where the table itself is faulty, nothing is missing beside it.
-        return "federation" in file.raw and not given
+        # Where the table itself is faulty, nothing more is said about it.
+        return None if "federation" in file.raw else False
     if federation.party is None and not given:
         file.fault(
             ("federation", "party"),
             "missing; the number of the party that unlearns with its own share (or limited_share in [problem], to "
             "compare with images drawn from all)",
         )
-        return True
-    for key in given if federation.party is not None else ():
+        return None
+    if federation.party is None:
+        return False
+    for key in given:
         path = ("problem", "matrix") if key in file.sections["problem"].matrix else ("problem",)
         file.fault((*path, key), f"the share of party {federation.party} is what is left; keep one of the two")
-    return federation.party is not None
+    return None if given else True
 
 
 def check_shares(file: ManifestFile, federation: Federation, info: DatasetInfo, forget: Sequence[int]) -> None:

@@ -14,8 +14,8 @@ from unlearnbench.models.recipe import full_size_epochs, read_recipe, recipe_ide
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.component import Method, Metric, label_slug
 from unlearnbench.registry.identity import (
-    FEDERATION_PROTOCOL,
     FEATURES_FORMAT,
+    FEDERATION_PROTOCOL,
     METRICS_PROTOCOL,
     STORE_FORMAT,
     TASK_PROTOCOL,

@@ -63,7 +63,8 @@ def split_sides(
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return forget classes and limited counts, which are empty in a federation, or None after noting faults."""
     forget = _forget_classes(file, choice, info)
-    counts = () if leaves_a_share(file, choice) else _limited_counts(file, choice, info)
+    share = leaves_a_share(file, choice)
+    counts = () if share else None if share is None else _limited_counts(file, choice, info)
     return None if forget is None or counts is None else (forget, counts)
 
 

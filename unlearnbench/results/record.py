@@ -26,7 +26,7 @@ from unlearnbench.errors import InvalidFileError, WrongUseError
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
 from unlearnbench.mirror import origin, publish
-from unlearnbench.models.federation.federation import Federation
+from unlearnbench.models.federation.federation import Federation, Rounds
 from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, beside_published
 from unlearnbench.models.recipe import Section
 from unlearnbench.names import Label, Name, StorePlace
@@ -42,9 +42,9 @@ NO_REFERENCES = "no references: "
 _AGAIN = "\n  Run the manifest again, which writes it anew"
 
 
-def _without(values: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return values without one that says nothing, so that records from before the key was there keep their hash."""
-    return {name: value for name, value in values.items() if value or name != key}
+def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Return values without those that say nothing, so that records from before these keys keep their hash."""
+    return {name: value for name, value in values.items() if value or name not in keys}
 
 
 def _federated(values: dict[str, Any]) -> dict[str, Any]:
@@ -182,8 +182,8 @@ class Record(RecordPart):
 
     Fractions are in [0, 1]. `image_passes` counts the images that the unlearner read, by kind; `networks` counts the
     different networks that it ran, None if none ran. `share` is the number of images of each class
-    that the party of a federation unlearned with; the problem's `limited_counts` are empty then. `hash` covers everything
-    else in the file.
+    that the party of a federation unlearned with; the problem's `limited_counts` are empty then. `rounds` is what a
+    federation did to train a reference. `hash` covers everything else in the file.
     """
 
     schema_version: Literal[2]
@@ -205,10 +205,11 @@ class Record(RecordPart):
     epochs: tuple[EpochRecord, ...] = ()
     networks: int | None = None
     share: tuple[NonNegativeInt, ...] = ()
+    rounds: Rounds | None = None
 
     @model_serializer(mode="wrap")
     def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(dump(self), "share")
+        return _without(dump(self), "share", "rounds")
 
     @property
     def limited_counts(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from unlearnbench.models.recipe import PositiveInt, Section
 
@@ -59,3 +59,20 @@ class Federation(Section):
         part = f", {self.participation:.10g} of the parties in each" if self.participation < 1 else ""
         proximal = f" {self.proximal:.10g}" if self.proximal else ""
         return f"{self.parties} parties, {self.alike}, {self.strategy}{proximal}, {self.rounds} rounds{epochs}{part}"
+
+
+class Rounds(Section):
+    """What a federation did to train one model.
+
+    Attributes:
+        images_per_class: For each party K numbers of its training images, those that it did not train on included.
+        trained_in_round: For each round the parties that trained in it.
+        bytes_sent: Bytes of weights and buffers that went `to_parties` and came back `from_parties`, over all rounds.
+        accuracy_by_round: After each round the share of the test images, of the classes that the model is trained on,
+            that the server's model recognises.
+    """
+
+    images_per_class: tuple[tuple[NonNegativeInt, ...], ...]
+    trained_in_round: tuple[tuple[NonNegativeInt, ...], ...]
+    bytes_sent: dict[Literal["to_parties", "from_parties"], NonNegativeInt]
+    accuracy_by_round: tuple[Annotated[float, Field(ge=0, le=1)], ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class FederatedTraining(ReferenceTraining):
         return self.federation.local_epochs * sum(len(self.parties[party]) for party in drawn)
 
     @property
-    def bytes_sent(self) -> dict[str, int]:
+    def bytes_sent(self) -> dict[Literal["to_parties", "from_parties"], int]:
         """Bytes of weights and buffers that went to the parties, and back from them, in all rounds."""
         one = sum(value.nbytes for value in self.model.state_dict().values())
         sent = one * sum(len(drawn) for drawn in self.rounds)
