@@ -193,9 +193,8 @@ def test_a_party_without_an_image_of_a_kind_is_refused_and_others_are_named(tmp_
     # One forget class and nine others: of the latter a party may hold none.
     one = FORGET.replace('["8", "9"]', '["0", "1", "2", "3", "4", "5", "6", "7", "8"]')
     text = federated_text(problem=one, federation=UNLIKE.replace("party = 0", "party = 2"))
-    assert (
-        faults(tmp_path, text)[0] == "m.toml:17: federation.party: with seed 0 party 2 holds no image of a retain class"
-    )
+    message = "m.toml:17: federation.party: with seed 0 party 2 holds no image of a retain class"
+    assert faults(tmp_path, text)[0] == message
 
 
 def test_limited_data_stand_in_one_place(tmp_path: Path) -> None:
