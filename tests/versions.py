@@ -41,6 +41,11 @@ PROTOCOLS: dict[str, tuple[Place, ...]] = {
         ("unlearnbench.engine.artifacts", "Maker"),
     ),
     "FEATURES_FORMAT": (("unlearnbench.metrics.feature_writer", "write_features"),),
+    "FEDERATION_PROTOCOL": (
+        ("unlearnbench.models.federation.training", "FederatedTraining"),
+        ("unlearnbench.models.federation.shares", "party_images"),
+        ("unlearnbench.models.federation.shares", "party_counts"),
+    ),
     "METRICS_PROTOCOL": (("unlearnbench.metrics.compute", "judge"),),
 }
 # Other processors and other versions of torch round differently, and a training amplifies the difference.

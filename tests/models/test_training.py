@@ -291,7 +291,7 @@ def test_a_named_precision_is_taken(precision: str) -> None:
 
 def test_one_image_more_than_batches_hold_can_be_trained_on() -> None:
     layers = (nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
-    job = ReferenceTraining(nn.Sequential(*layers), data(33), torch.arange(33), RECIPE, 0, "original")
-    assert job.steps_per_epoch == 2
-    job.train()
-    assert job.epoch == RECIPE.epochs
+    steps: list[int] = []
+    model = nn.Sequential(*layers)
+    ReferenceTraining(model, data(33), torch.arange(33), RECIPE, 0, "original", advance=steps.append).train()
+    assert steps == [16, 17] * RECIPE.epochs

@@ -57,7 +57,7 @@ def _facts(cell: FinishedCell, model: Deployable, path: Path) -> list[str]:
     before = f"`{problem.weights}`, SHA-256 `{checkpoint}`" if checkpoint else "trained by the manifest"
     method = record.method
     options = f" with {json.dumps(method.options, sort_keys=True)}" if method.options else ""
-    per_class = sorted(set(problem.limited_counts))
+    per_class = sorted(set(record.limited_counts))
     counts = f"{per_class[0]}" if len(per_class) == 1 else f"{per_class[0]} to {per_class[-1]}"
     return [
         f"- Original model: {before}",

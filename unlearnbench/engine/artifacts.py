@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,11 +28,14 @@ from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import processor_name
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import FEATURE_FILE
-from unlearnbench.models.batches import batch_sizes
+from unlearnbench.models.batches import Batches, batch_sizes
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.checkpoints import naming
 from unlearnbench.models.classifier import OUTPUT_CLASSES, load_network, save_network
 from unlearnbench.models.device_data import LoadedData
+from unlearnbench.models.federation.federation import Federation, Rounds
+from unlearnbench.models.federation.shares import party_counts
+from unlearnbench.models.federation.training import FederatedTraining, accuracy_on
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.training import ReferenceTraining, resolve_precision
@@ -93,7 +97,9 @@ class Maker:
     @cached_property
     def data(self) -> LoadedData:
         """Images of the data set."""
-        return LoadedData(self._plan.resolved.dataset, self.recipe, self._device)
+        return LoadedData(
+            self._plan.resolved.dataset, self.recipe, self._device, self._plan.resolved.manifest.federation
+        )
 
     def check_networks(self) -> None:
         """Build the manifest's networks and try the weights that it names on them, before anything is trained.
@@ -150,7 +156,7 @@ class Maker:
     def _extract(self, cell: Cell, weights: Path, path: Path, stage: str) -> None:
         """Write the features of the model whose weights are in a file."""
         model = self.load(self.network(cell), weights)
-        limited = self.data.limited_positions(cell.problem.limited_counts, cell.seed)
+        limited = self.data.limited_positions(cell.problem.limited(cell.seed), cell.seed)
         with self._told.stage(stage, len(self.data.test) + len(self.data.train)):
             write_features(
                 path,
@@ -207,13 +213,12 @@ class Maker:
         """Train a reference model and save it."""
         if reference.weights is not None:
             return self._fill(cell, reference.weights, folder)
+        if cell.problem.federation is not None:
+            return self._train_together(cell, reference, cell.problem.federation, folder)
         model = self.network(cell).build(reference.seed, reference.role).to(self._device)
-        labels = self.data.train.labels
-        wanted = torch.isin(labels, torch.tensor(reference.classes, device=self._device))
-        positions = torch.nonzero(wanted).flatten()
+        positions = self._positions(self.data.train, reference.classes)
         start_measuring(self._device)
-        name = f"training {REFERENCES[reference.role]}, seed {reference.seed}"
-        with self._told.stage(name, reference.image_passes), own_random_state(0):
+        with self._training_stage(reference):
             training = ReferenceTraining(
                 model,
                 self.data.train,
@@ -226,16 +231,68 @@ class Maker:
             )
             seconds = training.train(folder / CHECKPOINT)
         save_network(model, folder / MODEL_FILE)
-        forget = int(
-            torch.isin(labels[positions], torch.tensor(cell.problem.forget_classes, device=self._device)).sum()
-        )
-        epochs = self.recipe.epochs
-        reads = {"forget": epochs * forget, "retain": epochs * (len(positions) - forget)}
+        reads = {kind: self.recipe.epochs * images for kind, images in self._by_kind(cell, positions).items()}
         details = {"full_size_passes": reference.full_size_passes} if self.recipe.resolutions else {}
         largest = max(batch_sizes(len(positions), self.recipe.batch_size))
         if largest > self.recipe.batch_size:
             details["joined_batch"] = largest
         return self._model_facts({"train": seconds}, reads, details, peak_memory_bytes(self._device))
+
+    def _train_together(
+        self, cell: Cell, reference: ReferenceModel, federation: Federation, folder: Path
+    ) -> dict[str, Any]:
+        """Train a reference model by a federation and save it."""
+        model = self.network(cell).build(reference.seed, reference.role).to(self._device)
+        wanted = self._positions(self.data.train, reference.classes)
+        shares = [torch.from_numpy(share).to(self._device) for share in self.data.party_positions(reference.seed)]
+        parties = [share[torch.isin(share, wanted)] for share in shares]
+        judged = self._positions(self.data.test, reference.classes)
+        start_measuring(self._device)
+        with self._training_stage(reference):
+            training = FederatedTraining(
+                model,
+                self.data.train,
+                wanted,
+                self.recipe,
+                reference.seed,
+                reference.role,
+                self._told.advance,
+                self._store.say,
+                federation=federation,
+                parties=parties,
+                accuracy=lambda network: accuracy_on(network, self.data.test, judged),
+            )
+            seconds = training.train(folder / CHECKPOINT)
+        save_network(model, folder / MODEL_FILE)
+        reads = {"forget": 0, "retain": 0}
+        for party in itertools.chain.from_iterable(training.rounds):
+            for kind, images in self._by_kind(cell, parties[party]).items():
+                reads[kind] += federation.local_epochs * images
+        rounds = Rounds(
+            images_per_class=party_counts(federation, cell.problem.info.train_counts, reference.seed),
+            trained_in_round=tuple(training.rounds),
+            bytes_sent=training.bytes_sent,
+            accuracy_by_round=tuple(training.accuracies),
+        )
+        facts = self._model_facts({"train": seconds}, reads, {}, peak_memory_bytes(self._device))
+        return {**facts, "rounds": rounds.model_dump(mode="json")}
+
+    def _positions(self, images: Batches, classes: tuple[int, ...]) -> Tensor:
+        """Return (M,) int64, the images of some classes."""
+        return torch.nonzero(torch.isin(images.labels, torch.tensor(classes, device=self._device))).flatten()
+
+    def _by_kind(self, cell: Cell, positions: Tensor) -> dict[str, int]:
+        """Return how many of the training images at some positions are of forget and of retain classes."""
+        labels = self.data.train.labels[positions]
+        forget = int(torch.isin(labels, torch.tensor(cell.problem.forget_classes, device=self._device)).sum())
+        return {"forget": forget, "retain": len(positions) - forget}
+
+    @contextlib.contextmanager
+    def _training_stage(self, reference: ReferenceModel) -> Iterator[None]:
+        """Tell of the training of a reference, and leave the random states as they were."""
+        name = f"training {REFERENCES[reference.role]}, seed {reference.seed}"
+        with self._told.stage(name, reference.image_passes), own_random_state(0):
+            yield
 
     def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:
         """Save a model that someone else has trained."""
@@ -303,7 +360,7 @@ class Maker:
         with writing(handed):
             handed.mkdir()
             shutil.copyfile(original / MODEL_FILE, handed / ORIGINAL)
-            limited = self.data.limited_tensors(cell.problem.limited_counts, cell.seed)
+            limited = self.data.limited_tensors(cell.problem.limited(cell.seed), cell.seed)
             (handed / LIMITED).write_bytes(save(limited))
         return Assignment(
             unlearner=cell.method.name,
@@ -332,7 +389,7 @@ class Maker:
         """Return a function that keeps an unlearner's shareable results in the store."""
         store, problem = self._store, cell.problem
         method = [cell.method.distribution, cell.method.name, cell.method.version, TASK_PROTOCOL]
-        base = [STORE_FORMAT, cell.original.id, problem.forget_classes, problem.limited_counts, cell.seed, method]
+        base = [STORE_FORMAT, cell.original.id, problem.forget_classes, problem.limited_identity, cell.seed, method]
 
         def keep(
             name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]

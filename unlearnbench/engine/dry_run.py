@@ -90,7 +90,7 @@ def _epoch_passes(plan: Plan, cell: Cell) -> int | None:
     """Return how many images judging the epochs of an unlearner reads, or None if only a run tells their number."""
     if cell.image_passes is None:
         return None
-    epochs = cell.image_passes // sum(cell.problem.limited_counts)
+    epochs = cell.image_passes // sum(cell.problem.limited(cell.seed))
     images = sum(cell.problem.info.train_counts) + sum(cell.problem.info.test_counts)
     return epochs // plan.resolved.manifest.evaluate_every * images
 

@@ -14,6 +14,7 @@ from unlearnbench.experiment.plan import Cell, Plan, make_plan
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.machine import Precision
 from unlearnbench.metrics.metric_record import MetricRecord
+from unlearnbench.models.federation.federation import Rounds
 from unlearnbench.results.record import (
     SCHEMA,
     EpochRecord,
@@ -73,6 +74,7 @@ def problem_record(cell: Cell) -> ProblemRecord:
         limited_counts=problem.limited_counts,
         train_images=sum(problem.info.train_counts),
         test_images=sum(problem.info.test_counts),
+        federation=problem.federation and problem.federation.model_dump(mode="json", exclude_none=True),
     )
 
 
@@ -91,6 +93,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     speed_up_seconds: float | None = None
+    rounds: Rounds | None = None
 
 
 def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str, Any]) -> Record:
@@ -120,6 +123,8 @@ def make_record(plan: Plan, cell: Cell, outcome: Outcome, environment: dict[str,
         hash="",
         epochs=outcome.epochs,
         networks=outcome.networks,
+        rounds=outcome.rounds,
+        share=() if cell.problem.party is None else cell.problem.limited(cell.seed),
     )
     return with_hash(record)
 

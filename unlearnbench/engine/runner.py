@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 import traceback
@@ -25,6 +26,7 @@ from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_features
 from unlearnbench.metrics.live_model import LiveModel
 from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, NOT_RUN_HERE, Costs, Missing, References
+from unlearnbench.models.federation.federation import Rounds
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import EpochRecord, FileRecord, Record, with_hash
@@ -194,6 +196,7 @@ class Runner:
             seconds=seconds,
             peak_memory_bytes=facts["peak_memory_bytes"],
             speed_up_seconds=self._speed_up(cell, references),
+            rounds=Rounds.model_validate_json(json.dumps(facts["rounds"])) if "rounds" in facts else None,
         )
         # A model that another machine made keeps that machine's description, wherever its metrics are computed.
         record = make_record(self.plan, cell, outcome, {**self.environment, **facts.get("environment", {})})
@@ -244,7 +247,7 @@ class Runner:
         network, problem = self._maker.network(cell), cell.problem
         model = LiveModel(
             load=lambda: self._maker.load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
-            limited=lambda: self._maker.data.limited(problem.limited_counts, cell.seed),
+            limited=lambda: self._maker.data.limited(problem.limited(cell.seed), cell.seed),
             test=lambda: self._maker.data.test,
             original=lambda: self._maker.load(network, self._maker.reference_folder(cell, cell.original) / MODEL_FILE),
         )

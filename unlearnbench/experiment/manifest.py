@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.recipe import PositiveInt, Section, TrainingRecipe
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
@@ -91,7 +92,8 @@ class ProblemChoice(Section):
         forget_classes: Class indices or names.
         forget_last: Number of last classes to forget, in place of `forget_classes`.
         limited_share: Share of each class's training images that is left, in (0, 1], rounded up.
-        limited_images_per_class: Number of training images of each class that is left, in place of a share.
+        limited_images_per_class: Number of training images of each class that is left, in place of a share. In a
+            federation neither is given, since the share of the party that unlearns is what is left.
         matrix: List of values for each of some keys of this table; each combination becomes a problem.
     """
 
@@ -145,6 +147,8 @@ class Manifest(Section):
         architecture: The network.
         references: Where Original and FDR come from.
         problem: Forget classes and limited data.
+        federation: Parties that train the reference models together, of which one unlearns with its own images;
+            None if all images lie in one place.
         training: Training recipe of the reference models.
         unlearners: The unlearners; Original and FDR are included without being listed.
         metrics: Metrics beside those that every record holds, or those metrics with other options.
@@ -166,6 +170,7 @@ class Manifest(Section):
     architecture: ArchitectureChoice
     references: ReferencesChoice = ReferencesChoice()
     problem: ProblemChoice
+    federation: Federation | None = None
     training: TrainingRecipe
     unlearners: tuple[UnlearnerChoice, ...] = ()
     metrics: tuple[LabelledChoice, ...] = ()

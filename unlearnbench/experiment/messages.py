@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import types
 import typing
 from collections.abc import Collection
 from typing import Any
@@ -97,7 +98,9 @@ def _section_at(annotation: Any, path: KeyPath) -> type[BaseModel] | None:
             current = current.model_fields[str(part)].annotation
         elif typing.get_origin(current) is dict:
             current = arguments[1]
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+    # A table that may be left out has a type for its absence too.
+    choices = current.__args__ if isinstance(current, types.UnionType) else (current,)
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
 
 
 def toml_hint(text: str, error: tomli.TOMLDecodeError, lists: Collection[str]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.machine import Precision, cpu_precision
+from unlearnbench.models.federation.shares import party_counts, planned_passes, sizes
 from unlearnbench.models.recipe import full_size_epochs, read_recipe, recipe_identity
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.component import Method, Metric, label_slug
 from unlearnbench.registry.identity import (
     FEATURES_FORMAT,
+    FEDERATION_PROTOCOL,
     METRICS_PROTOCOL,
     STORE_FORMAT,
     TASK_PROTOCOL,
@@ -146,11 +149,22 @@ def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, pr
         seed,
         TRAINING_PROTOCOL,
         WORLD_SIZE,
+        *([problem.federation.training_identity, FEDERATION_PROTOCOL] if problem.federation else []),
     )
+    if problem.federation is not None:
+        passes = planned_passes(problem.federation, party_sizes(problem, classes, seed), seed)
+        return ReferenceModel(identity, role, seed, classes, passes, passes)
     recipe, images = read_recipe(problem.recipe), sum(problem.info.train_counts[label] for label in classes)
     height, width = (recipe.crop, recipe.crop) if recipe.crop else problem.info.shape[1:]
     full_size = round(full_size_epochs(recipe, height, width) * images)
     return ReferenceModel(identity, role, seed, classes, recipe.epochs * images, full_size)
+
+
+def party_sizes(problem: Problem, classes: Sequence[int], seed: int) -> list[int]:
+    """Return how many images of some classes each party of a problem's federation trains on; [] without one."""
+    if problem.federation is None:
+        return []
+    return sizes(party_counts(problem.federation, problem.info.train_counts, seed), classes)
 
 
 def _given_reference(
@@ -186,14 +200,14 @@ def _cell(
             STORE_FORMAT,
             original.id,
             problem.forget_classes,
-            problem.limited_counts,
+            problem.limited_identity,
             seed,
             [precision, recipe_identity(problem.recipe)],
             method.identity,
             TASK_PROTOCOL,
             *_epochs_identity(resolved),
         )
-        passes = method_passes(method, problem)
+        passes = method_passes(method, problem, seed)
     features_id = content_id(
         STORE_FORMAT,
         model_id,
@@ -218,7 +232,7 @@ def _epochs_identity(resolved: Resolved) -> list[object]:
     return [resolved.manifest.evaluate_every, headline, FEATURES_FORMAT, METRICS_PROTOCOL]
 
 
-def method_passes(method: Method, problem: Problem) -> int | None:
+def method_passes(method: Method, problem: Problem, seed: int) -> int | None:
     """Return about how many images an unlearner reads: its epochs, or the recipe's, times the limited data.
 
     Only an unlearner with an option `epochs` tells before it runs; if that option is None, the recipe's epochs count.
@@ -226,4 +240,4 @@ def method_passes(method: Method, problem: Problem) -> int | None:
     if "epochs" not in method.options:
         return None
     epochs = method.options["epochs"]
-    return int(epochs if epochs is not None else problem.recipe["epochs"]) * sum(problem.limited_counts)
+    return int(epochs if epochs is not None else problem.recipe["epochs"]) * sum(problem.limited(seed))

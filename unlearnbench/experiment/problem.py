@@ -14,9 +14,12 @@ from pydantic import ValidationError
 from unlearnbench.datasets.dataset import NOT_HERE, DatasetInfo
 from unlearnbench.datasets.split import limited_count
 from unlearnbench.errors import did_you_mean
+from unlearnbench.experiment.federation import leaves_a_share
 from unlearnbench.experiment.manifest import ProblemChoice
 from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.toml_positions import KeyPath
+from unlearnbench.models.federation.federation import Federation
+from unlearnbench.models.federation.shares import party_counts
 from unlearnbench.models.recipe import recipe_identity
 from unlearnbench.models.weights import Weights
 from unlearnbench.names import LONGEST_NAME
@@ -58,9 +61,10 @@ def _tuples(setting: dict[str, Any]) -> dict[str, Any]:
 def split_sides(
     file: ManifestFile, choice: ProblemChoice, info: DatasetInfo
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Return forget classes and limited counts, or None after noting faults."""
+    """Return forget classes and limited counts, which are empty in a federation, or None after noting faults."""
     forget = _forget_classes(file, choice, info)
-    counts = _limited_counts(file, choice, info)
+    share = leaves_a_share(file, choice)
+    counts = () if share else None if share is None else _limited_counts(file, choice, info)
     return None if forget is None or counts is None else (forget, counts)
 
 
@@ -179,8 +183,9 @@ class Problem:
         has_fdr: Whether there is an FDR, given or trained.
         recipe: Training recipe as JSON values.
         forget_classes: Indices of the forget classes, ascending.
-        limited_counts: K numbers of limited images.
-        limited_text: Limited data in the manifest's terms: "10 %" or "3 images".
+        limited_counts: K numbers of limited images; empty where a party's share is left, which depends on the seed.
+        limited_text: Limited data in the manifest's terms: "10 %", "3 images" or "party 0".
+        federation: Parties that share the images; None if these lie in one place.
     """
 
     dataset: Component
@@ -194,6 +199,23 @@ class Problem:
     forget_classes: tuple[int, ...]
     limited_counts: tuple[int, ...]
     limited_text: str
+    federation: Federation | None = None
+
+    @property
+    def party(self) -> int | None:
+        """Party of the federation that unlearns with its own share; None if the limited data are drawn from all."""
+        return self.federation.party if self.federation else None
+
+    def limited(self, seed: int) -> tuple[int, ...]:
+        """Return K numbers of images that are left with a seed."""
+        if self.federation is None or self.party is None:
+            return self.limited_counts
+        return party_counts(self.federation, self.info.train_counts, seed)[self.party]
+
+    @property
+    def limited_identity(self) -> tuple[int | str, ...]:
+        """What decides which images are left, beside the seed, the data set and the federation."""
+        return self.limited_counts if self.party is None else ("party", self.party)
 
     @property
     def retain_classes(self) -> tuple[int, ...]:
@@ -212,15 +234,17 @@ class Problem:
             [weights and weights.identity for weights in (self.weights, self.start)],
             recipe_identity(self.recipe),
             self.forget_classes,
-            self.limited_counts,
+            self.limited_identity,
             *([self.fdr.identity] if self.fdr else []),
+            *([self.federation.training_identity] if self.federation else []),
         )
 
     @cached_property
     def slug(self) -> str:
         """Name of the problem in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")
-        text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}"
+        way = f"-{self.federation.strategy}-{self.federation.alike.replace(' ', '')}" if self.federation else ""
+        text = f"{self.dataset.name}-{self.architecture.name}{way}-forget{len(self.forget_classes)}-{limited}"
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".")
         return f"{name[: LONGEST_NAME - 7]}-{self.id[:6]}"
 
@@ -230,7 +254,9 @@ class Problem:
         names = [self.info.class_names[label] for label in self.forget_classes]
         rest = len(names) - NAMED_CLASSES
         named = ", ".join(names[:NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
+        way = f", federated ({self.federation.title})" if self.federation else ""
+        limited = f"{self.limited_text} per class" if self.party is None else f"the share of {self.limited_text}"
         return (
-            f"{self.dataset.name} / {self.architecture.name}: forget {len(self.forget_classes)} of "
-            f"{len(self.info.class_names)} classes ({named}), limited data {self.limited_text} per class"
+            f"{self.dataset.name} / {self.architecture.name}{way}: forget {len(self.forget_classes)} of "
+            f"{len(self.info.class_names)} classes ({named}), limited data {limited}"
         )

@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from unlearnbench.datasets.dataset import Dataset, DatasetInfo, open_dataset
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.components import find_component, find_methods, find_metrics
+from unlearnbench.experiment.federation import check_federation, check_shares
 from unlearnbench.experiment.manifest import (
     ArchitectureChoice,
     Bound,
@@ -25,6 +26,7 @@ from unlearnbench.experiment.manifest import (
 from unlearnbench.experiment.problem import Problem, class_order, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
 from unlearnbench.experiment.toml_positions import KeyPath
+from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights, find_weights
 from unlearnbench.registry.component import Component, Method, Metric
@@ -75,8 +77,11 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     problems = []
     if dataset is not None:
         _check_recipe(file, dataset[1].info, weights)
+        federation = check_federation(file, dataset[1].info)
         for choice in choices:
             sides = split_sides(file, choice, dataset[1].info)
+            if sides is not None and federation is not None:
+                check_shares(file, federation, dataset[1].info, sides[0])
             if sides is not None and architecture is not None and "training" in file.sections:
                 problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
     if len({problem.id for problem in problems}) < len(problems):
@@ -241,7 +246,10 @@ def _problem(
     forget: tuple[int, ...],
     counts: tuple[int, ...],
 ) -> Problem:
-    if choice.limited_share is not None:
+    federation: Federation | None = file.sections.get("federation")
+    if federation is not None and federation.party is not None:
+        limited = f"party {federation.party}"
+    elif choice.limited_share is not None:
         limited = f"{choice.limited_share * 100:.10g} %"
     else:
         limited = f"{choice.limited_images_per_class} image{'s' if choice.limited_images_per_class != 1 else ''}"
@@ -257,6 +265,7 @@ def _problem(
         forget_classes=forget,
         limited_counts=counts,
         limited_text=limited,
+        federation=federation,
     )
 
 

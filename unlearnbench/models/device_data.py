@@ -16,6 +16,8 @@ from unlearnbench.datasets.dataset import Dataset, Images, Part
 from unlearnbench.datasets.split import limited_indices
 from unlearnbench.machine import available_memory
 from unlearnbench.models.batches import Batches, image_tensor
+from unlearnbench.models.federation.federation import Federation
+from unlearnbench.models.federation.shares import party_counts, party_images
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.training import augmentation
 
@@ -30,11 +32,13 @@ class LoadedData:
         dataset: Data set to read.
         recipe: Recipe that gives the augmentation.
         device: Device that the images go to.
+        federation: Parties that hold the training images between them; None if these lie in one place.
     """
 
     dataset: Dataset
     recipe: TrainingRecipe
     device: torch.device
+    federation: Federation | None = None
 
     @cached_property
     def train_part(self) -> Part:
@@ -57,8 +61,22 @@ class LoadedData:
         return self._batches(self.test_part, np.arange(len(self.test_part.labels)))
 
     def limited_positions(self, counts: tuple[int, ...], seed: int) -> NDArray[np.int64]:
-        """Return the positions of a seed's limited images among the training images."""
+        """Return the positions of a seed's limited images among the training images.
+
+        Args:
+            counts: K numbers of limited images; where a party unlearns, its own share decides.
+            seed: Seed of the run.
+        """
+        if self.federation is not None and self.federation.party is not None:
+            return self.party_positions(seed)[self.federation.party]
         return limited_indices(self.train_part.labels, counts, seed)
+
+    def party_positions(self, seed: int) -> list[NDArray[np.int64]]:
+        """Return the positions of each party's images among the training images; none without a federation."""
+        if self.federation is None:
+            return []
+        counts = party_counts(self.federation, self.dataset.info.train_counts, seed)
+        return party_images(self.train_part.labels, counts, seed)
 
     def limited_tensors(self, counts: tuple[int, ...], seed: int) -> dict[str, Tensor]:
         """Return copies of a seed's limited images, (M, C, H, W) uint8, and their labels, (M,) int64, on the CPU."""

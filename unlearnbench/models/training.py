@@ -124,9 +124,14 @@ class ReferenceTraining:
         self.seconds = 0.0
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch."""
-        return len(batch_sizes(len(self.positions), self.recipe.batch_size))
+    def epochs(self) -> int:
+        """Number of epochs, after each of which a checkpoint may be written."""
+        return self.recipe.epochs
+
+    @property
+    def image_passes(self) -> int:
+        """Number of images read so far."""
+        return self.epoch * len(self.positions)
 
     def train(self, checkpoint: Path | None = None) -> float:
         """Train to the end and return the total seconds, earlier attempts included.
@@ -137,12 +142,13 @@ class ReferenceTraining:
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
         saved = monotonic()
-        while self.epoch < self.recipe.epochs:
+        while self.epoch < self.epochs:
             started = monotonic()
             self._train_epoch()
             self.epoch += 1
             self.seconds += monotonic() - started
-            due = monotonic() - saved > CHECKPOINT_SECONDS and self.epoch < self.recipe.epochs
+            self._epoch_ended()
+            due = monotonic() - saved > CHECKPOINT_SECONDS and self.epoch < self.epochs
             if checkpoint is not None and due:
                 self.save(checkpoint)
                 saved = monotonic()
@@ -150,27 +156,46 @@ class ReferenceTraining:
         return self.seconds
 
     def _train_epoch(self) -> None:
+        self._pass(self.positions, self.epoch, self.epoch)
+
+    def _epoch_ended(self) -> None:
+        """Look at the model after an epoch, outside the measured seconds."""
+
+    def _pass(
+        self, positions: Tensor, epoch: int, *purpose: str | int, penalty: Callable[[], Tensor] | None = None
+    ) -> None:
+        """Train on each image once.
+
+        Args:
+            positions: (M,) int64, the images.
+            epoch: Place of the pass in the recipe's schedule, counted from 0.
+            purpose: What distinguishes the random numbers of this pass from those of others.
+            penalty: Function that returns what is added to the loss of each batch.
+        """
         stream = STREAMS.get(self.role, self.role)
-        torch.manual_seed(derived_seed(self.seed, stream, "network", self.epoch))
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, stream, "batches", self.epoch))
+        torch.manual_seed(derived_seed(self.seed, stream, "network", *purpose))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, stream, "batches", *purpose))
         self.model.train()
         total = torch.zeros((), device=self.device)
-        step = self.epoch * self.steps_per_epoch
-        side = self.recipe.side(self.epoch)
-        for images, labels in self.batches.shuffled(self.recipe.batch_size, generator, self.positions):
-            set_learning_rate(self.optimizer, learning_rate(self.recipe, step, self.steps_per_epoch))
+        steps = len(batch_sizes(len(positions), self.recipe.batch_size))
+        step = epoch * steps
+        side = self.recipe.side(epoch)
+        for images, labels in self.batches.shuffled(self.recipe.batch_size, generator, positions):
+            set_learning_rate(self.optimizer, learning_rate(self.recipe, step, steps))
             if side is not None:
                 images = resized(images, side)
             with autocast(self.precision, self.device):
                 logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels)
+            if penalty is not None:
+                loss = loss + penalty()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             total += loss.detach()
             step += 1
             self.advance(len(labels))
-        check_finite(float(total), f"epoch {self.epoch + 1} of {REFERENCES.get(self.role, self.role)}")
+        check_finite(float(total), f"epoch {epoch + 1} of {REFERENCES.get(self.role, self.role)}")
 
     def save(self, checkpoint: Path) -> None:
         """Write the state that the rest of the training needs; a reader finds either a whole file or none.
@@ -182,13 +207,17 @@ class ReferenceTraining:
             "of": self._identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "seconds": self.seconds,
+            **self._progress,
         }
         temporary = checkpoint.with_suffix(".writing")
         with held(temporary) as file:
             torch.save({**state, "sha256": _digest(state)}, file)
         temporary.replace(checkpoint)
+
+    @property
+    def _progress(self) -> dict[str, Any]:
+        """Attributes that a training goes on with, by name."""
+        return {"epoch": self.epoch, "seconds": self.seconds}
 
     @property
     def _identity(self) -> list[Any]:
@@ -205,8 +234,9 @@ class ReferenceTraining:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.seconds = state["epoch"], state["seconds"]
-        self.advance(self.epoch * len(self.positions))
+        for name in self._progress:
+            setattr(self, name, state[name])
+        self.advance(self.image_passes)
 
 
 def _whole_state(checkpoint: Path) -> dict[str, Any]:

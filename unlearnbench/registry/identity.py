@@ -21,6 +21,8 @@ TRAINING_PROTOCOL = 1
 TASK_PROTOCOL = 1
 FEATURES_FORMAT = 3
 METRICS_PROTOCOL = 1
+# This is raised with any change that deals the images to other parties, or averages another network of what they send.
+FEDERATION_PROTOCOL = 1
 # This is raised when the contents of the store change their form, so that older entries are made anew.
 STORE_FORMAT = 2
 

@@ -284,10 +284,10 @@ def _problem_faults(entries: Iterable[Entry]) -> Iterator[str]:
         known = first.setdefault(entry.record.problem.id, entry)
         mine, other = entry.record.problem.model_dump(), known.record.problem.model_dump()
         for key in mine:
-            if mine[key] != other[key]:
+            if mine[key] != other.get(key):
                 yield (
                     f"{entry.where}: problem.{key}: two problems are mixed under the id {known.record.problem.id}: "
-                    f"{mine[key]!r} here, {other[key]!r} in {known.where}"
+                    f"{mine[key]!r} here, {other.get(key)!r} in {known.where}"
                 )
         # The folders of a run are named after the problem.
         parts = entry.place.split("/")

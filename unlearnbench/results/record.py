@@ -10,13 +10,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_serializer,
+)
 
 from unlearnbench.documents import parsed_json, read_text
 from unlearnbench.errors import InvalidFileError, WrongUseError
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
 from unlearnbench.mirror import origin, publish
+from unlearnbench.models.federation.federation import Federation, Rounds
 from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, beside_published
 from unlearnbench.models.recipe import Section
 from unlearnbench.names import Label, Name, StorePlace
@@ -30,6 +40,16 @@ Status = Literal["done", "failed", "not_applicable"]
 # A metric that compares with Original or FDR has no value if one of them failed, and its reason begins with this.
 NO_REFERENCES = "no references: "
 _AGAIN = "\n  Run the manifest again, which writes it anew"
+
+
+def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Return values without those that say nothing, so that records from before these keys keep their hash."""
+    return {name: value for name, value in values.items() if value or name not in keys}
+
+
+def _federated(values: dict[str, Any]) -> dict[str, Any]:
+    Federation.model_validate_json(json.dumps(values))
+    return values
 
 
 class ChangedRecordError(InvalidFileError):
@@ -59,6 +79,11 @@ class ProblemRecord(RecordPart):
     limited_counts: tuple[NonNegativeInt, ...]
     train_images: NonNegativeInt
     test_images: NonNegativeInt
+    federation: Annotated[dict[str, Any], AfterValidator(_federated)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "federation")
 
 
 class MethodRecord(RecordPart):
@@ -156,7 +181,9 @@ class Record(RecordPart):
     """One cell: an unlearner or reference on a problem with a seed.
 
     Fractions are in [0, 1]. `image_passes` counts the images that the unlearner read, by kind; `networks` counts the
-    different networks that it ran, None if none ran. `hash` covers everything else in the file.
+    different networks that it ran, None if none ran. `share` is the number of images of each class
+    that the party of a federation unlearned with; the problem's `limited_counts` are empty then. `rounds` is what a
+    federation did to train a reference. `hash` covers everything else in the file.
     """
 
     schema_version: Literal[2]
@@ -177,6 +204,17 @@ class Record(RecordPart):
     hash: str
     epochs: tuple[EpochRecord, ...] = ()
     networks: int | None = None
+    share: tuple[NonNegativeInt, ...] = ()
+    rounds: Rounds | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "share", "rounds")
+
+    @property
+    def limited_counts(self) -> tuple[int, ...]:
+        """Numbers of limited images of each class with this seed."""
+        return self.share or self.problem.limited_counts
 
     @property
     def fdr(self) -> str:

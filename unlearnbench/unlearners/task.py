@@ -64,6 +64,8 @@ class UnlearningTask:
         recipe: Training recipe of the original.
         device: Device of the images and labels.
         seed: Seed of the run.
+        limited_counts: (K,) int64, the number of limited images of each class; 0 for a class that the party of a
+            federation does not hold.
         details: JSON values that an unlearner wants in its record; see `report`.
         shared_seconds: Seconds that kept results took when an earlier run computed them.
     """
@@ -95,6 +97,7 @@ class UnlearningTask:
         self._watcher = watcher
         self._forgotten = torch.zeros(num_classes, dtype=torch.bool, device=self.device)
         self._forgotten[self.forget_classes] = True
+        self.limited_counts = torch.bincount(limited_data.labels, minlength=num_classes)
         is_forget = self._forgotten[limited_data.labels]
         every = torch.arange(len(limited_data), device=self.device)
         self._positions = {"all": every, "forget": every[is_forget], "retain": every[~is_forget]}

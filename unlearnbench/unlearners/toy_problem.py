@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,10 @@ class SmallProblem:
         """Whether the original still has the weights that training gave it."""
         return _hash(self.original.state_dict().values()) == self.fingerprint
 
-    def task(self, seed: int = 0) -> UnlearningTask:
-        """Return a fresh task with the limited data of a seed."""
-        counts = tuple(limited_count(count, 0.1, None) for count in self.data.dataset.info.train_counts)
+    def task(self, seed: int = 0, missing: Collection[int] = ()) -> UnlearningTask:
+        """Return a fresh task with the limited data of a seed, without the images of some classes."""
+        available = enumerate(self.data.dataset.info.train_counts)
+        counts = tuple(0 if label in missing else limited_count(count, 0.1, None) for label, count in available)
         # The function is bound to the start alone, since through `self` an unlearner could reach the images.
         fresh = functools.partial(copy.deepcopy, self.start)
         return UnlearningTask(self.data.limited(counts, seed), FORGET_CLASSES, NUM_CLASSES, RECIPE, seed, fresh)

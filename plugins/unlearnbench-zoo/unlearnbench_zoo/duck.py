@@ -99,11 +99,11 @@ def features_of(model: nn.Module, images: Tensor, task: UnlearningTask) -> Tenso
 
 
 def retain_centroids(model: nn.Module, task: UnlearningTask) -> Tensor:
-    """Return the mean feature of the plain limited images of each retain class, (K - F, D)."""
+    """Return the mean feature of the plain limited images of each retain class that has any, (C, D)."""
     with torch.no_grad():
         parts = [(features_of(model, images, task), labels) for images, labels in task.plain("retain")]
     features, labels = torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts])
-    return torch.stack([features[labels == label].mean(dim=0) for label in task.retain_classes])
+    return torch.stack([features[labels == label].mean(dim=0) for label in labels.unique()])
 
 
 def nearest_centroids(model: nn.Module, images: Tensor, centroids: Tensor, task: UnlearningTask) -> Tensor:

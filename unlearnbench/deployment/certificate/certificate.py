@@ -56,7 +56,7 @@ def certificate(cell: FinishedCell, limits: dict[str, Bound], issued_by: str, is
             "made_by": f"unlearnbench {__version__}",
             "issued": {"by": issued_by, "on": issued_on},
             **_origin(cell, cell.original),
-            "classes": class_findings(files, names, cell.record.problem.limited_counts),
+            "classes": class_findings(files, names, cell.record.limited_counts),
             "headline": headline(files),
             "recovery": recoveries(files),
             "destinations": destinations(files, names),

@@ -99,7 +99,7 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
 
     Raises:
         UnlearnBenchError: If optuna is missing, an unlearner has a matrix, the manifest does without the FDR that
-            trials are judged by, or a class has too few limited images to hold one out.
+            trials are judged by, has a federation, or has a class with too few limited images to hold one out.
         InvalidFileError: If the manifest has faults.
     """
     optuna = _optuna()
@@ -109,6 +109,11 @@ def tune(path: Path, budget: Budget, say: Callable[[str], None]) -> dict[str, An
         raise UnlearnBenchError(
             f'{path}: references.fdr: trials are judged by the distance to FDR, and the manifest says "none"\n'
             "  Use --division self-tuned, which needs no FDR"
+        )
+    if manifest.federation is not None:
+        raise UnlearnBenchError(
+            f"{path}: federation: trials hold images out of one pool, which the parties do not have\n"
+            "  Tune the manifest without [federation], and give its options to this one"
         )
     for entry in manifest.unlearners:
         if entry.matrix:

@@ -14,6 +14,7 @@ from unlearnbench.experiment.manifest import UnlearnerChoice
 from unlearnbench.metrics.metric_record import Hits, unpacked
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
+from unlearnbench.results.audit.shares import contradictions
 from unlearnbench.results.record import ProblemRecord, Record
 from unlearnbench.terms import JUDGED
 
@@ -56,8 +57,10 @@ def inconsistencies(record: Record) -> Iterator[str]:
     if record.seed not in choice.get("seeds", ()):
         yield f"seed: {record.seed} is not among the seeds of the manifest in the record"
     yield from _other_method(record)
-    if len(problem.limited_counts) != problem.num_classes:
-        yield f"problem.limited_counts: {len(problem.limited_counts)} numbers for {problem.num_classes} classes"
+    key = "share" if record.share else "problem.limited_counts"
+    if len(record.limited_counts) != problem.num_classes:
+        yield f"{key}: {len(record.limited_counts)} numbers for {problem.num_classes} classes"
+    yield from contradictions(record)
     yield from _impossible_work(record)
     for kind in ("model", "features"):
         if record.status == "done" and kind not in record.files:
@@ -143,7 +146,7 @@ def _with_defaults(name: str, version: int, given: str) -> dict[str, Any]:
 def _impossible_work(record: Record) -> Iterator[str]:
     """Yield counts and versions in a record that contradict each other."""
     epochs, reads = record.problem.training.get("epochs"), sum(record.image_passes.values())
-    trained = record.status == "done" and record.problem.weights is None
+    trained = record.status == "done" and record.problem.weights is None and record.problem.federation is None
     if record.method.name == "original" and trained and isinstance(epochs, int):
         expected = epochs * record.problem.train_images
         if reads != expected:

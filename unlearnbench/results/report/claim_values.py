@@ -202,7 +202,7 @@ def _speed_up_epochs(record: Record) -> float | None:
     epochs, speed_up = record.method.options.get("epochs"), record.value("speed_up")
     if not epochs or speed_up is None:
         return None
-    return speed_up * sum(record.image_passes.values()) / (int(epochs) * sum(record.problem.limited_counts))
+    return speed_up * sum(record.image_passes.values()) / (int(epochs) * sum(record.limited_counts))
 
 
 def _same(found: Any, wanted: Any) -> bool:

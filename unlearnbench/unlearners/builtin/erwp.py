@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unlearnbench.models.training import check_finite, set_learning_rate
 from unlearnbench.registry.declare import Range, SearchSpace, declare
-from unlearnbench.unlearners.builtin.relevance import RelevanceOptions, relevant_parameters
+from unlearnbench.unlearners.builtin.relevance import RelevanceOptions, relevant_parameters, searched_classes
 from unlearnbench.unlearners.distillation import Reduction, Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
@@ -120,6 +120,9 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     teacher = Teacher(model, task, options.beta, options.kappa, options.reduction) if options.l_kd else None
     masks, facts = relevant_parameters(model, task, options)
     task.report("relevant_share", facts["relevant_share"])
+    if missing := sorted(set(task.forget_classes.tolist()) - set(searched_classes(task))):
+        # Without an image of a class nothing says which parameters matter to it.
+        task.report("not_searched_classes", missing)
     # What is out of reach of the search never moves.
     searched = sum(mask.numel() for mask in masks.values())
     task.report("searched_share", searched / sum(parameter.numel() for parameter in model.parameters()))

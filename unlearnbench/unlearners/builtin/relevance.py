@@ -254,7 +254,7 @@ def search(
         del looks, group
     if options.keep_share < 1:
         masks = _strongest(masks, largest, layers, options.keep_share)
-    return masks, [findings[label, name] for label in task.forget_classes.tolist() for name in layers]
+    return masks, [findings[label, name] for label in searched_classes(task) for name in layers]
 
 
 def _strongest(
@@ -275,6 +275,12 @@ def _some_images(task: UnlearningTask) -> Tensor:
     return torch.linspace(-2, 2, math.prod(shape), device=task.device).view(shape)
 
 
+def searched_classes(task: UnlearningTask) -> list[int]:
+    """Return the forget classes of which there are limited images; the party of a federation need not hold all."""
+    labels: list[int] = task.forget_classes[task.limited_counts[task.forget_classes] > 0].tolist()
+    return labels
+
+
 def _groups(
     model: nn.Module,
     task: UnlearningTask,
@@ -285,7 +291,7 @@ def _groups(
     """Yield the forget classes' gradients and images in groups that fit in memory, or one class at a time."""
     group: dict[int, tuple[tuple[Tensor, ...], Tensor]] = {}
     size = 0
-    for label in task.forget_classes.tolist():
+    for label in searched_classes(task):
         gradients, images = _gradients(model, task, options, parameters, label)
         own = len(images) * bytes_per_image + sum(gradient.nbytes for gradient in gradients)
         if group and size + own > MEMORY_LIMIT:

@@ -1,0 +1,1 @@
+"""Federated training: the settings, each party's share of the images, and the rounds of averaging."""
