@@ -1,0 +1,115 @@
+"""Probes find what scikit-learn's find, and the push off them is the one written on the page."""
+
+import math
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from unlearnbench_lab.probes import DiscriminantProbe, FeatureMemory, LogisticProbe, class_means, unlikely
+
+
+def digits(each: int = 100) -> tuple[Tensor, Tensor]:
+    """Return the same number of images of each digit, (10 * each, 64) and labels."""
+    images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
+    chosen = torch.cat([torch.nonzero(labels == label).flatten()[:each] for label in range(10)])
+    return images[chosen].float() / 16, labels[chosen].long()
+
+
+def test_unlikely_counted_by_hand() -> None:
+    # Softmax probabilities of the labels: 1/4 and 1/2.
+    logits = torch.tensor([[0.0, math.log(3.0)], [1.0, 1.0]], requires_grad=True)
+    loss = unlikely(logits, torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx((-math.log(3 / 4) - math.log(1 / 2)) / 2)
+    loss.backward()
+    # d/dz_y of -log(1 - p) is p, and with two classes the other logit's is -p; the mean halves both.
+    assert logits.grad is not None
+    assert torch.allclose(logits.grad, torch.tensor([[0.125, -0.125], [-0.25, 0.25]]))
+
+
+def test_unlikely_ends_by_itself() -> None:
+    gone = torch.tensor([[-30.0, 30.0]], requires_grad=True)
+    loss = unlikely(gone, torch.tensor([0]))
+    loss.backward()
+    assert gone.grad is not None
+    assert loss.item() < 1e-6 > gone.grad.abs().max().item()
+
+
+def test_unlikely_pushes_hardest_where_nothing_but_the_class_is_found() -> None:
+    sure = torch.tensor([[1e4, -1e4, -1e4]], requires_grad=True)
+    loss = unlikely(sure, torch.tensor([0]))
+    loss.backward()
+    assert sure.grad is not None
+    assert loss.item() == pytest.approx(2e4 - math.log(2), rel=1e-4)
+    assert torch.allclose(sure.grad, torch.tensor([[1.0, -0.5, -0.5]]))
+
+
+def test_logistic_probe_is_that_of_scikit_learn() -> None:
+    features, labels = digits()
+    probe = LogisticProbe(10, penalty=1e-2, iterations=200)
+    probe.fit(features, labels)
+    inputs = (features - features.mean(dim=0)) / features.std(dim=0).clamp(min=1e-3)
+    # scikit-learn weighs the sum of losses by C against half of the squared weights.
+    known = LogisticRegression(C=1 / (2 * 1e-2 * len(labels)), max_iter=2000, tol=1e-8).fit(inputs, labels)
+    expected = torch.from_numpy(known.predict_proba(inputs)).float()
+    assert torch.allclose(probe(features).softmax(dim=1), expected, atol=2e-3)
+
+
+def test_logistic_probe_goes_on_from_its_last_fit() -> None:
+    features, labels = digits()
+    probe = LogisticProbe(10, iterations=3)
+    losses = []
+    for _ in range(4):
+        probe.fit(features, labels)
+        losses.append(torch.nn.functional.cross_entropy(probe(features), labels).item())
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 2
+
+
+def test_discriminant_probe_is_that_of_scikit_learn() -> None:
+    features, labels = digits()
+    features = features[:, features.std(dim=0) > 0.1]
+    probe = DiscriminantProbe(10, shrinkage=1e-6)
+    probe.fit(features, labels)
+    known = LinearDiscriminantAnalysis(solver="lsqr").fit(features.double(), labels)
+    expected = torch.from_numpy(known.predict_proba(features.double())).float()
+    assert torch.allclose(probe(features).softmax(dim=1), expected, atol=5e-3)
+
+
+def test_discriminant_probe_never_finds_a_class_without_a_feature() -> None:
+    features, labels = digits()
+    probe = DiscriminantProbe(12)
+    probe.fit(features, labels)
+    assert set(probe(features).argmax(dim=1).tolist()) == set(range(10))
+
+
+def test_probes_leave_what_they_learn_from_and_pass_gradients_to_features() -> None:
+    features, labels = digits(20)
+    before = features.clone()
+    for probe in (LogisticProbe(10), DiscriminantProbe(10)):
+        probe.fit(features, labels)
+        moved = features.clone().requires_grad_()
+        unlikely(probe(moved), labels).backward()
+        assert moved.grad is not None
+        assert moved.grad.abs().sum() > 0
+    assert torch.equal(features, before)
+    assert not features.requires_grad
+
+
+def test_class_means_by_hand() -> None:
+    found = class_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)
+    assert found.flatten().tolist() == [2.0, 0.0, 5.0]
+
+
+def test_memory_replaces_the_oldest_features() -> None:
+    memory = FeatureMemory(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 1, 2]))
+    memory.add(torch.tensor([[10.0], [11.0]], requires_grad=True), torch.tensor([5, 6]))
+    assert memory.features.flatten().tolist() == [10.0, 11.0, 2.0]
+    assert memory.labels.tolist() == [5, 6, 2]
+    memory.add(torch.tensor([[12.0], [13.0]]), torch.tensor([7, 8]))
+    assert memory.features.flatten().tolist() == [13.0, 11.0, 12.0]
+    assert memory.labels.tolist() == [8, 6, 7]
+    assert not memory.features.requires_grad

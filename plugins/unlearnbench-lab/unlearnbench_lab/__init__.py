@@ -1,0 +1,1 @@
+"""Unlearners of this project's own, for few images of each class."""

@@ -1,0 +1,129 @@
+"""Probes that are fitted on a student's own features all the while, and the loss that pushes it off them."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ProbeName = Literal["logistic", "discriminant"]
+
+
+class Probe(Protocol):
+    """A linear classifier of features that can be fitted again."""
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) float32 and labels (N,) int64, none of which are changed."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits (B, K) of features (B, D), with a gradient towards the features."""
+
+
+def unlikely(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return -log(1 - p) averaged over rows, where p is the softmax probability of each row's label.
+
+    It falls to 0 where the class is not found any more, so that it stops to push there, as gradient ascent does not.
+    Where the class is all that is found it still pushes, since the other classes' part 1 - p is summed on its own.
+
+    Args:
+        logits: (B, K) of a probe or of the network itself, K > 1.
+        labels: (B,) int64.
+    """
+    values = logits.float()
+    others = values.scatter(1, labels[:, None], -torch.inf)
+    return (values.logsumexp(dim=1) - others.logsumexp(dim=1)).mean()
+
+
+class LogisticProbe:
+    """Multinomial logistic regression on standardised features, which goes on from its last fit.
+
+    Args:
+        classes: K.
+        penalty: Weight of the squared weights' sum beside the mean cross-entropy.
+        iterations: Steps of L-BFGS in each fit.
+    """
+
+    def __init__(self, classes: int, penalty: float = 1e-3, iterations: int = 8) -> None:
+        self._classes, self._penalty, self._iterations = classes, penalty, iterations
+        self._weight: Tensor | None = None
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) and labels (N,)."""
+        self._mean, self._scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-3)
+        inputs = (features - self._mean) / self._scale
+        if self._weight is None:
+            self._weight = inputs.new_zeros(self._classes, inputs.shape[1])
+            self._bias = inputs.new_zeros(self._classes)
+        weight, bias = self._weight.clone().requires_grad_(), self._bias.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=self._iterations, history_size=self._iterations)
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = F.cross_entropy(inputs @ weight.T + bias, labels) + self._penalty * weight.square().sum()
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        self._weight, self._bias = weight.detach(), bias.detach()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        if self._weight is None:
+            raise RuntimeError("the probe was not fitted")
+        return (features - self._mean) / self._scale @ self._weight.T + self._bias
+
+
+class DiscriminantProbe:
+    """Linear discriminant analysis: one normal distribution for each class, all with the same covariance.
+
+    Args:
+        classes: K, each of which needs a feature to be found.
+        shrinkage: Share of the mean variance that is added to each direction's own.
+    """
+
+    def __init__(self, classes: int, shrinkage: float = 0.01) -> None:
+        self._classes, self._shrinkage = classes, shrinkage
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) and labels (N,), all classes being equally likely."""
+        means = class_means(features, labels, self._classes)
+        rest = features - means[labels]
+        covariance = rest.T @ rest / len(rest)
+        identity = torch.eye(len(covariance), device=features.device)
+        covariance = covariance + (self._shrinkage * covariance.diagonal().mean() + 1e-12) * identity
+        self._weight = torch.linalg.solve(covariance, means.T).T
+        absent = torch.bincount(labels, minlength=self._classes) == 0
+        self._bias = (-0.5 * (self._weight * means).sum(dim=1)).masked_fill(absent, -torch.inf)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        logits: Tensor = features @ self._weight.T + self._bias
+        return logits
+
+
+def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return the mean feature of each class, (K, D); zeros where a class has no feature."""
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    sums = features.new_zeros(classes, features.shape[1]).index_add(0, labels, features)
+    return sums / counts[:, None]
+
+
+class FeatureMemory:
+    """The last N features that a student gave, which cost nothing because training computes them anyway.
+
+    Args:
+        features: (N, D) float32 to begin with.
+        labels: (N,) int64.
+    """
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        self.features, self.labels = features.clone(), labels.clone()
+        self._next = 0
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Put features (B, D) and labels (B,) in the place of the oldest ones; B may be at most N."""
+        places = (self._next + torch.arange(len(labels), device=labels.device)) % len(self.labels)
+        self.features[places], self.labels[places] = features.detach().float(), labels
+        self._next = (self._next + len(labels)) % len(self.labels)
