@@ -216,11 +216,16 @@ class Problem:
             *([self.fdr.identity] if self.fdr else []),
         )
 
+    @property
+    def data_name(self) -> str:
+        """Name of the data in titles and paths: that of the reader, and for a subset what it is a subset of."""
+        return self.info.name if self.dataset.name == "class_subset" else self.dataset.name
+
     @cached_property
     def slug(self) -> str:
         """Name of the problem in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")
-        text = f"{self.dataset.name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}"
+        text = f"{self.data_name}-{self.architecture.name}-forget{len(self.forget_classes)}-{limited}"
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".")
         return f"{name[: LONGEST_NAME - 7]}-{self.id[:6]}"
 
@@ -231,6 +236,6 @@ class Problem:
         rest = len(names) - NAMED_CLASSES
         named = ", ".join(names[:NAMED_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
         return (
-            f"{self.dataset.name} / {self.architecture.name}: forget {len(self.forget_classes)} of "
+            f"{self.data_name} / {self.architecture.name}: forget {len(self.forget_classes)} of "
             f"{len(self.info.class_names)} classes ({named}), limited data {self.limited_text} per class"
         )
