@@ -14,7 +14,7 @@ from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.experiment.writer import manifest_toml
 
-MANIFESTS = sorted((REPOSITORY / "manifests").glob("*.toml"))
+MANIFESTS = sorted((REPOSITORY / "manifests").glob("**/*.toml"))
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from unlearnbench.registry.entry_points import PluginKind, names
 
@@ -40,8 +43,18 @@ def write_manifest(folder: Path, text: str, name: str = "small.toml") -> Path:
 
 
 def missing_plugins(manifest: Path) -> str:
-    """Return which plugins that a manifest names are not installed; "" if all are."""
+    """Return which plugins and distributions that a manifest needs are not installed; "" if all are."""
     raw = tomllib.loads(manifest.read_text())
     wanted: list[tuple[PluginKind, str]] = [("unlearners", entry["name"]) for entry in raw.get("unlearners", ())]
     wanted += [("datasets", raw["dataset"]["name"]), ("architectures", raw["architecture"]["name"])]
-    return ", ".join(name for kind, name in wanted if name not in names(kind))
+    lacking = [name for kind, name in wanted if name not in names(kind)]
+    return ", ".join([*lacking, *(text for text in raw.get("requires", ()) if not is_installed(text))])
+
+
+def is_installed(requirement: str) -> bool:
+    """Return whether a distribution is installed, in any version."""
+    try:
+        version(Requirement(requirement).name)
+    except PackageNotFoundError:
+        return False
+    return True

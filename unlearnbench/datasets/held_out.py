@@ -52,7 +52,7 @@ def without_test_images(dataset: Dataset, every: int) -> Dataset:
 
     def part(*, out: bool) -> Part:
         whole = dataset.train()
-        return _some(whole, np.flatnonzero(_is_held_out(whole.labels, every) == out))
+        return some_images(whole, np.flatnonzero(_is_held_out(whole.labels, every) == out))
 
     made_by = partial(without_test_images, every=every)
     return Dataset(info, train=lambda: part(out=False), test=lambda: part(out=True), made_by=made_by)
@@ -77,13 +77,14 @@ def on_limited_images(dataset: Dataset, counts: tuple[int, ...], given: tuple[in
     def test() -> Part:
         whole = dataset.train()
         limited, first = (limited_indices(whole.labels, wanted, seed) for wanted in (counts, given))
-        return _some(whole, np.setdiff1d(limited, first))
+        return some_images(whole, np.setdiff1d(limited, first))
 
     made_by = partial(on_limited_images, counts=counts, given=given, seed=seed)
     return Dataset(info, train=dataset.train, test=test, made_by=made_by)
 
 
-def _some(whole: Part, positions: NDArray[np.int64]) -> Part:
+def some_images(whole: Part, positions: NDArray[np.int64]) -> Part:
+    """Return the images of a part at `positions`, (N,) int64."""
     return Part(SomeImages(whole.images, positions), whole.labels[positions], whole.ids[positions])
 
 

@@ -57,7 +57,7 @@ def holdings() -> list[Holding]:
             found += [
                 _dataset_holding(f"image_folder {source}", {"source": source}) for source in sources(data_folder())
             ]
-        else:
+        elif name != "class_subset":  # It has no images of its own.
             found.append(_dataset_holding(name, {}))
     for (architecture, label), published in WEIGHTS.items():
         name, path = f"weights {architecture} {label}", cached_weights(published)
@@ -150,8 +150,11 @@ def fetch_missing(
     """
     sections = read_manifest(manifest).sections
     dataset: Choice | None = sections.get("dataset")
-    if dataset and dataset.name in DATASET_DOWNLOADS and not is_prepared(data_folder() / dataset.name):
-        fetch_dataset(dataset.name, listener, progress(dataset.name))
+    name = dataset.name if dataset else ""
+    if dataset and name == "class_subset":
+        name = str(dataset.options.get("of", "cifar100"))  # A subset has the images of the data set that it names.
+    if name in DATASET_DOWNLOADS and not is_prepared(data_folder() / name):
+        fetch_dataset(name, listener, progress(name))
     architecture: ArchitectureChoice | None = sections.get("architecture")
     for label in (architecture.weights, architecture.start) if architecture else ():
         if label is not None and architecture and label in published_weights(architecture.name):

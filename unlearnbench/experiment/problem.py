@@ -239,12 +239,17 @@ class Problem:
             *([self.federation.training_identity] if self.federation else []),
         )
 
+    @property
+    def data_name(self) -> str:
+        """Name of the data in titles and paths: that of the reader, and for a subset what it is a subset of."""
+        return self.info.name if self.dataset.name == "class_subset" else self.dataset.name
+
     @cached_property
     def slug(self) -> str:
         """Name of the problem in paths."""
         limited = self.limited_text.replace(" ", "").replace("%", "pct")
         way = f"-{self.federation.strategy}-{self.federation.alike.replace(' ', '')}" if self.federation else ""
-        text = f"{self.dataset.name}-{self.architecture.name}{way}-forget{len(self.forget_classes)}-{limited}"
+        text = f"{self.data_name}-{self.architecture.name}{way}-forget{len(self.forget_classes)}-{limited}"
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".")
         return f"{name[: LONGEST_NAME - 7]}-{self.id[:6]}"
 
@@ -257,6 +262,6 @@ class Problem:
         way = f", federated ({self.federation.title})" if self.federation else ""
         limited = f"{self.limited_text} per class" if self.party is None else f"the share of {self.limited_text}"
         return (
-            f"{self.dataset.name} / {self.architecture.name}{way}: forget {len(self.forget_classes)} of "
+            f"{self.data_name} / {self.architecture.name}{way}: forget {len(self.forget_classes)} of "
             f"{len(self.info.class_names)} classes ({named}), limited data {limited}"
         )
