@@ -18,7 +18,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("subject", "trials"), [("fuzz", 60), ("corrupt", 5), ("machines", 4), ("kills", 3), ("races", 1), ("plugins", 1)]
+    ("subject", "trials"), [("fuzz", 40), ("corrupt", 3), ("machines", 3), ("kills", 2), ("races", 1), ("plugins", 1)]
 )
 def test_every_trial_is_survived(subject: str, trials: int, bench: Bench) -> None:
     attempt = import_module(f"reliability.{subject}").attempt
