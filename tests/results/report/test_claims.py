@@ -379,6 +379,33 @@ def test_limited_and_full_data_are_compared_within_one_claim() -> None:
     assert (found.verdict, found.found) == ("undecided", "89.00 ± 1.41 (2 seeds) against 95.00 ± 0.00 (2 seeds)")
 
 
+def in_federation(record: Record, party: int | None) -> Record:
+    settings: dict[str, Any] = {"parties": 10, "rounds": 2, "split": "iid", "local_epochs": 1}
+    changes: dict[str, Any] = {"id": "drawn", "slug": "drawn", "federation": settings}
+    if party is not None:
+        named = {"id": "share", "slug": "share", "limited": f"party {party}", "limited_counts": ()}
+        changes |= {**named, "federation": {**settings, "party": party}}
+    share = () if party is None else (10 + record.seed,) * 10
+    return with_changes(record, problem=record.problem.model_copy(update=changes), share=share)
+
+
+def test_the_share_of_a_party_is_compared_with_images_drawn_from_all() -> None:
+    other = ERWP.replace(" }", ', data = "drawn" }')
+    rule = f'kind = "within"\nvalue = {ERWP}\nof = {other}\npoints = 5.0'
+    # The share's CAne is 1 and 3 points below that of the drawn images.
+    share = [in_federation(cell("erwp", seed, (0.0, 0.5, 0.90 - seed / 50)), 3) for seed in (0, 1)]
+    drawn = [in_federation(cell("erwp", seed, (0.0, 0.5, 0.91)), None) for seed in (0, 1)]
+    found = outcome(rule, [*share, *drawn])
+    # Two seeds: -2 less and plus 12.71 standard errors of 1 point.
+    assert found.found.endswith("-2.00 ± 1.41 (2 seeds), 95 % interval -14.71 to 10.71")
+    assert found.verdict == "undecided"
+    assert found.where.endswith("party 3 of 10 parties (iid) left")
+    near = [in_federation(cell("erwp", seed, (0.0, 0.5, 0.90)), 3) for seed in (0, 1)]
+    assert outcome(rule, [*near, *drawn]).verdict == "holds"
+    # Without images drawn from all in the same federation there is nothing to compare with.
+    assert outcome(rule, [*share, *RECORDS]).verdict == "not run"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -407,7 +434,7 @@ def test_a_claim_that_stands_there_twice_is_named() -> None:
     "prefix",
     [
         *("table1", "methods", "table2", "table3", "table4", "table5", "figure1", "figure2", "figure3", "figure4"),
-        *("section57", "section58", "cost-cifar100", "cost-imagenet1k", "cost-cub200"),
+        *("section1-share", "section57", "section58", "cost-cifar100", "cost-imagenet1k", "cost-cub200"),
     ],
 )
 def test_everything_to_be_reproduced_has_claims(prefix: str) -> None:

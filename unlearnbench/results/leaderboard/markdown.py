@@ -167,7 +167,8 @@ def _problem_facts(board: ProblemBoard) -> str:
     training = {key: value for key, value in problem.training.items() if value not in (None, [])}
     facts = (
         ("Forget classes", markdown(", ".join(problem.forget_class_names))),
-        ("Limited data", f"{markdown(_limited(problem))}; {sum(problem.limited_counts):,} images in all"),
+        ("Limited data", f"{markdown(_limited(problem))}; {board.limited_images} images in all"),
+        *([("Federation", markdown(options_text(problem.federation)))] if problem.federation else []),
         ("Images", f"{problem.train_images:,} for training, {problem.test_images:,} for testing"),
         ("Data set revision", markdown(problem.dataset_revision)),
         ("Training of the references", markdown(options_text(training))),
@@ -178,7 +179,8 @@ def _problem_facts(board: ProblemBoard) -> str:
 
 
 def _limited(problem: ProblemRecord) -> str:
-    return f"{problem.limited} of each class"
+    by_party = (problem.federation or {}).get("party") is not None
+    return f"the share of {problem.limited}" if by_party else f"{problem.limited} of each class"
 
 
 def _verified(board: ProblemBoard) -> str:

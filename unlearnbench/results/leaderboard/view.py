@@ -123,6 +123,13 @@ class ProblemBoard:
         """The rows, in the order of the lines."""
         return [line.row for line in self.lines]
 
+    @property
+    def limited_images(self) -> str:
+        """How many limited images there are: with each seed so many or, of a party's share, from so many to so many."""
+        found = sorted({sum(record.limited_counts) for row in self.rows for record in row.records})
+        numbers = [found[0], found[-1]] if len(found) > 1 else found or [sum(self.problem.limited_counts)]
+        return " to ".join(f"{number:,}" for number in numbers)
+
     def of_kind(self, kind: str) -> list[Line]:
         """Return the lines that are `reference`, `ranked` or `below`."""
         return [line for line in self.lines if line.kind == kind]

@@ -78,12 +78,15 @@ class Case:
     Attributes:
         limited: Records of unlearners that had part of the training images, all with one kind of limited data.
         full: Records of unlearners that had all training images.
+        drawn: Where `limited` is the share of a party, records of unlearners that had limited data drawn from all
+            images, with the same original.
         own: Names of manifests whose records take precedence if an unlearner was run with several settings.
     """
 
     limited: tuple[Record, ...]
     full: tuple[Record, ...]
     own: frozenset[str] = frozenset()
+    drawn: tuple[Record, ...] = ()
 
     @property
     def problem(self) -> ProblemRecord:
@@ -92,24 +95,30 @@ class Case:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Ids of the problems with limited and with full data."""
-        return tuple(records[0].problem.id if records else "" for records in (self.limited, self.full))
+        """Ids of the problems with limited, with full and with drawn data."""
+        return tuple(records[0].problem.id if records else "" for records in (self.limited, self.full, self.drawn))
 
     def records(self, data: str) -> tuple[Record, ...]:
-        """Return the records with `limited` or with `full` data."""
-        return self.full if data == "full" else self.limited
+        """Return the records with `limited`, `full` or `drawn` data."""
+        return {"full": self.full, "drawn": self.drawn}.get(data, self.limited)
 
 
 def cases(records: Iterable[Record]) -> list[Case]:
     """Return the cases that records hold."""
-    worlds: dict[tuple[str, ...], dict[tuple[int, ...], list[Record]]] = {}
+    worlds: dict[tuple[str, ...], dict[tuple[str, tuple[int, ...]], list[Record]]] = {}
     for record in records:
-        worlds.setdefault(_world(record.problem), {}).setdefault(record.problem.limited_counts, []).append(record)
+        # A share is told by its party, since its numbers differ from seed to seed.
+        left = record.problem.limited if is_share(record.problem) else "", record.problem.limited_counts
+        worlds.setdefault(_world(record.problem), {}).setdefault(left, []).append(record)
     found = []
     for by_limited in worlds.values():
         full = [tuple(group) for group in by_limited.values() if _is_full(group[0].problem)]
         limited = [tuple(group) for group in by_limited.values() if not _is_full(group[0].problem)]
-        found += [Case(group, full[0] if full else ()) for group in limited or [()]]
+        # Without a federation there is no share, and nothing to compare it with.
+        shares = [group for group in limited if is_share(group[0].problem)]
+        drawn = next((group for group in limited if group not in shares), ()) if shares else ()
+        groups = [(group, drawn if group in shares else ()) for group in limited] or [((), ())]
+        found += [Case(group, full[0] if full else (), drawn=beside) for group, beside in groups]
     return sorted(found, key=lambda case: (case.problem.slug, len(case.problem.forget_classes)))
 
 
@@ -117,9 +126,16 @@ def _is_full(problem: ProblemRecord) -> bool:
     return sum(problem.limited_counts) == problem.train_images
 
 
+def is_share(problem: ProblemRecord) -> bool:
+    """Return whether what is left is the share of a party."""
+    return (problem.federation or {}).get("party") is not None
+
+
 def _world(problem: ProblemRecord) -> tuple[str, ...]:
     """Return what two problems must share to be compared: everything but the limited data and the names."""
     values = problem.model_dump(exclude={"id", "slug", "title", "limited", "limited_counts"})
+    if problem.federation is not None:
+        values["federation"] = {key: value for key, value in problem.federation.items() if key != "party"}
     return tuple(f"{key}={value}" for key, value in values.items())
 
 
@@ -154,7 +170,7 @@ def name_of(value: Value) -> str:
     """Return a value in words."""
     options = [f"{key}={setting}" for key, setting in {**value.options, **value.metric_options}.items()]
     epoch = [] if value.epoch is None else [f"epoch {value.epoch}"]
-    data = ["all training images"] if value.data == "full" else []
+    data = {"full": ["all training images"], "drawn": ["images drawn from all"]}.get(value.data, [])
     rest = ", ".join([*options, *epoch, *data])
     return f"{value.metric} of {value.method}{f' ({rest})' if rest else ''}"
 

@@ -32,7 +32,8 @@ class Value(ClaimPart):
             epochs times its limited images.
         options: Options of the unlearner that differ from the paper's own.
         metric_options: Options of the metric.
-        data: Whether the unlearner had the `limited` data or the `full` training set.
+        data: Whether the unlearner had the `limited` data, the `full` training set or, where a party unlearns with its
+            own share, limited data `drawn` from all images in a federation that is otherwise the same.
         epoch: Epoch after which it is taken, counted from 1, or `last` or `every`; of several numbers the one that
             meets the claim best. None means the end.
         since: Earliest version of the unlearner that does what the claim is about.
@@ -44,7 +45,7 @@ class Value(ClaimPart):
     metric: str
     options: dict[str, Any] = {}
     metric_options: dict[str, Any] = {}
-    data: Literal["limited", "full"] = "limited"
+    data: Literal["limited", "full", "drawn"] = "limited"
     epoch: Epoch | None = None
     since: Annotated[int, Field(ge=1)] = 1
     minus: Value | None = None

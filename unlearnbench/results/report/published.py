@@ -86,6 +86,7 @@ def published_table(problem: ProblemRecord) -> PublishedTable | None:
             and problem.num_classes == table["num_classes"]
             and tuple(problem.forget_classes) == last
             and problem.limited == _limited(table)
+            and problem.federation is None
         ):
             return PublishedTable(table["source"], table["url"], table["runs"], table)
     return None

@@ -13,6 +13,7 @@ from unlearnbench.paths import below, refuse_foreign
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures import (
     feature_map,
+    federation,
     performance_profile,
     prototype_bars,
     recovery_curves,
@@ -50,6 +51,7 @@ FIGURES: tuple[Draw, ...] = (
     relevance_curves.drawings,
     relevant_share.drawings,
     recovery_curves.drawings,
+    federation.drawings,
     attention_maps.drawings,
     feature_map.drawings,
 )

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from unlearnbench.models.federation.federation import Federation
 from unlearnbench.results.record import Record
-from unlearnbench.results.report.claim_values import Case, Measured, NotMeasuredError, cases, epochs_of, measured
+from unlearnbench.results.report.claim_values import (
+    Case,
+    Measured,
+    NotMeasuredError,
+    cases,
+    epochs_of,
+    is_share,
+    measured,
+)
 from unlearnbench.results.report.claims import (
     AnyRule,
     Best,
@@ -111,8 +121,10 @@ def judged_claims(records: Iterable[Record], claims: Claims | None = None) -> li
 def _looked_at(claim: Claim, case: Case) -> Case | None:
     """Return a case without the records that a claim does not look at, or None if nothing is left."""
     kinds = {value.data for value in values_of(claim.rule)}
-    own = frozenset(record.manifest_name for record in (*case.limited, *case.full) if claim.is_of(record.manifest_name))
-    left = Case(case.limited if "limited" in kinds else (), case.full if "full" in kinds else (), own)
+    every = (*case.limited, *case.full, *case.drawn)
+    own = frozenset(record.manifest_name for record in every if claim.is_of(record.manifest_name))
+    kept = {data: case.records(data) if data in kinds else () for data in ("limited", "full", "drawn")}
+    left = Case(**kept, own=own)
     return left if left.limited or left.full else None
 
 
@@ -120,6 +132,8 @@ def _concerns(claim: Claim, case: Case, settings: Sequence[Setting]) -> bool:
     """Return whether records of a case belong to the claim's experiment."""
     kinds = {value.data for value in values_of(claim.rule)}
     of_claim = case.full if "full" in kinds else case.limited
+    if "drawn" in kinds and not is_share(case.problem):
+        return False
     there = not claim.only_there or any(_fits(case, setting) for setting in settings)
     return there and any(claim.is_of(record.manifest_name) for record in of_claim)
 
@@ -130,9 +144,8 @@ def _fits(case: Case, setting: Setting) -> bool:
 
 def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> JudgedClaim:
     problem = case.problem
-    where = (
-        f"{problem.dataset} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {problem.limited} left"
-    )
+    left = problem.limited if problem.federation is None else f"{problem.limited} of {_federated(problem.federation)}"
+    where = f"{problem.dataset} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {left} left"
     same = nearness(case, settings)
     if claim.own_schedule and same != "the paper's":
         epochs = "given weights" if problem.weights else f"{problem.training.get('epochs')} epochs"
@@ -144,6 +157,11 @@ def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> JudgedCla
     beside = [record.beside_published for record in (*case.limited, *case.full)]
     under_trained = any(one.under_trained for one in beside if one is not None)
     return JudgedClaim(claim, verdict, found, where, same, under_trained, _says_little(claim.rule, case))
+
+
+def _federated(settings: Mapping[str, Any]) -> str:
+    federation = Federation.model_validate_json(json.dumps(settings))
+    return f"{federation.parties} parties ({federation.alike})"
 
 
 def _says_little(rule: AnyRule, case: Case) -> bool:
@@ -243,7 +261,11 @@ def _within(rule: Within, case: Case) -> tuple[Verdict, str]:
     differences = [(name, value.less(base)) for name, value in zip(names, found, strict=True)]
     name, worst = max(differences, key=lambda pair: abs(pair[1].mean))
     margins = [Margin(one.moved(sign, rule.points)) for _, one in differences for sign in (1.0, -1.0)]
-    return _verdict(margins), f"difference {_words(name, worst, len(found))}"
+    interval = t_interval(list(worst.by_seed.values()))
+    # Two kinds of limited data are compared for their difference itself.
+    between = interval if rule.of.data != rule.value.data else None
+    told = f", 95 % interval {between[0]:.2f} to {between[1]:.2f}" if between else ""
+    return _verdict(margins), f"difference {_words(name, worst, len(found))}{told}"
 
 
 def _words(name: str, value: Measured, of: int) -> str:
