@@ -167,7 +167,8 @@ MANIFESTS = sorted((REPOSITORY / "manifests").glob("**/*.toml"))
 def test_the_manifests_of_the_repository_are_valid(path: Path) -> None:
     missing = missing_plugins(path)
     if missing:
-        pytest.skip(f"not installed: {missing} (pip install -e plugins/unlearnbench-zoo -e '.[suite]')")
+        plugins = "-e plugins/unlearnbench-zoo -e plugins/unlearnbench-lab -e '.[suite]'"
+        pytest.skip(f"not installed: {missing} (pip install {plugins})")
     done = cli("validate", path)
     assert done.code == 0
     assert [line.partition(": ")[0] for line in done.out.splitlines()] == [str(path)]

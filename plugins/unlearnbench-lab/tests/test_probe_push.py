@@ -16,7 +16,7 @@ from unlearnbench.testing import check_unlearner
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.probe_push import probe_push
-from unlearnbench_lab.probes import DiscriminantProbe
+from unlearnbench_lab.probes import DiscriminantProbe, PrototypeProbe
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 FORGET = torch.tensor([1, 3])
@@ -55,19 +55,29 @@ def push(logits: Tensor, labels: Tensor) -> Tensor:
 def test_a_step_goes_down_the_loss_of_the_page() -> None:
     task, original, expected = task_of(), network(), copy.deepcopy(network()).train()
     images, labels = all_images(task)
-    probe = DiscriminantProbe(4)
+    linear, nearest = DiscriminantProbe(4), PrototypeProbe(4)
     with torch.no_grad():
-        probe.fit(original[:4](images), labels)
+        linear.fit(original[:4](images), labels)
+        nearest.fit(original[:4](images), labels)
         target = (original(images)[:, RETAIN] / 4.0).softmax(dim=1)
     forget = torch.isin(labels, FORGET)
     features = expected[:4](images)
     logits = expected[4](features)
-    loss = 2.0 * push(probe(features[forget]), labels[forget]) + 0.5 * push(logits[forget], labels[forget])
+    truth, moved = labels[forget], features[forget]
+    loss = 2.0 * push(linear(moved), truth) + 0.7 * push(nearest(moved), truth) + 0.5 * push(logits[forget], truth)
     student = (logits[:, RETAIN] / 4.0).log_softmax(dim=1)
     divergence = (target * (target.log() - student))[~forget].sum() / (~forget).sum()
     loss = loss + 3.0 * 4.0**2 * divergence
     gradients = torch.autograd.grad(loss, list(expected.parameters()))
-    options: dict[str, Any] = {"push": 2.0, "output_push": 0.5, "distillation": 3.0, "probe": "discriminant"}
+    options: dict[str, Any] = {
+        "linear_push": 2.0,
+        "prototype_push": 0.7,
+        "neighbour_push": 0.0,
+        "output_push": 0.5,
+        "distillation": 3.0,
+        "linear": "discriminant",
+        "trained": "all",
+    }
     found = probe_push(network(), task, epochs=1, batch_size=24, learning_rate=0.25, **options)
     # The one cycle begins at a 25th of its highest rate.
     for parameter, gradient, moved in zip(expected.parameters(), gradients, found.parameters(), strict=True):
@@ -83,12 +93,21 @@ def test_it_reads_the_limited_images_alone() -> None:
 
 
 def test_without_weights_nothing_but_batch_norm_statistics_change() -> None:
-    model = probe_push(network(), task_of(), epochs=2, push=0.0, output_push=0.0, distillation=0.0)
+    model = probe_push(
+        network(),
+        task_of(),
+        epochs=2,
+        linear_push=0.0,
+        prototype_push=0.0,
+        neighbour_push=0.0,
+        output_push=0.0,
+        distillation=0.0,
+    )
     for (name, before), after in zip(network().named_parameters(), model.parameters(), strict=True):
         assert torch.equal(before, after), name
 
 
-@pytest.mark.parametrize("options", [{}, {"probe": "discriminant", "push": 0.1}])
+@pytest.mark.parametrize("options", [{}, {"linear": "discriminant", "linear_push": 0.1, "trained": "all"}])
 def test_it_keeps_to_the_contract(options: dict[str, Any]) -> None:
     results = check_unlearner(find("unlearners", "probe_push").load(), options)
     assert {result.status for result in results} == {"passed"}

@@ -9,7 +9,15 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from unlearnbench_lab.probes import DiscriminantProbe, FeatureMemory, LogisticProbe, class_means, unlikely
+from unlearnbench_lab.probes import (
+    DiscriminantProbe,
+    FeatureMemory,
+    KernelProbe,
+    LogisticProbe,
+    PrototypeProbe,
+    class_means,
+    unlikely,
+)
 
 
 def digits(each: int = 100) -> tuple[Tensor, Tensor]:
@@ -39,12 +47,12 @@ def test_unlikely_ends_by_itself() -> None:
 
 
 def test_unlikely_pushes_hardest_where_nothing_but_the_class_is_found() -> None:
-    sure = torch.tensor([[1e4, -1e4, -1e4]], requires_grad=True)
+    sure = torch.tensor([[100.0, -100.0, -100.0]], requires_grad=True)
     loss = unlikely(sure, torch.tensor([0]))
     loss.backward()
     assert sure.grad is not None
-    assert loss.item() == pytest.approx(2e4 - math.log(2), rel=1e-4)
-    assert torch.allclose(sure.grad, torch.tensor([[1.0, -0.5, -0.5]]))
+    assert loss.item() == pytest.approx(200 - math.log(2))
+    assert torch.allclose(sure.grad, torch.tensor([[1.0, -0.5, -0.5]]), atol=1e-4)
 
 
 def test_logistic_probe_is_that_of_scikit_learn() -> None:
@@ -86,10 +94,27 @@ def test_discriminant_probe_never_finds_a_class_without_a_feature() -> None:
     assert set(probe(features).argmax(dim=1).tolist()) == set(range(10))
 
 
+def test_prototype_probe_by_hand() -> None:
+    probe = PrototypeProbe(3)
+    probe.fit(torch.tensor([[0.0, 0.0], [0.0, 2.0], [3.0, 1.0]]), torch.tensor([0, 0, 2]))
+    # The means are (0, 1) and (3, 1), and class 1 has none.
+    assert probe(torch.tensor([[1.0, 1.0]])).tolist() == [[-1.0, -torch.inf, -4.0]]
+
+
+def test_kernel_probe_by_hand() -> None:
+    probe = KernelProbe(3, width=0.5)
+    known = torch.tensor([[2.0, 0.0], [3.0, 4.0], [0.0, 1.0], [4.0, 3.0]])
+    probe.fit(known, torch.tensor([0, 0, 1, 1]))
+    # The cosines with (1, 0) are 1, 0.6, 0 and 0.8, of which the first is left out.
+    found = probe(torch.tensor([[5.0, 0.0]]))[0]
+    shares = [math.exp((0.6 - 0.8) / 0.5) / 2, (1 + math.exp(-0.8 / 0.5)) / 2, 0.0]
+    assert torch.allclose(found, (torch.tensor(shares) + 1e-6).log())
+
+
 def test_probes_leave_what_they_learn_from_and_pass_gradients_to_features() -> None:
     features, labels = digits(20)
     before = features.clone()
-    for probe in (LogisticProbe(10), DiscriminantProbe(10)):
+    for probe in (LogisticProbe(10), DiscriminantProbe(10), PrototypeProbe(10), KernelProbe(10)):
         probe.fit(features, labels)
         moved = features.clone().requires_grad_()
         unlikely(probe(moved), labels).backward()

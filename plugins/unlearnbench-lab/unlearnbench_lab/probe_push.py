@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -15,13 +15,22 @@ from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.probes import DiscriminantProbe, FeatureMemory, LogisticProbe, Probe, ProbeName, unlikely
+from unlearnbench_lab.last_stage import freeze_below_last_stage, train_mode
+from unlearnbench_lab.probes import (
+    DiscriminantProbe,
+    FeatureMemory,
+    KernelProbe,
+    LogisticProbe,
+    Probe,
+    PrototypeProbe,
+    unlikely,
+)
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 
-PROBES: dict[ProbeName, type[LogisticProbe] | type[DiscriminantProbe]] = {
+LINEAR: dict[str, type[LogisticProbe] | type[DiscriminantProbe]] = {
     "logistic": LogisticProbe,
     "discriminant": DiscriminantProbe,
 }
@@ -31,29 +40,38 @@ PROBES: dict[ProbeName, type[LogisticProbe] | type[DiscriminantProbe]] = {
     ranges={
         "epochs": Range(5, 40),
         "learning_rate": Range(1e-3, 1e-1, log=True),
-        "push": Range(0.1, 4.0, log=True),
+        "linear_push": Range(0.01, 2.0, log=True),
+        "prototype_push": Range(0.01, 2.0, log=True),
+        "neighbour_push": Range(0.01, 2.0, log=True),
+        "output_push": Range(0.1, 2.0, log=True),
         "distillation": Range(0.5, 8.0, log=True),
-        "probe": ("logistic", "discriminant"),
+        "trained": ("last_stage", "all"),
     },
 )
 def probe_push(
     model: nn.Module,
     task: UnlearningTask,
     *,
-    epochs: Annotated[int, Field(ge=0)] = 20,
+    epochs: Annotated[int, Field(ge=0)] = 10,
     batch_size: Count = 128,
     learning_rate: Positive = 1e-2,
-    push: Weight = 2.0,
+    linear_push: Weight = 0.1,
+    prototype_push: Weight = 0.1,
+    neighbour_push: Weight = 0.1,
     output_push: Weight = 1.0,
     distillation: Weight = 2.0,
     temperature: Positive = 4.0,
-    refits: Count = 8,
-    probe: ProbeName = "logistic",
+    refits: Count = 4,
+    linear: Literal["logistic", "discriminant"] = "logistic",
+    trained: Literal["last_stage", "all"] = "last_stage",
 ) -> nn.Module:
-    """Probe push: the features of forget images lose their class to a probe that is fitted anew many times an epoch.
+    """Probe push: the features of forget images lose their class to probes that are fitted anew many times an epoch.
 
-        loss = push * U(probe(f)) + output_push * U(logits) on forget images + distillation * L_KD on retain images
+        loss = sum over probes of push * U(probe(f)) + output_push * U(logits) on forget images
+               + distillation * L_KD on retain images
         U(z) = mean of -log(1 - softmax(z)_y), which ends by itself where class y is not found any more
+
+    A probe learns from all classes' features f, those that training computed in the last epoch.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
@@ -61,12 +79,15 @@ def probe_push(
         epochs: Passes over the limited data.
         batch_size: Images of both kinds in a step.
         learning_rate: Highest rate of SGD with momentum 0.9, which follows one cycle.
-        push: Weight of the push off the probe.
-        output_push: Weight of the same push off the network's own outputs.
+        linear_push: Weight of the push off the linear probe.
+        prototype_push: Weight of the push off the class means.
+        neighbour_push: Weight of the push off the neighbours of the same class.
+        output_push: Weight of the push off the network's own outputs.
         distillation: Weight of the distillation on retain images.
         temperature: Temperature of the distillation.
-        refits: Number of times in each epoch that the probe is fitted to the features of the last epoch.
-        probe: `logistic` regression or linear `discriminant` analysis, over all K classes.
+        refits: Number of times in each epoch that the probes are fitted.
+        linear: The linear probe: `logistic` regression or linear `discriminant` analysis.
+        trained: `last_stage` leaves all stages but the network's last one as they are; `all` trains every layer.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -75,32 +96,42 @@ def probe_push(
         TrainingFailedError: If the loss is no longer finite.
 
     Reads: all limited images once to begin with and once per epoch; the teacher sees the retain images too.
-    Changes: all parameters and the batch-norm statistics.
+    Changes: all parameters and batch-norm statistics of the last stage and the classifier, or of the whole network.
 
     Source: own. A push off something that is learned all the while is that of domain-adversarial training (Ganin et
     al., 2016), whose gradient reversal has no lower bound; this loss has one.
     """
     teacher = Teacher(model, task, distillation, temperature, "batch_mean")
     memory = FeatureMemory(*plain_features(model, task))
-    reader: Probe = PROBES[probe](task.num_classes)
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
+    weighted: list[tuple[float, Probe]] = [
+        (linear_push, LINEAR[linear](task.num_classes)),
+        (prototype_push, PrototypeProbe(task.num_classes)),
+        (neighbour_push, KernelProbe(task.num_classes)),
+    ]
+    probes = [(weight, probe) for weight, probe in weighted if weight > 0]
+    frozen = freeze_below_last_stage(model, task) if trained == "last_stage" else []
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(moving, lr=learning_rate, momentum=0.9)
     steps = task.steps(batch_size=batch_size)
     cycle = one_cycle(task.recipe, epochs, learning_rate)
-    wait = max(1, steps // refits)
     for epoch in range(epochs):
-        model.train()
+        train_mode(model, frozen)
         total = torch.zeros((), device=task.device)
         for step, (images, labels) in enumerate(task.batches(1, batch_size=batch_size)):
-            if step % wait == 0:
-                reader.fit(memory.features, memory.labels)
+            if step % max(1, steps // refits) == 0:
+                for _, probe in probes:
+                    probe.fit(memory.features, memory.labels)
             set_learning_rate(optimizer, rate_of_step(cycle, epoch * steps + step, steps))
             features, logits = features_and_logits(model, images, task)
             memory.add(features, labels)
             forget = task.is_forget(labels)
-            loss = logits.sum() * 0.0
+            # Either kind may be missing in a batch.
+            loss = 0.0 * logits.sum()
             if forget.any():
                 truth = labels[forget]
-                loss = push * unlikely(reader(features[forget]), truth) + output_push * unlikely(logits[forget], truth)
+                loss = output_push * unlikely(logits[forget], truth)
+                for weight, probe in probes:
+                    loss = loss + weight * unlikely(probe(features[forget]), truth)
             if not forget.all():
                 loss = loss + teacher.loss(images[~forget], logits[~forget])
             optimizer.zero_grad(set_to_none=True)
@@ -109,7 +140,7 @@ def probe_push(
             total += loss.detach()
         check_finite(float(total), f"epoch {epoch + 1}")
         task.end_epoch(model)
-    return model
+    return model.requires_grad_(True)
 
 
 def features_and_logits(model: nn.Module, images: Tensor, task: UnlearningTask) -> tuple[Tensor, Tensor]:

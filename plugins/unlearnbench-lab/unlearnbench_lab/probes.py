@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ProbeName = Literal["logistic", "discriminant"]
-
 
 class Probe(Protocol):
-    """A linear classifier of features that can be fitted again."""
+    """A classifier of features that can be fitted again."""
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
         """Learn from features (N, D) float32 and labels (N,) int64, none of which are changed."""
@@ -101,6 +99,55 @@ class DiscriminantProbe:
         """Return logits (B, K)."""
         logits: Tensor = features @ self._weight.T + self._bias
         return logits
+
+
+class PrototypeProbe:
+    """The nearest class mean: logits are the negative squared distances to the means.
+
+    Args:
+        classes: K.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) and labels (N,)."""
+        self._means = class_means(features, labels, self._classes)
+        self._absent = torch.bincount(labels, minlength=self._classes) == 0
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        distances = (features[:, None] - self._means).square().sum(dim=2)
+        return (-distances).masked_fill(self._absent, -torch.inf)
+
+
+class KernelProbe:
+    """Neighbours by cosine: each class's mean of exp(similarity / width) over the features that were learned.
+
+    The nearest one is left out, because it is likely the image's own earlier feature.
+
+    Args:
+        classes: K.
+        width: Width of the kernel, > 0.
+    """
+
+    def __init__(self, classes: int, width: float = 0.05) -> None:
+        self._classes, self._width = classes, width
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) and labels (N,)."""
+        self._known = F.normalize(features, dim=1)
+        members = F.one_hot(labels, self._classes).float()
+        self._shares = members / members.sum(dim=0).clamp(min=1)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        similar = F.normalize(features, dim=1) @ self._known.T / self._width
+        similar = similar.scatter(1, similar.argmax(dim=1, keepdim=True), -torch.inf)
+        highest = similar.max(dim=1, keepdim=True).values.detach()
+        # The small number keeps a class without a neighbour at a finite distance.
+        return ((similar - highest).exp() @ self._shares + 1e-6).log()
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
