@@ -164,5 +164,9 @@ def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> No
     assert room_for(Need(cpus=2, gpus=0.25), found) == 8
     assert room_for(Need(cpus=1, gpus=1), found) == 2
     assert room_for(Need(cpus=1, memory_gib=2), found) == 4
+    # Several devices take as much each, and whole GPUs.
+    assert room_for(Need(cpus=2, devices=4), found) == 2
+    assert room_for(Need(cpus=1, gpus=0.5, devices=2), found) == 1
+    assert Need(2, 0.5, 3.0, devices=4).together == Need(8, 4, 12.0)
     # One is submitted all the same, so that what is missing is said.
     assert room_for(Need(gpus=4), found) == 1

@@ -18,8 +18,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,12 +47,14 @@ class Setting:
         memory: Bytes that it and everything that it starts may hold; None sets no limit.
         serves: Whether it may start processes of its own.
         fence: What is closed to it; None closes nothing.
+        variables: Environment variables that it has beside those of the process that starts it.
     """
 
     log: Path | None = None
     memory: int | None = None
     serves: bool = False
     fence: Fence | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,7 @@ def _start(
         ForkServer.inherited = ForkServer(1, service) if service is not None else None
         sys.path[:] = surroundings["path"]
         os.environ.clear()
-        os.environ.update(surroundings["variables"])
+        os.environ.update({**surroundings["variables"], **setting.variables})
         with contextlib.suppress(OSError):
             os.chdir(surroundings["folder"])
         if setting.fence is not None:
