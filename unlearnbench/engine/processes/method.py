@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.engine.epochs import Snapshot
+from unlearnbench.engine.processes.credentials import credential_places
 from unlearnbench.engine.processes.fence import Fence
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.engine.processes.unlearning import UNLEARNED, Assignment, check_unlearned, epoch_file, unlearn
@@ -110,7 +112,8 @@ def run_method(
     log.unlink(missing_ok=True)
     memory = None if limits.memory_gib is None else int(limits.memory_gib * 2**30)
     deadline = None if limits.seconds is None else monotonic() + limits.seconds
-    process = server.start(unlearn, assignment, setting=Setting(log, memory, fence=Fence(closed, assignment.folder)))
+    fence = Fence((*closed, *credential_places(os.environ)), assignment.folder)
+    process = server.start(unlearn, assignment, setting=Setting(log, memory, fence=fence, trusted=False))
     talk = _Talk(process, deadline, limits, assignment, run, keep, told)
     try:
         with process:
