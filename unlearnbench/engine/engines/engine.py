@@ -72,6 +72,9 @@ class Follower(Protocol):
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
 
+    def expect(self, images: int) -> None:
+        """Show that the stage will read so many images from here on."""
+
     def end(self) -> None:
         """Show that the stage has ended; without a stage, do nothing."""
 

@@ -166,6 +166,8 @@ class LocalEngine:
                 worker.lane.begin(*values)
             elif told == "advance":
                 worker.lane.advance(*values)
+            elif told == "expect":
+                worker.lane.expect(*values)
             elif told == "end":
                 worker.lane.end()
             elif worker.call is not None:
@@ -248,6 +250,11 @@ class Teller:
         self._unsaid += images
         if monotonic() - self._spoke > TELL_SECONDS:
             self._tell_images()
+
+    def expect(self, images: int) -> None:
+        """Say how many images the current stage will read from here on."""
+        self._tell_images()
+        self.tell("expect", images)
 
     def _tell_images(self) -> None:
         self._spoke = monotonic()

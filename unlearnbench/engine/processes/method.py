@@ -29,6 +29,8 @@ from unlearnbench.models.classifier import load_network
 
 # How often the time of a method is looked at.
 LOOK_SECONDS = 1.0
+# Nobody is shown more than a method that reads a thousand images each second could read in 30 years.
+MOST_IMAGES = 10**12
 # A failed cell keeps so much of the end of what its method printed.
 LOG_LINES, LOG_LETTERS = 20, 4000
 
@@ -188,6 +190,8 @@ class _Talk:
     def _answer(self, message: dict[str, Any]) -> None:
         if "advance" in message:
             self._told.advance(max(0, int(message["advance"])))
+        elif "expect" in message:
+            self._told.expect(min(MOST_IMAGES, max(0, int(message["expect"]))))
         elif "epoch" in message:
             epoch, reads = int(message["epoch"]), message["image_passes"]
             passes = {kind: int(reads[kind]) for kind in ("forget", "retain")}
