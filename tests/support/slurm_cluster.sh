@@ -19,7 +19,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 # A job that is requeued waits until its credential has expired, two minutes if nothing is said.
-AuthInfo=cred_expire=3
+AuthInfo=cred_expire=8
 SlurmctldPort=${SLURM_PORT:-16817}
 StateSaveLocation=$root/state
 SlurmdSpoolDir=$root/spool.%n

@@ -201,9 +201,9 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(tmp_path: Path) -> 
 def test_a_training_whose_time_is_over_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Slurm tells a job that its time will soon be over; with a minute in all that is at once.
+    # Slurm tells a job that its time will soon be over, up to a minute earlier than it was asked to.
     monkeypatch.setattr(queue, "WARN_SECONDS", 45)
-    with engine_in(tmp_path, profile=PROFILE.model_copy(update={"minutes": 1, "stages_per_job": 1})) as engine:
+    with engine_in(tmp_path, profile=PROFILE.model_copy(update={"minutes": 2, "stages_per_job": 1})) as engine:
         future = engine.submit(Need(), train_slowly_first, tmp_path)
         end_all(engine, [future])
     resumed_at, weights = future.result()
