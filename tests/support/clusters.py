@@ -122,7 +122,7 @@ def train_slowly_first(told: Listener, folder: Path) -> tuple[int, str]:
     return next(iter(resumed), 0), model_sha256(own.model)
 
 
-def trained_at_once(folder: Path) -> str:
+def trained_at_once() -> str:
     """Return the hash of the weights of the same training, never interrupted."""
     own = _training(lambda images: None)
     own.train()
