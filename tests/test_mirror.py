@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.clusters import compare_with_a_local_run
 from support.commands import cli
+from support.manifests import ERWP, WD, manifest_text, write_manifest
 from support.records import comparable_records
 
 from unlearnbench.errors import StoreError, UnwritableError
@@ -194,6 +195,36 @@ def test_an_address_that_cannot_be_used_or_written_is_one_line_and_the_way_out(
     folder = mirror(f"file://{tmp_path}/file/runs")
     with pytest.raises(UnwritableError, match=r"writing failed: .*\n  Mend that, then run the same command again"):
         Store(folder / "store").get("words", "one", entry_of("x", []))
+
+
+@pytest.mark.slow
+def test_every_command_that_reads_a_run_reads_it_at_an_address(machine: Any, tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/far"
+    manifest = write_manifest(tmp_path, manifest_text(WD, ERWP))
+    assert cli("run", manifest, "-o", address, "--device", "cpu").code == 0
+    machine("second")
+    exported = cli("export", address, "--to", "csv")
+    assert (exported.code, exported.out.count("wd,")) == (0, exported.out.count("original,")), exported.err
+    model = cli("export-model", address, "--only", "wd", "-o", tmp_path / "new.safetensors")
+    assert model.code == 0, model.err
+    assert "0 of 445 test images classified otherwise than recorded" in model.err
+    certificate = cli("certificate", address, "--only", "wd", "--by", "Jane Roe", "-o", tmp_path / "certificate")
+    assert certificate.code == 0, certificate.err
+    verified = cli("certificate", "--verify", tmp_path / "certificate.json", "--runs", address)
+    assert verified.code == 0, verified.err
+    checked = cli("leaderboard", "check", address, "--features", address)
+    assert (checked.code, checked.out.endswith("metrics computed again from features, no fault\n")) == (0, True), (
+        checked
+    )
+    submitted = cli("submit", address, "-o", tmp_path / "submission")
+    assert submitted.code == 0, submitted.err
+    if find_spec("matplotlib"):
+        reported = cli("report", address, "-o", tmp_path / "report")
+        assert (reported.code, reported.err) == (0, "")
+        assert list((tmp_path / "report").rglob("relevant-share*"))
+    outside = cli("judge", tmp_path / "new.safetensors", manifest, "-o", address, "--label", "again", "--seed", "0")
+    assert outside.code == 0, outside.err
+    assert "again" in cli("table", address).out
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import evaluation_speed, input_speed, metric_speed, relevance_speed, training_speed
+from tests.benchmarks import evaluation_speed, input_speed, metric_speed, relevance_speed, seam, training_speed
 from tests.benchmarks.problem import device
 from tests.benchmarks.ratio import REPEATS, Ratio
 from unlearnbench.machine import processor_name
@@ -26,8 +26,9 @@ BENCHMARKS: dict[str, Callable[[], Ratio]] = {
 
 def main() -> None:
     """Print one row for each benchmark."""
-    known = [*BENCHMARKS, "memory", "metrics"]
+    known = [*BENCHMARKS, "memory", "metrics", "seam"]
     chosen = sys.argv[1:] or known
+    known += [f"seam-{name}" for name in seam.ENGINES if name != "local"]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         sys.exit(f"no benchmark {', '.join(unknown)}: {', '.join(known)}")
@@ -54,6 +55,14 @@ def main() -> None:
             needed = metric_speed.seconds(cell)
             console.print(
                 f"all metrics of a cell of {cell.dataset}: {needed:.2f} s of one core, wanted < {cell.most:g} s"
+            )
+    for name, open_engine in seam.ENGINES.items():
+        if ("seam" if name == "local" else f"seam-{name}") in chosen:
+            each = seam.stage_milliseconds(open_engine, seam.STAGES[name])
+            console.print(
+                f"a stage of nothing on {name}: {each:.1f} ms (of {seam.STAGES[name]}), "
+                f"{f'wanted < {seam.MOST:g}' if name == 'local' else 'its own process included'}; "
+                f"a process by itself: {seam.process_milliseconds():.0f} ms"
             )
 
 

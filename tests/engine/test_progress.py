@@ -73,3 +73,28 @@ def test_a_stage_that_reads_more_than_was_expected_says_so(monkeypatch: pytest.M
     first, second, *_ = text.getvalue().splitlines()
     assert re.fullmatch(r"erwp, seed 0: 100 %, about \d+:\d\d left in all", first)
     assert re.fullmatch(r"erwp, seed 0: 1,600 images, 100 expected, at least \d+:\d\d left in all", second)
+
+
+def test_what_a_stage_expects_counts_for_the_whole_run() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    display = Display(console, cells=2, passes=1000)
+    lane = display.lanes[0]
+
+    def whole() -> tuple[float, float | None]:
+        return display.bars.tasks[0].completed, display.bars.tasks[0].total
+
+    lane.begin("erwp, seed 0", 100)
+    lane.expect(900)
+    lane.advance(450)
+    assert whole() == (450, 1800)
+    # Less is left than was thought, after more had been read than was thought.
+    lane.advance(600)
+    lane.expect(50)
+    assert whole() == (1050, 2000)
+    assert not lane.longer
+    lane.end()
+    assert whole() == (1100, 2000)
+    lane.begin("of which nothing was known", None)
+    lane.expect(10)
+    lane.end()
+    assert whole() == (1110, 2010)

@@ -95,8 +95,9 @@ def test_a_manifest_cannot_be_changed(tmp_path: Path) -> None:
         (
             "seeds = [0]\ndescripton = 1",
             "m.toml:2: descripton: unknown key\n  Did you mean 'description'? Valid: architecture, "
-            "cell_memory, cell_time_limit, dataset, description, evaluate_every, expect, feature_dtype, metrics, name, "
-            "problem, references, requires, seeds, training, tuning, unlearners",
+            "cell_memory, cell_time_limit, dataset, description, devices_per_training, evaluate_every, expect, "
+            "feature_dtype, federation, metrics, name, problem, references, requires, seeds, training, tuning, "
+            "unlearners",
         ),
         ("", "m.toml:1: seeds: missing"),
         ("seeds = []", "m.toml:1: seeds: [] is empty; it needs at least one value"),

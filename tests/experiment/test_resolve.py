@@ -125,6 +125,12 @@ def faults(folder: Path, text: str) -> str:
             "resolutions = [[1, 7]]\ncrop = 6",
             "m.toml:15: training.resolutions: 7 is no less than the 6 pixels at full size; give smaller sides",
         ),
+        (
+            "seeds = [0]",
+            "seeds = [0]\ndevices_per_training = 65",
+            "m.toml:2: devices_per_training: 65 devices share the 128 images of a batch, and each needs two at least\n"
+            "  Give 64 devices, or a batch_size of 130",
+        ),
     ],
 )
 def test_a_name_or_option_that_is_not_there_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.commands import cli
 from support.manifests import ARCHITECTURE, manifest_text, write_manifest
+from support.plugins import fake_distribution
 from support.tiny_data import WebServer, cifar_folders, cifar_official, class_tree
 
 from unlearnbench.datasets import catalog
@@ -30,7 +31,7 @@ def cifar_online(
     server.files["/cifar-100-python.tar.gz"] = content
     url = server.url("/cifar-100-python.tar.gz")
     download = Download(url, len(content), "md5", hashlib.md5(content).hexdigest())
-    monkeypatch.setitem(catalog.DATASET_DOWNLOADS, "cifar100", download)
+    monkeypatch.setitem(catalog.DATASET_DOWNLOADS, "cifar100", (download,))
 
 
 def cifar_manifest(folder: Path) -> Path:
@@ -56,7 +57,7 @@ def test_a_run_says_what_is_missing_and_downloads_nothing(
 ) -> None:
     path = cifar_manifest(tmp_path)
     done = cli("run", path, "-o", tmp_path / "runs")
-    size = catalog.size_text(catalog.DATASET_DOWNLOADS["cifar100"].size or 0)
+    size = catalog.size_text(catalog.download_bytes("cifar100"))
     assert done.code == 1
     assert done.err.strip() == (
         f"{path}:3: dataset.name: cifar100 is not on this machine: nothing at {data}/cifar100 "
@@ -161,7 +162,8 @@ def test_a_data_set_of_other_content_is_replaced_only_on_request(data: Path, tmp
         ),
         (
             ["fetch", "cifar"],
-            "'cifar' cannot be fetched\n  Did you mean 'cifar10'? Valid: cifar10, cifar100, cub200, weights",
+            "'cifar' cannot be fetched\n  Did you mean 'cifar10'? Valid: cifar10, cifar100, cub200, "
+            "fashion_mnist, flowers102, food101, pets, svhn, weights",
         ),
         (
             ["fetch", "weights", "resnet50"],
@@ -229,3 +231,13 @@ def test_what_is_not_there_cannot_be_removed(data: Path, arguments: list[str], m
     done = cli("data", "remove", *arguments)
     assert done.code == 2
     assert done.err.startswith(message.format(data))
+
+
+def test_a_data_set_that_cannot_be_imported_does_not_hide_the_others(data: Path, search_path: Path) -> None:
+    fake_distribution(search_path, "sick", {"datasets": {"sick_set": "sick:read"}}, {"sick": "raise ValueError('x')"})
+    listed = {row["name"]: row for row in cli("data", "list", "--json").json}
+    assert listed["digits"]["there"]
+    assert "ValueError" in listed["sick_set"]["note"]
+    refused = cli("data", "add", "no_such_set", data)
+    assert refused.err.startswith("'no_such_set' cannot be added")
+    assert "cifar100" in refused.err

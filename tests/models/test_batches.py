@@ -11,6 +11,7 @@ from unlearnbench.datasets.dataset import ArrayImages
 from unlearnbench.models.batches import (
     Augmentation,
     Batches,
+    Share,
     batch_sizes,
     image_tensor,
     in_batches,
@@ -79,6 +80,23 @@ def test_a_single_image_that_is_left_over_joins_the_batch_before(images: int, si
     assert batch_sizes(images, size) == sizes
     generator = torch.Generator().manual_seed(0)
     assert [len(labels) for _, labels in batches(pixels(images)).shuffled(size, generator)] == sizes
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "sizes"), [(35, 16, [16, 19]), (36, 16, [16, 16, 4]), (35, 8, [8] * 3 + [11])]
+)
+def test_processes_share_each_batch_out(images: int, size: int, sizes: list[int]) -> None:
+    data = batches(pixels(images), Augmentation(crop=4, padding=2, horizontal_flip=True))
+    whole = list(data.shuffled(size, torch.Generator().manual_seed(1), share=Share(0, 1)))
+    parts = [list(data.shuffled(size, torch.Generator().manual_seed(1), share=Share(k, 2))) for k in range(2)]
+    assert [len(one[1]) + len(other[1]) for one, other in zip(*parts, strict=True)] == sizes
+    seen, labels = (torch.cat([batch[k] for batch in whole]) for k in range(2))
+    end = 0
+    for number, batch_size in enumerate(sizes):
+        for k in range(2):
+            assert torch.equal(parts[k][number][0], seen[end + k : end + batch_size : 2])
+            assert torch.equal(parts[k][number][1], labels[end + k : end + batch_size : 2])
+        end += batch_size
 
 
 def test_an_epoch_visits_only_the_positions_given() -> None:

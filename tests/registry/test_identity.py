@@ -220,7 +220,6 @@ def test_a_default_option_decides(small: Plan) -> None:
     ("protocol", "first_changed"),
     [
         ("TRAINING_PROTOCOL", 0),
-        ("WORLD_SIZE", 0),
         ("TASK_PROTOCOL", 1),
         ("FEATURES_FORMAT", 2),
         ("METRICS_PROTOCOL", 3),
@@ -233,4 +232,10 @@ def test_a_protocol_makes_its_own_stage_and_those_behind_it_anew(
     after = ids(make_plan(small.resolved, precision="float32"))
     for stage, (one, other) in enumerate(zip(after, ids(small), strict=True)):
         assert (one == other) == (stage < first_changed)
-    assert hasattr(identity, protocol) or protocol == "WORLD_SIZE"
+    assert hasattr(identity, protocol)
+
+
+def test_the_number_of_processes_of_a_training_makes_everything_anew(small: Plan) -> None:
+    manifest = small.resolved.manifest.model_copy(update={"devices_per_training": 2})
+    after = ids(make_plan(replace(small.resolved, manifest=manifest), precision="float32"))
+    assert all(not one & other for one, other in zip(after, ids(small), strict=True))

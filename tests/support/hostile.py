@@ -58,6 +58,20 @@ def walks_memory(model, task):
     return model
 
 
+def seeks_credentials(model, task):
+    """Report where it finds the credentials of the user, whose value is that of no other variable."""
+    found = [name for name, value in os.environ.items() if value == "a-secret-of-the-user"]
+    places = [*pathlib.Path("/proc").glob("[0-9]*/environ"), pathlib.Path.home() / ".aws/credentials"]
+    for path in places:
+        try:
+            if b"a-secret-of-the-user" in path.read_bytes():
+                found.append(str(path))
+        except OSError:
+            pass
+    task.report("found", found)
+    return model
+
+
 def exits(model, task):
     os._exit(0)
 
@@ -185,7 +199,7 @@ FENCED = {
     "kills_the_run": "PermissionError: [Errno 1] Operation not permitted",
 }
 ODD = ("fills_memory", "cuts", "closes")
-HONEST = ("leaves_hooks", "leaves_states", "walks_memory", "forks", "moves")
+HONEST = ("leaves_hooks", "leaves_states", "walks_memory", "seeks_credentials", "forks", "moves")
 
 
 def fenced(landlock: int) -> dict[str, str]:

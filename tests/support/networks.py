@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import torch.nn.functional as F
@@ -102,3 +104,35 @@ def low_rank_body(num_classes: int, shape: Shape) -> nn.Module:
     network = Convolutional(nn.Linear(16, num_classes))
     network.body.append(LowRank(16, 16))
     return network
+
+
+def without_norm(num_classes: int, shape: Shape) -> nn.Module:
+    """A network in which no image changes what another one gives."""
+    layers = (nn.Conv2d(shape[0], 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
+
+
+class SecondDies(nn.Module):
+    """Kills its process where it is the second of several that train together."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return images
+
+
+def second_dies(num_classes: int, shape: Shape) -> nn.Module:
+    return nn.Sequential(SecondDies(), without_norm(num_classes, shape))
+
+
+class SecondRaises(nn.Module):
+    """Raises an exception where its process is the second of several that train together."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and os.environ.get("RANK") == "1":
+            raise ValueError("it does not like these images")
+        return images
+
+
+def second_raises(num_classes: int, shape: Shape) -> nn.Module:
+    return nn.Sequential(SecondRaises(), without_norm(num_classes, shape))

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from unlearnbench.datasets.dataset import DatasetInfo, data_folder
 from unlearnbench.datasets.download import is_archive, unpacked
 from unlearnbench.datasets.findings import Size, common_size
 from unlearnbench.datasets.storage import Advance, index, open_prepared, pack
-from unlearnbench.errors import DatasetError, did_you_mean, os_reason
+from unlearnbench.errors import DatasetError, PluginError, did_you_mean, os_reason
 from unlearnbench.registry.entry_points import find, names
 
 Reader = TypeVar("Reader", bound=Callable[..., Any])
@@ -125,8 +125,7 @@ def add(
     """
     offer = offer_of(name) if name in names("datasets") else None
     if offer is None:
-        addable = [known for known in names("datasets") if offer_of(known)]
-        raise DatasetError(f"{name!r} cannot be added{did_you_mean(name, addable)}")
+        raise DatasetError(f"{name!r} cannot be added{did_you_mean(name, _addable())}")
     check_name(options.name)
     target = data_folder() / name / options.name if offer.named else data_folder() / name
     with _scratch(target) as scratch:
@@ -149,6 +148,16 @@ def add(
     if before not in (None, info.revision):
         listener.say(f"{info.name}: replaced revision {before} by {info.revision}")
     return info
+
+
+def _addable() -> list[str]:
+    """Return the data sets that can be added; one whose reader cannot be imported does not hide the others."""
+    found = []
+    for name in names("datasets"):
+        with suppress(PluginError):
+            if offer_of(name):
+                found.append(name)
+    return found
 
 
 def check_name(name: str) -> str:
@@ -248,8 +257,7 @@ def remove(name: str, source: str | None = None) -> None:
     """
     offer = offer_of(name) if name in names("datasets") else None
     if offer is None:
-        removable = [known for known in names("datasets") if offer_of(known)]
-        raise DatasetError(f"{name!r} was not added{did_you_mean(name, removable)}")
+        raise DatasetError(f"{name!r} was not added{did_you_mean(name, _addable())}")
     if offer.named and source is None:
         there = sorted(entry.name for entry in (data_folder() / name).glob("[!.]*"))
         listed = f"\n  Added: {', '.join(there)}" if there else ""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
+from unlearnbench.mirror import origin
 from unlearnbench.results.load import read_entries
-from unlearnbench.results.record import Record, read_record
+from unlearnbench.results.record import Record, read_record, stored_file
 from unlearnbench.store import file_hash
 
 
@@ -46,9 +47,7 @@ class FinishedCell:
         file = made.files.get(name)
         if file is None:
             raise InvalidFileError(f"{self.folder}: the record of {made.method.label} names no file of its {name}")
-        path = self.folder / file.path
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise InvalidFileError(f"{path}: lies outside {self.folder}")
+        path = stored_file(self.folder, file)
         if not path.is_file():
             raise InvalidFileError(f"{path}: no such file\n  Run the manifest again, which makes it")
         if file_hash(path) != file.sha256:
@@ -95,7 +94,8 @@ def _output_folder(place: Path) -> Path:
     if not place.exists():
         raise WrongUseError(f"{place}: no such file or folder")
     for folder in (place.absolute(), *place.absolute().parents):
-        if (folder / "records").is_dir() and (folder / "store").is_dir():
+        # The store of a folder that mirrors another comes only as far as it is asked for.
+        if (folder / "records").is_dir() and ((folder / "store").is_dir() or origin(folder)):
             return folder
     raise WrongUseError(f"{place}: not in an output folder of a run, which holds `records` and `store`")
 

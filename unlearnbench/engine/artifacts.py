@@ -20,6 +20,8 @@ from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.engine.epochs import Snapshot, judge_epochs
 from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
+from unlearnbench.engine.processes.reference_training import TrainingOrder, missing_library, train
+from unlearnbench.engine.processes.team import Team, train_together
 from unlearnbench.engine.processes.unlearning import LIMITED, ORIGINAL, Assignment, peak_memory_bytes, start_measuring
 from unlearnbench.engine.progress import Told
 from unlearnbench.errors import InvalidFileError, PluginError, TrainingFailedError, UnlearnBenchError
@@ -28,7 +30,7 @@ from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
 from unlearnbench.machine import processor_name
 from unlearnbench.metrics.feature_writer import write_features
 from unlearnbench.metrics.features import FEATURE_FILE
-from unlearnbench.models.batches import Batches, batch_sizes
+from unlearnbench.models.batches import Share
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.checkpoints import naming
 from unlearnbench.models.classifier import OUTPUT_CLASSES, load_network, save_network
@@ -38,7 +40,7 @@ from unlearnbench.models.federation.shares import party_counts
 from unlearnbench.models.federation.training import FederatedTraining, accuracy_on
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
-from unlearnbench.models.training import ReferenceTraining, resolve_precision
+from unlearnbench.models.training import resolve_precision
 from unlearnbench.models.weights import Weights, weights_folder
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.results.record import EpochRecord
@@ -64,6 +66,7 @@ class Maker:
 
     Attributes:
         recipe: Training recipe of the references.
+        devices: Devices that a training may use at the moment, this process's own first.
         broken: Reasons why reference models could not be made, by their names in the store.
         epochs_of_failed: Epochs that unlearners completed before they failed, by the ids of their cells.
     """
@@ -91,6 +94,7 @@ class Maker:
         self._closed = (*made, *(entry for entry in data_folder().glob("*") if entry != weights_folder()))
         recipe = plan.cells[0].problem.recipe
         self.recipe = read_recipe({**recipe, "precision": plan.precision})
+        self.devices: tuple[torch.device, ...] = (device,)
         self.broken: dict[str, str] = {}
         self.epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
@@ -105,8 +109,14 @@ class Maker:
         """Build the manifest's networks and try the weights that it names on them, before anything is trained.
 
         Raises:
-            InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
+            InvalidFileError: If a network cannot process the data set's images, weights do not fit, or several
+                processes are to train and what joins them is missing.
         """
+        processes = self._plan.resolved.manifest.devices_per_training
+        if processes > 1 and (missing := missing_library()):
+            raise InvalidFileError(
+                f"{self._plan.resolved.file}: devices_per_training: {processes} processes: {missing}"
+            )
         for cell in {cell.problem.id: cell for cell in self._plan.cells}.values():
             network = self.network(cell)
             with self._faults_of("architecture.name"):
@@ -214,39 +224,42 @@ class Maker:
         if reference.weights is not None:
             return self._fill(cell, reference.weights, folder)
         if cell.problem.federation is not None:
-            return self._train_together(cell, reference, cell.problem.federation, folder)
-        model = self.network(cell).build(reference.seed, reference.role).to(self._device)
-        positions = self._positions(self.data.train, reference.classes)
-        start_measuring(self._device)
+            return self._train_federation(cell, reference, cell.problem.federation, folder)
+        order = TrainingOrder(
+            self.network(cell),
+            reference.role,
+            reference.seed,
+            reference.classes,
+            self.recipe,
+            folder / CHECKPOINT,
+            folder / MODEL_FILE,
+        )
+        processes = self._plan.resolved.manifest.devices_per_training
         with self._training_stage(reference):
-            training = ReferenceTraining(
-                model,
-                self.data.train,
-                positions,
-                self.recipe,
-                reference.seed,
-                reference.role,
-                self._told.advance,
-                self._store.say,
-            )
-            seconds = training.train(folder / CHECKPOINT)
-        save_network(model, folder / MODEL_FILE)
+            if processes > 1:
+                team = Team(processes, self.devices, torch.get_num_threads())
+                cost = train_together(self._server, order, self._plan.resolved.dataset, team, self._told)
+            else:
+                cost = train(order, self.data, self._told.advance, self._store.say)
+        positions = self.data.train.positions_of(reference.classes)
         reads = {kind: self.recipe.epochs * images for kind, images in self._by_kind(cell, positions).items()}
         details = {"full_size_passes": reference.full_size_passes} if self.recipe.resolutions else {}
-        largest = max(batch_sizes(len(positions), self.recipe.batch_size))
+        largest = max(Share(processes=processes).batch_sizes(len(positions), self.recipe.batch_size))
         if largest > self.recipe.batch_size:
             details["joined_batch"] = largest
-        return self._model_facts({"train": seconds}, reads, details, peak_memory_bytes(self._device))
+        if processes > 1:
+            details["devices_per_training"] = processes
+        return self._model_facts({"train": cost.seconds}, reads, details, cost.memory)
 
-    def _train_together(
+    def _train_federation(
         self, cell: Cell, reference: ReferenceModel, federation: Federation, folder: Path
     ) -> dict[str, Any]:
         """Train a reference model by a federation and save it."""
         model = self.network(cell).build(reference.seed, reference.role).to(self._device)
-        wanted = self._positions(self.data.train, reference.classes)
+        wanted = self.data.train.positions_of(reference.classes)
         shares = [torch.from_numpy(share).to(self._device) for share in self.data.party_positions(reference.seed)]
         parties = [share[torch.isin(share, wanted)] for share in shares]
-        judged = self._positions(self.data.test, reference.classes)
+        judged = self.data.test.positions_of(reference.classes)
         start_measuring(self._device)
         with self._training_stage(reference):
             training = FederatedTraining(
@@ -276,10 +289,6 @@ class Maker:
         )
         facts = self._model_facts({"train": seconds}, reads, {}, peak_memory_bytes(self._device))
         return {**facts, "rounds": rounds.model_dump(mode="json")}
-
-    def _positions(self, images: Batches, classes: tuple[int, ...]) -> Tensor:
-        """Return (M,) int64, the images of some classes."""
-        return torch.nonzero(torch.isin(images.labels, torch.tensor(classes, device=self._device))).flatten()
 
     def _by_kind(self, cell: Cell, positions: Tensor) -> dict[str, int]:
         """Return how many of the training images at some positions are of forget and of retain classes."""

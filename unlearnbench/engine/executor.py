@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from unlearnbench.engine.dry_run import known_passes, planned_work
-from unlearnbench.engine.engines.crew import Crew, device_precision, muster
+from unlearnbench.engine.engines.crew import Crew, check_devices, device_precision, muster
 from unlearnbench.engine.engines.engine import DiedError, Future
 from unlearnbench.engine.engines.place import Place
 from unlearnbench.engine.processes.fork_server import fork_server
@@ -139,6 +139,8 @@ def run_plan(
     # There are no more workers than there is work for; what records say is the same for the last cell as for the first.
     left = len(plan.cells) - len(finished)
     crew = muster(place, plan.cells[0].problem.info.shape, left, output, tell)
+    if place.at_hand:
+        check_devices(plan.resolved.manifest.devices_per_training, crew.devices)
     at_a_time = f", {crew.lanes} at a time" if crew.lanes > 1 else ""
     tell(
         f"{plan.resolved.manifest.name}: {len(plan.cells)} cells, {len(finished)} done before, "
@@ -202,7 +204,10 @@ def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Disp
         while not schedule.over:
             while engine.free and (task := schedule.take()):
                 need = replace(
-                    crew.need, priority=int(task.cell.is_reference), name=stage_names(task.cell)[task.makes_record]
+                    crew.need,
+                    devices=plan.resolved.manifest.devices_per_training if task.trains else 1,
+                    priority=int(task.cell.is_reference),
+                    name=stage_names(task.cell)[task.makes_record],
                 )
                 stage = (post, task.cell.id, task.makes_record, dict(runner.broken))
                 running[engine.submit(need, run_stage, *stage)] = task

@@ -63,6 +63,9 @@ class Told(Protocol):
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
 
+    def expect(self, images: int) -> None:
+        """Take note that the current stage will read so many images from here on."""
+
 
 class _Bars(Progress):
     """Bars that keep their order: each stage of a worker takes the place of its previous one."""
@@ -127,9 +130,13 @@ class Display:
         """Count images towards the whole run, and report progress if nothing was printed for a while."""
         self._done_passes += images
         if self.live:
-            self.bars.update(self._whole, completed=self._done_passes)
+            self.bars.update(self._whole, completed=self._done_passes, total=self._passes)
         elif monotonic() - self._spoke > LINE_SECONDS:
             self.say(f"{'; '.join(lane.share for lane in self.lanes if lane.share)}, {self._left()}")
+
+    def expect(self, images: int) -> None:
+        """Add to what the whole run reads; less is expected if it is negative."""
+        self._passes = max(1, self._passes + images)
 
     def _left(self) -> str:
         # A cluster may have done some of it before this run looked.
@@ -163,6 +170,7 @@ class Lane:
         self._what = ""
         self._total: int | None = None
         self._done = 0
+        self._counted = 0
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -180,7 +188,7 @@ class Lane:
     def begin(self, what: str, passes: int | None) -> None:
         """Show that a stage begins; `passes` is the number of images it will read, or None if unknown."""
         self._bar = self._display.bars.add_task(what, total=passes, count="", lane=self._number)
-        self._what, self._total, self._done = what, passes, 0
+        self._what, self._total, self._done, self._counted = what, passes, 0, 0
 
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
@@ -189,21 +197,37 @@ class Lane:
         self._done += images
         if self._display.live:
             self._display.bars.update(self._bar, completed=self._done, count=self._count if self._total else "")
-        # Reading more or fewer images than expected does not move the bar of the whole run.
-        self._display.count(images if self._total is not None and self._done <= self._total else 0)
+        self._count_towards_the_run(self._done)
+
+    def expect(self, images: int) -> None:
+        """Show that the stage will read so many images from here on, which the whole run then reads too."""
+        if self._bar is None:
+            return
+        total = self._done + images
+        self._display.expect(total - (self._total or 0))
+        self._total = total
+        if self._display.live:
+            self._display.bars.update(self._bar, total=total)
+        self._count_towards_the_run(self._done)
+
+    def _count_towards_the_run(self, images: int) -> None:
+        """Count so many images of the stage; reading more than expected does not move the bar of the whole run."""
+        reached = max(self._counted, min(images, self._total or 0))
+        self._display.count(reached - self._counted)
+        self._counted = reached
 
     def end(self) -> None:
         """Show that the stage has ended; without a stage, do nothing."""
         if self._bar is None:
             return
         if self._total is not None:
-            self._display.count(self._total - min(self._done, self._total))
+            self._count_towards_the_run(self._total)
         self._display.bars.remove_task(self._bar)
         self._bar = None
 
     @property
     def longer(self) -> bool:
-        """Whether the stage has read more images than expected, as ERwP's search may."""
+        """Whether the stage has read more images than expected, as a method may that does not say what it reads."""
         return self._bar is not None and self._total is not None and self._done > self._total > 0
 
     @property

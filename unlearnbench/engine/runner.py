@@ -94,6 +94,10 @@ class Runner:
         self._maker = Maker(plan, store, device, told, server, limits, output)
         torch.set_num_threads(threads)
 
+    def take_devices(self, devices: tuple[torch.device, ...]) -> None:
+        """Let a training of several devices use these, of which the first is this process's own."""
+        self._maker.devices = devices
+
     @property
     def broken(self) -> dict[str, str]:
         """Reasons why reference models or their features could not be made, by their names in the store."""

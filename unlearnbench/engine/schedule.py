@@ -23,6 +23,12 @@ class Task:
     cell: Cell
     makes_record: bool
 
+    @property
+    def trains(self) -> bool:
+        """Whether a reference model is trained, unless the store has it."""
+        reference = self.cell.reference
+        return reference is not None and reference.weights is None and not self.makes_record
+
 
 class Schedule:
     """Hands out the cells of a plan as soon as what they need has ended.

@@ -77,6 +77,7 @@ def run_stage(
         UnwritableError: If a result cannot be written.
     """
     runner, cells = _runner(post, told)
+    runner.take_devices(tuple(post.devices[place % len(post.devices)] for place in told.places))
     runner.broken.update(broken)
     does = runner.run_cell if makes_record else runner.make
     return does(cells[identity]), runner.broken
@@ -94,7 +95,7 @@ def _runner(post: Post, told: Listener) -> tuple[Runner, dict[str, Cell]]:
             post.plan,
             output,
             store,
-            post.devices[told.worker % len(post.devices)],
+            post.devices[told.places[0] % len(post.devices)],
             told,
             fork_server(post.threads),
             jobs=post.jobs,

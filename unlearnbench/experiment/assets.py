@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.datasets.add import SILENT, Listener, add, offer_of
 from unlearnbench.datasets.builtin.image_folder import sources
-from unlearnbench.datasets.catalog import DATASET_DOWNLOADS
+from unlearnbench.datasets.catalog import DATASET_DOWNLOADS, download_bytes
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
-from unlearnbench.datasets.download import Progress, fetch
+from unlearnbench.datasets.download import Progress, fetch, is_archive, unpacked
 from unlearnbench.datasets.storage import is_prepared
 from unlearnbench.errors import DatasetError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
@@ -89,17 +90,19 @@ def _dataset_holding(name: str, options: dict[str, str]) -> Holding:
 
 def _note(name: str, folder: Path, error: Exception) -> str:
     """Return one line that says what to do about a data set that cannot be opened."""
-    if is_prepared(folder):
+    if is_prepared(folder) or isinstance(error, PluginError):
         return " ".join(str(error).split())
     if name in DATASET_DOWNLOADS:
-        return f"{size_text(DATASET_DOWNLOADS[name].size or 0)} to fetch: unlearnbench data fetch {name}"
+        return f"{size_text(download_bytes(name))} to fetch: unlearnbench data fetch {name}"
     return (
         f"get it yourself, then: unlearnbench data add {name} PATH" if offer_of(name) else " ".join(str(error).split())
     )
 
 
 def fetch_dataset(name: str, listener: Listener = SILENT, progress: Progress = lambda done, total: None) -> DatasetInfo:
-    """Download a data set, add it and remove the archive.
+    """Download a data set, add it and remove what was downloaded.
+
+    Photos that are too many to be packed are unpacked below `images` of the data folder, and stay there.
 
     Raises:
         DatasetError: If it cannot be downloaded, or `fetch` or `add` fails.
@@ -111,11 +114,25 @@ def fetch_dataset(name: str, listener: Listener = SILENT, progress: Progress = l
                 "  Get it from image-net.org, then: unlearnbench data add imagenet1k PATH"
             )
         raise DatasetError(f"{name!r} cannot be fetched{did_you_mean(name, (*DATASET_DOWNLOADS, 'weights'))}")
-    download = DATASET_DOWNLOADS[name]
-    listener.say(f"fetching {download.url}")
-    archive = fetch(download, data_folder() / "downloads", progress)
-    info = add(name, [archive], listener=listener)
-    archive.unlink()
+    downloads, place = DATASET_DOWNLOADS[name], data_folder() / "downloads"
+    place = place / name if len(downloads) > 1 else place
+    files = []
+    for download in downloads:
+        listener.say(f"fetching {download.url}")
+        files.append(fetch(download, place, progress))
+    paths = [file for file in files if is_archive(file)]
+    offer = offer_of(name)
+    if offer is not None and not offer.packed:
+        images = data_folder() / "images" / name
+        shutil.rmtree(images, ignore_errors=True)
+        images.mkdir(parents=True)
+        paths = unpacked(paths, images, listener.say)
+    # What is no archive lies in the folder that holds nothing else.
+    info = add(name, paths if len(paths) == len(files) else [*paths, place], listener=listener)
+    for file in files:
+        file.unlink()
+    if len(downloads) > 1:
+        shutil.rmtree(place, ignore_errors=True)
     return info
 
 

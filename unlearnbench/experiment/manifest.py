@@ -150,6 +150,8 @@ class Manifest(Section):
         federation: Parties that train the reference models together, of which one unlearns with its own images;
             None if all images lie in one place.
         training: Training recipe of the reference models.
+        devices_per_training: Number of devices, each with a process of its own, that train one reference model
+            together. Batches keep their size and are shared out.
         unlearners: The unlearners; Original and FDR are included without being listed.
         metrics: Metrics beside those that every record holds, or those metrics with other options.
         feature_dtype: Precision in which features are stored. Half precision takes half the space; logits and
@@ -172,6 +174,7 @@ class Manifest(Section):
     problem: ProblemChoice
     federation: Federation | None = None
     training: TrainingRecipe
+    devices_per_training: Annotated[int, Field(ge=1, le=1024)] = 1
     unlearners: tuple[UnlearnerChoice, ...] = ()
     metrics: tuple[LabelledChoice, ...] = ()
     feature_dtype: Literal["float32", "float16"] = "float32"

@@ -24,9 +24,6 @@ from unlearnbench.registry.identity import (
 from unlearnbench.store import content_id
 from unlearnbench.terms import HEADLINE
 
-# This is the number of processes that one training runs on.
-WORLD_SIZE = 1
-
 
 @dataclass(frozen=True)
 class ReferenceModel:
@@ -120,11 +117,12 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precisi
     """
     told = resolved.manifest.training.precision
     chosen = (precision or cpu_precision()) if told == "auto" else told
+    processes = resolved.manifest.devices_per_training
     cells = []
     for problem in resolved.problems:
         for seed in resolved.manifest.seeds:
-            original = _reference(problem, "original", seed, chosen)
-            fdr = _reference(problem, "fdr", seed, chosen) if problem.has_fdr else None
+            original = _reference(problem, "original", seed, chosen, processes)
+            fdr = _reference(problem, "fdr", seed, chosen, processes) if problem.has_fdr else None
             cells += [
                 _cell(resolved, problem, method, seed, original, fdr, chosen)
                 for method in resolved.methods
@@ -133,7 +131,9 @@ def make_plan(resolved: Resolved, only: tuple[str, ...] = (), precision: Precisi
     return Plan(resolved, tuple(cells), chosen)
 
 
-def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, precision: Precision) -> ReferenceModel:
+def _reference(
+    problem: Problem, role: Literal["original", "fdr"], seed: int, precision: Precision, processes: int
+) -> ReferenceModel:
     every = tuple(range(len(problem.info.class_names)))
     given = problem.weights if role == "original" else problem.fdr
     if given is not None:
@@ -148,7 +148,7 @@ def _reference(problem: Problem, role: Literal["original", "fdr"], seed: int, pr
         classes,
         seed,
         TRAINING_PROTOCOL,
-        WORLD_SIZE,
+        processes,
         *([problem.federation.training_identity, FEDERATION_PROTOCOL] if problem.federation else []),
     )
     if problem.federation is not None:

@@ -77,6 +77,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     problems = []
     if dataset is not None:
         _check_recipe(file, dataset[1].info, weights)
+        _check_processes(file)
         federation = check_federation(file, dataset[1].info)
         for choice in choices:
             sides = split_sides(file, choice, dataset[1].info)
@@ -224,6 +225,20 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo, weights: dict[WeightKey
     if (recipe.mean is None) != (recipe.std is None):
         given, other = ("mean", "std") if recipe.std is None else ("std", "mean")
         file.fault(("training", given), f"{given} is given without {other}; give both or none")
+
+
+def _check_processes(file: ManifestFile) -> None:
+    """Note that batches are too small to be shared out among the processes of a training."""
+    recipe: TrainingRecipe | None = file.sections.get("training")
+    processes = file.sections.get("devices_per_training") or 1
+    if processes > 1 and "federation" in file.sections:
+        file.fault(("devices_per_training",), "the parties of a federation train on one device each; remove it")
+    if recipe is not None and processes > 1 and recipe.batch_size < 2 * processes:
+        file.fault(
+            ("devices_per_training",),
+            f"{processes} devices share the {recipe.batch_size} images of a batch, and each needs two at least\n"
+            f"  Give {recipe.batch_size // 2 or 1} devices, or a batch_size of {2 * processes}",
+        )
 
 
 def _recipe(file: ManifestFile, weights: dict[WeightKey, Weights | None]) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def leaderboard_build(
     rank_by: RankBy = RankOrder.paper,
     beside: Annotated[
         list[Path] | None,
-        typer.Option(help="More records, published and not ranked: experiments (repeatable).", metavar="DIR"),
+        typer.Option(
+            parser=at_hand, help="More records, published and not ranked: experiments (repeatable).", metavar="DIR"
+        ),
     ] = None,
 ) -> None:
     """Write the leaderboard from the records in DIR: README.md, index.html, a page for each problem, the records."""
@@ -71,11 +73,14 @@ def leaderboard_build(
 @leaderboard_app.command("check")
 def leaderboard_check(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Leaderboards, submissions or folders of records.", metavar="[DIR]...")
+        list[Path] | None,
+        typer.Argument(parser=at_hand, help="Leaderboards, submissions or folders of records.", metavar="[DIR]..."),
     ] = None,
     features: Annotated[
         list[Path] | None,
-        typer.Option(help="Output folder of a run that holds the features (repeatable).", metavar="RUNS"),
+        typer.Option(
+            parser=at_hand, help="Output folder of a run that holds the features (repeatable).", metavar="RUNS"
+        ),
     ] = None,
     known: Annotated[
         Path | None, typer.Option("--against", help="Leaderboard that the problems must be on.", metavar="LEADERBOARD")
@@ -196,7 +201,10 @@ def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_j
 
 def export(
     runs: Annotated[
-        list[Path], typer.Argument(help="Output folders of runs, leaderboards, folders of records.", metavar="DIR...")
+        list[Path],
+        typer.Argument(
+            parser=at_hand, help="Output folders of runs, leaderboards, folders of records.", metavar="DIR..."
+        ),
     ],
     form: Annotated[Literal["csv", "json", "latex", "hf", "inspect"], typer.Option("--to", help="The format.")],
     output: Annotated[

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -33,7 +34,39 @@ class Augmentation:
     horizontal_flip: bool = False
 
 
-def batch_sizes(images: int, batch_size: int) -> list[int]:
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes that train a network together takes of each batch: every so manieth image.
+
+    Attributes:
+        number: Number of the process, counted from 0.
+        processes: Number of processes.
+    """
+
+    number: int = 0
+    processes: int = 1
+
+    def batch_sizes(self, images: int, batch_size: int) -> list[int]:
+        """Return the sizes of an epoch's whole batches, of which each process has two images at least."""
+        return batch_sizes(images, batch_size, 2 * self.processes)
+
+    def size(self, batch: int) -> int:
+        """Return how many images of a batch of that size are this process's."""
+        return len(range(self.number, batch, self.processes))
+
+    def places(self, sizes: Sequence[int]) -> Tensor:
+        """Return where its images of all batches stand in the order of an epoch, (M,) int64."""
+        ends = accumulate(sizes)
+        parts = (
+            torch.arange(end - size + self.number, end, self.processes) for end, size in zip(ends, sizes, strict=True)
+        )
+        return torch.cat([torch.empty(0, dtype=torch.int64), *parts])
+
+
+ALONE = Share()
+
+
+def batch_sizes(images: int, batch_size: int, fewest: int = 2) -> list[int]:
     """Return the sizes of an epoch's batches, in order.
 
     A single image that is left over joins the batch before, because batch normalisation cannot learn from one image
@@ -42,11 +75,12 @@ def batch_sizes(images: int, batch_size: int) -> list[int]:
     Args:
         images: Images of the epoch.
         batch_size: Images in each batch but the last.
+        fewest: Fewest images that may be left over for a batch of their own.
     """
     whole, rest = divmod(images, batch_size)
     sizes = [batch_size] * whole
-    if rest == 1 and whole:
-        sizes[-1] += 1
+    if rest < fewest and whole:
+        sizes[-1] += rest
     elif rest:
         sizes.append(rest)
     return sizes
@@ -87,6 +121,10 @@ class Batches:
         """Return the number of images."""
         return len(self.labels)
 
+    def positions_of(self, classes: Sequence[int]) -> Tensor:
+        """Return the positions, (M,) int64 on the labels' device, of all images of some classes."""
+        return torch.nonzero(torch.isin(self.labels, torch.tensor(classes, device=self.labels.device))).flatten()
+
     def normalise(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W) as float32, shifted by the mean and divided by the standard deviation."""
         return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
@@ -124,7 +162,11 @@ class Batches:
             yield from read_ahead(images, parts)
 
     def shuffled(
-        self, batch_size: int, generator: torch.Generator, positions: Tensor | None = None
+        self,
+        batch_size: int,
+        generator: torch.Generator,
+        positions: Tensor | None = None,
+        share: Share = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented batches and labels of one epoch in random order.
 
@@ -132,6 +174,7 @@ class Batches:
             batch_size: Images in a batch; the last one may be smaller, or larger by one: see `batch_sizes`.
             generator: CPU generator; the order, the crops and the flips depend on nothing else.
             positions: (M,) int64, the images of the epoch; None means all.
+            share: What of each batch is yielded; the order, the crops and the flips are those of the whole.
         """
         chosen = torch.arange(len(self)) if positions is None else positions.cpu()
         order = chosen[torch.randperm(len(chosen), generator=generator)]
@@ -141,9 +184,13 @@ class Batches:
         rows = torch.randint(height + padding - (side or height) + 1, order.shape, generator=generator)
         columns = torch.randint(width + padding - (side or width) + 1, order.shape, generator=generator)
         device = self.labels.device
-        flips = (torch.rand(order.shape, generator=generator) < 0.5).to(device)
-        labels = self.labels[order.to(device)]
-        sizes = batch_sizes(len(order), batch_size)
+        flips = torch.rand(order.shape, generator=generator) < 0.5
+        sizes = share.batch_sizes(len(order), batch_size)
+        if share.processes > 1:
+            places = share.places(sizes)
+            order, rows, columns, flips = (values[places] for values in (order, rows, columns, flips))
+            sizes = [share.size(size) for size in sizes]
+        flips, labels = flips.to(device), self.labels[order.to(device)]
         turned = zip(flips.split(sizes), labels.split(sizes), strict=True)
         for images, (flipped, truth) in zip(self._cut(order, rows, columns, sizes), turned, strict=True):
             if self.augmentation.horizontal_flip:

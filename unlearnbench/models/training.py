@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.machine import Precision, cpu_precision
-from unlearnbench.models.batches import Augmentation, Batches, batch_sizes, resized
+from unlearnbench.models.batches import ALONE, Augmentation, Batches, Share, resized
 from unlearnbench.models.build import STREAMS
 from unlearnbench.models.checkpoints import misfits
 from unlearnbench.models.recipe import TrainingRecipe
@@ -105,6 +105,9 @@ class ReferenceTraining:
         role: "original" or "fdr".
         advance: Callback that receives the number of images after each step.
         say: Callback that receives a line if a checkpoint cannot be used.
+        share: What this process takes of each batch. Others take the rest at the same time, and the first one alone
+            writes checkpoints.
+        joined: Callback that returns the model in the form in which its gradients are the mean over all processes.
     """
 
     model: nn.Module
@@ -115,8 +118,11 @@ class ReferenceTraining:
     role: str
     advance: Callable[[int], None] = lambda images: None
     say: Callable[[str], None] = lambda message: None
+    share: Share = ALONE
+    joined: Callable[[nn.Module], nn.Module] = lambda model: model
 
     def __post_init__(self) -> None:
+        self._network = self.joined(self.model)
         self.device = next(self.model.parameters()).device
         self.precision = resolve_precision(self.recipe.precision, self.device)
         self.optimizer = recipe_optimizer(self.model, self.recipe)
@@ -149,10 +155,10 @@ class ReferenceTraining:
             self.seconds += monotonic() - started
             self._epoch_ended()
             due = monotonic() - saved > CHECKPOINT_SECONDS and self.epoch < self.epochs
-            if checkpoint is not None and due:
+            if checkpoint is not None and due and self.share.number == 0:
                 self.save(checkpoint)
                 saved = monotonic()
-        self.model.eval()
+        self._network.eval()
         return self.seconds
 
     def _train_epoch(self) -> None:
@@ -173,28 +179,34 @@ class ReferenceTraining:
             penalty: Function that returns what is added to the loss of each batch.
         """
         stream = STREAMS.get(self.role, self.role)
-        torch.manual_seed(derived_seed(self.seed, stream, "network", *purpose))
+        # Processes that train together drop other units of the network each.
+        own = (self.share.number,) if self.share.number else ()
+        torch.manual_seed(derived_seed(self.seed, stream, "network", *purpose, *own))
         generator = torch.Generator().manual_seed(derived_seed(self.seed, stream, "batches", *purpose))
-        self.model.train()
+        self._network.train()
         total = torch.zeros((), device=self.device)
-        steps = len(batch_sizes(len(positions), self.recipe.batch_size))
-        step = epoch * steps
+        sizes = self.share.batch_sizes(len(positions), self.recipe.batch_size)
+        step = epoch * len(sizes)
         side = self.recipe.side(epoch)
-        for images, labels in self.batches.shuffled(self.recipe.batch_size, generator, positions):
-            set_learning_rate(self.optimizer, learning_rate(self.recipe, step, steps))
+        batches = self.batches.shuffled(self.recipe.batch_size, generator, positions, self.share)
+        for size, (images, labels) in zip(sizes, batches, strict=True):
+            set_learning_rate(self.optimizer, learning_rate(self.recipe, step, len(sizes)))
             if side is not None:
                 images = resized(images, side)
             with autocast(self.precision, self.device):
-                logits = self.model(images)
+                logits = self._network(images)
             loss = F.cross_entropy(logits.float(), labels)
             if penalty is not None:
                 loss = loss + penalty()
+            if self.share.processes > 1:
+                # The mean over the processes of this is the mean over the whole batch.
+                loss = loss * (len(labels) * self.share.processes / size)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             total += loss.detach()
             step += 1
-            self.advance(len(labels))
+            self.advance(size)
         check_finite(float(total), f"epoch {epoch + 1} of {REFERENCES.get(self.role, self.role)}")
 
     def save(self, checkpoint: Path) -> None:
@@ -230,7 +242,7 @@ class ReferenceTraining:
         if not fits:
             what = "is that of another training" if state else "is damaged"
             self.say(f"{checkpoint} {what}; the training starts anew")
-            checkpoint.unlink()
+            checkpoint.unlink(missing_ok=True)
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

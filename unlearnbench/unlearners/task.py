@@ -55,6 +55,7 @@ class UnlearningTask:
         fresh_model: Function that returns the model as the original's training started.
         keep: Store for what can be shared between runs; None computes everything anew.
         advance: Callback that receives the number of images after each batch.
+        expect: Callback that receives how many images will be read from here on; see `UnlearningTask.expect`.
         watcher: Watcher that is notified at the end of each epoch; None if there is none.
 
     Attributes:
@@ -81,6 +82,7 @@ class UnlearningTask:
         *,
         keep: Keeper | None = None,
         advance: Callable[[int], None] = lambda images: None,
+        expect: Callable[[int], None] = lambda images: None,
         watcher: Watcher | None = None,
     ) -> None:
         self.device = limited_data.labels.device
@@ -94,6 +96,7 @@ class UnlearningTask:
         self._fresh_model = fresh_model
         self._keep = keep
         self._advance = advance
+        self._expect = expect
         self._watcher = watcher
         self._forgotten = torch.zeros(num_classes, dtype=torch.bool, device=self.device)
         self._forgotten[self.forget_classes] = True
@@ -179,6 +182,14 @@ class UnlearningTask:
         self._reads[0] += forget
         self._reads[1] += len(labels) - forget
         self._advance(len(labels))
+
+    def expect(self, images: int) -> None:
+        """Say how many images will be read from here to the end, as well as that is known; it may be said anew.
+
+        The time that is left is estimated by it. A method that says nothing is expected to read its `epochs` times the
+        limited data.
+        """
+        self._expect(images)
 
     @property
     def image_passes(self) -> dict[str, int]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
+import shutil
 import struct
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +16,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import savemat
 from support.commands import cli
-from support.tiny_data import write_image
+from support.tiny_data import WebServer, write_image
 
+from unlearnbench.datasets import catalog
 from unlearnbench.datasets.add import add
 from unlearnbench.datasets.builtin import array_sets, photo_sets
 from unlearnbench.datasets.dataset import DatasetInfo, open_dataset
+from unlearnbench.datasets.download import Download
 from unlearnbench.errors import DatasetError, NotHereError
 
 pytest_plugins = ["support.data_fixtures"]
@@ -142,10 +148,52 @@ def test_food_stays_in_its_files(data: Path, tmp_path: Path) -> None:
         train_image("food101", 2)
 
 
+FILES: dict[str, tuple[Callable[[Path], Path], dict[str, str]]] = {
+    # What lies on the server, and the folder that an archive is of; "" for a file as it is.
+    "fashion_mnist": (
+        lambda folder: fashion_files(folder, packed=True),
+        {f"{part}-{what}-ubyte.gz": "" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")},
+    ),
+    "svhn": (svhn_files, {"train_32x32.mat": "", "test_32x32.mat": ""}),
+    "flowers102": (flower_files, {"102flowers.tgz": "jpg", "imagelabels.mat": "", "setid.mat": ""}),
+    "pets": (pet_files, {"images.tar.gz": "images", "annotations.tar.gz": "annotations"}),
+    "food101": (food_files, {"food-101.tar.gz": "."}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_is_fetched_from_where_it_is_published(
+    data: Path, tmp_path: Path, server: WebServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write, files = FILES[name]
+    assert [download.file_name for download in catalog.DATASET_DOWNLOADS[name]] == list(files)
+    folder = write(tmp_path / "published")
+    downloads = []
+    for file, inside in files.items():
+        path = tmp_path / file if inside else folder / file
+        if inside:
+            with tarfile.open(path, "w:gz") as tar:
+                tar.add(folder / inside, inside)
+        content = path.read_bytes()
+        server.files[f"/{file}"] = content
+        downloads.append(Download(server.url(f"/{file}"), None, "md5", hashlib.md5(content).hexdigest()))
+    monkeypatch.setitem(catalog.DATASET_DOWNLOADS, name, tuple(downloads))
+    own = add(name, [folder])
+    done = cli("data", "fetch", name)
+    assert done.code == 0, done.err
+    info = open_dataset(name).info
+    assert info == own
+    assert [path for path in (data / "downloads").rglob("*") if path.is_file()] == []
+    # Photos that stay in their files are read from where they were unpacked.
+    shutil.rmtree(folder)
+    assert open_dataset(name).train().images.read(np.array([0])).shape == (1, *info.shape)
+
+
 @pytest.mark.parametrize("name", ["fashion_mnist", "svhn", "flowers102", "pets", "food101"])
 def test_what_is_not_there_is_named_with_the_way_to_get_it(data: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(
-        NotHereError, match=rf"^{name} is not on this machine: .*\n  Add it: unlearnbench data add {name}"
+        NotHereError,
+        match=rf"^{name} is not on this machine: .*\n  Fetch it: unlearnbench data fetch {name}, .* data add {name}",
     ):
         open_dataset(name)
     (tmp_path / "empty").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,25 @@ def test_a_shared_value_arrives_in_every_worker(engine: LocalEngine) -> None:
     for future in futures:
         engine.wait([future], 60)
     assert [future.result() for future in futures] == [10, 20, 30, 10]
+
+
+def places_of(told: Listener) -> tuple[float, float, tuple[int, ...]]:
+    begun = time.monotonic()
+    time.sleep(0.3)
+    return begun, time.monotonic(), told.places
+
+
+def test_what_needs_several_devices_holds_their_places_alone(engine: LocalEngine) -> None:
+    needs = [Need(), Need(devices=2), Need(), Need(devices=8), Need()]
+    futures = [engine.submit(need, places_of) for need in needs]
+    assert not engine.free
+    while not all(future.done for future in futures):
+        engine.wait([future for future in futures if not future.done], 60)
+    found = [future.result() for future in futures]
+    # There are two places, so that eight devices are these two.
+    assert [len(places) for _, _, places in found] == [1, 2, 1, 2, 1]
+    assert {place for _, _, places in found for place in places} == {0, 1}
+    for begun, ended, _ in (found[1], found[3]):
+        others = [each for each in found if each[0] != begun]
+        assert all(other[1] <= begun or other[0] >= ended for other in others)
+    assert engine.free

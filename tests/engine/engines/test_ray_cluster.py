@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,17 +15,24 @@ from typing import Any
 
 import pytest
 from support.clusters import (
+    LIMIT_SECONDS,
     add,
     alone,
     compare_with_a_local_run,
     die_first,
     divide,
     end_all,
+    entry_times,
     first_of,
+    kill_a_run,
+    resume,
     take_long_first,
     wait_until,
 )
+from support.commands import cli, python, start
+from support.manifests import WD, manifest_text, write_manifest
 from support.paths import REPOSITORY
+from support.records import comparable_records
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
 from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
@@ -67,7 +77,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         prepared()
         started = import_module("ray.cluster_utils").Cluster()
-        patiently(lambda: started.add_node(num_cpus=2, include_dashboard=False))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            started.port = free.getsockname()[1]
+        patiently(lambda: started.add_node(num_cpus=2, include_dashboard=False, ray_client_server_port=started.port))
         started.second = patiently(lambda: started.add_node(num_cpus=1))
         patch.setenv("RAY_ADDRESS", started.address)
         yield started
@@ -142,6 +155,38 @@ def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, tmp_path: P
 
 @needs_ray
 @pytest.mark.slow
+def test_what_a_killed_driver_has_finished_is_not_done_again(cluster: str, nodes: Any, tmp_path: Path) -> None:
+    kill_a_run(tmp_path, "--on", nodes.address)
+    resume(tmp_path, "--on", cluster)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_is_reached_from_outside_by_its_client_s_port(nodes: Any, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, manifest_text(WD))
+    address = f"ray://127.0.0.1:{nodes.port}"
+    command = ("run", manifest, "-o", tmp_path / "runs", "--device", "cpu", "--on", address)
+    # A process keeps the first way by which it has reached a cluster.
+    done = python("-m", "unlearnbench", *command)
+    assert done.code == 0, done.err
+    assert f"ray: connecting to {address}\n" in done.err
+    assert len(comparable_records(tmp_path / "runs")) == 3
+
+
+@needs_ray
+@pytest.mark.slow
+def test_doctor_tries_each_part_of_ray(cluster: str, tmp_path: Path) -> None:
+    done = cli("doctor", "--on", cluster, "-o", tmp_path / "runs")
+    assert f"ok       ray, reached: 4 stages ran on {platform.node()}\n" in done.out, done.out
+    assert "ok       versions there: the same everywhere\n" in done.out
+    assert f"ok       store from there: {tmp_path / 'runs'} can be written\n" in done.out
+    broken = python("-m", "unlearnbench", "doctor", "--on", "127.0.0.1:9", "-o", tmp_path / "runs")
+    assert broken.code == 1
+    assert "PROBLEM  127.0.0.1:9, reached: --on 127.0.0.1:9: nothing answers at 127.0.0.1:9: " in broken.out
+
+
+@needs_ray
+@pytest.mark.slow
 def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:
@@ -158,11 +203,35 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_pat
     assert sorted(future.result() for future in futures) == ["again", "first", "first"]
 
 
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_head_ends_the_run_in_one_line_and_another_cluster_goes_on(nodes: Any, tmp_path: Path) -> None:
+    """This comes last of those with a cluster, which it ends."""
+    manifest = write_manifest(tmp_path, manifest_text(WD))
+    command = ("-m", "unlearnbench", "run", manifest, "-o", tmp_path / "runs", "--device", "cpu")
+    process = start(*command, "--on", nodes.address, own_group=True)
+    end = time.monotonic() + LIMIT_SECONDS
+    while not entry_times(tmp_path / "runs"):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    nodes.head_node.kill_gcs_server(check_alive=False)
+    _, said = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert "the same command goes on from what is done" in said
+    resume(tmp_path)
+
+
 def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> None:
     found = {"CPU": 16.0, "GPU": 2.0, "memory": 8.0 * 2**30}
     assert room_for(Need(cpus=2), found) == 8
     assert room_for(Need(cpus=2, gpus=0.25), found) == 8
     assert room_for(Need(cpus=1, gpus=1), found) == 2
     assert room_for(Need(cpus=1, memory_gib=2), found) == 4
+    # Several devices take as much each, and whole GPUs.
+    assert room_for(Need(cpus=2, devices=4), found) == 2
+    assert room_for(Need(cpus=1, gpus=0.5, devices=2), found) == 1
+    assert Need(2, 0.5, 3.0, devices=4).together == Need(8, 4, 12.0)
     # One is submitted all the same, so that what is missing is said.
     assert room_for(Need(gpus=4), found) == 1

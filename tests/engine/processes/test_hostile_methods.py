@@ -29,6 +29,10 @@ def test_whatever_a_method_does_the_others_records_are_the_same(
     fake_distribution(
         search_path, "hostile", {"unlearners": {name: f"hostile:{name}" for name in names}}, {"hostile": METHODS}
     )
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-user")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home/.aws").mkdir(parents=True)
+    (tmp_path / "home/.aws/credentials").write_text("a-secret-of-the-user")
     note, runs = tmp_path / "elsewhere/note", tmp_path / "bad"
     options = needs(note, runs / "store")
     limits = ("--cell-time-limit", "15", "--cell-memory", "0.75")
@@ -54,6 +58,9 @@ def test_whatever_a_method_does_the_others_records_are_the_same(
     assert found["exits"].details["log"] == ["printed at import"]
     # Neither test images nor training images outside the limited data were anywhere in its memory.
     assert found["walks_memory"].details["largest"] == found["walks_memory"].details["limited"] == 140
+    # What other processes began with is closed to it by the fence alone.
+    if landlock():
+        assert found["seeks_credentials"].details["found"] == []
     _assert_gone(int(note.read_text()))
     others = comparable_records(tmp_path / "good")
     after = comparable_records(runs)

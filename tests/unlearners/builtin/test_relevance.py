@@ -16,6 +16,7 @@ from unlearnbench.unlearners.builtin.relevance import (
     RelevanceOptions,
     augmented,
     find_share,
+    most_looks,
     relevant_parameters,
     search,
     searched_layers,
@@ -198,6 +199,36 @@ def test_every_look_is_counted_as_a_pass_over_the_class() -> None:
     search(TwoLayers(), task, RelevanceOptions(augmentation="none"), LiteralLooks)
     # Two images go through a backward pass, a pass with all weights in place, and two looks in each of two layers.
     assert task.image_passes == {"forget": 2 * (1 + 1 + 2 * 2), "retain": 0}
+
+
+def test_what_is_left_to_read_is_told_by_the_search_s_bound_and_then_by_what_it_saw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[int] = []
+    task = two_layer_task()
+    monkeypatch.setattr(task, "expect", told.append)
+    search(TwoLayers(), task, RelevanceOptions(augmentation="none"), LiteralLooks, later=7)
+    # Two images go through backward, whole, and five times at most with each of two layers zeroed. Two looks at the
+    # first layer did, so that as much is expected of the second.
+    assert told == [2 * (2 + 2 * 5) + 7, 2 * (2 + 2) + 7, 7]
+    assert task.image_passes == {"forget": 12, "retain": 0}
+
+
+def looks_by(first_share: float, low_from: float) -> int:
+    shares, looks = find_share(first_share, 0.1), 1
+    wanted = next(shares)
+    while True:
+        try:
+            wanted = shares.send(0.0 if wanted >= low_from else 1.0)
+            looks += 1
+        except StopIteration:
+            return looks
+
+
+@pytest.mark.parametrize("first_share", [0.01, 0.1, 0.2, 0.25, 0.3, 0.5, 0.7, 1.0])
+def test_no_search_takes_more_looks_than_its_bound(first_share: float) -> None:
+    taken = [looks_by(first_share, low_from / 1000) for low_from in range(1, 1002)]
+    assert max(taken) == most_looks(first_share)
 
 
 def test_facts_say_which_share_of_the_searched_parameters_is_relevant() -> None:

@@ -21,6 +21,7 @@ from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
 from unlearnbench.engine.engines.ray_connection import connect
 from unlearnbench.engine.engines.slurm.cluster import SlurmEngine
 from unlearnbench.engine.processes.fork_server import fork_server
+from unlearnbench.engine.processes.team import Team
 from unlearnbench.engine.runner import SMALL_IMAGE, work_shares
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.machine import Precision, cpu_precision
@@ -187,6 +188,23 @@ def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
     if jobs > 1 and device.type == "cuda" and device.index is None:
         return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
     return (device,)
+
+
+def check_devices(together: int, devices: tuple[torch.device, ...]) -> None:
+    """Check that this machine has devices for a training by several.
+
+    Args:
+        together: Number of devices that train one model together.
+        devices: Devices that the workers use.
+
+    Raises:
+        UnlearnBenchError: If it has too few.
+    """
+    if together > 1 and (fault := Team(together, devices, 1).fault):
+        raise UnlearnBenchError(
+            f"devices_per_training = {together}: here {fault}\n"
+            "  Run it where there are so many with --on, or with --device cpu"
+        )
 
 
 def device_precision(name: str) -> Precision:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from unlearnbench.engine.progress import Told
@@ -18,6 +19,7 @@ class Need:
         cpus: Number of cores.
         gpus: Number of GPUs; a fraction shares one.
         memory_gib: GiB of memory; None leaves it open.
+        devices: Number of devices, each of which takes all of the above; `together` is the sum.
         priority: Functions with a higher one are computed first.
         retries: How often it is begun again after its process has died. An exception is its result, and final.
         name: Name by which a later run finds a function that a cluster goes on with alone; "" for none.
@@ -26,9 +28,18 @@ class Need:
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gib: float | None = None
+    devices: int = 1
     priority: int = 0
     retries: int = 0
     name: str = ""
+
+    @property
+    def together(self) -> Need:
+        """The need of all devices in one; processes that work together share no GPU."""
+        if self.devices == 1:
+            return self
+        gpus, memory = self.devices * math.ceil(self.gpus), self.memory_gib and self.devices * self.memory_gib
+        return replace(self, cpus=self.devices * self.cpus, gpus=gpus, memory_gib=memory, devices=1)
 
 
 class DiedError(UnlearnBenchError):
@@ -45,10 +56,11 @@ class Listener(Told, Protocol):
     """What a function is given to tell of its progress.
 
     Attributes:
-        worker: Number of the worker on its machine, counted from 0, by which devices are shared out.
+        places: Numbers by which devices are shared out on a machine, counted from 0: one, or as many as the function
+            needs devices, if there are so many.
     """
 
-    worker: int
+    places: tuple[int, ...]
 
 
 class Follower(Protocol):
@@ -59,6 +71,9 @@ class Follower(Protocol):
 
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
+
+    def expect(self, images: int) -> None:
+        """Show that the stage will read so many images from here on."""
 
     def end(self) -> None:
         """Show that the stage has ended; without a stage, do nothing."""

@@ -39,12 +39,14 @@ class Worker:
         process: Its process.
         lane: Lane that shows its progress.
         call: What it computes; None if it is free.
+        places: Places that it holds while it computes: its own, and those of workers that must not begin meanwhile.
         known: Numbers of the shared values that it was sent.
     """
 
     process: Process
     lane: Follower
     call: Call | None = None
+    places: tuple[int, ...] = ()
     known: set[int] = field(default_factory=set)
 
 
@@ -79,8 +81,8 @@ class LocalEngine:
     @property
     def free(self) -> bool:
         """Whether a function that is submitted now begins at once."""
-        busy = sum(worker is not None and worker.call is not None for worker in self._workers)
-        return busy + len(self._waiting) < len(self._workers)
+        wanted = sum(self._width(call) for _, _, call in self._waiting)
+        return len(self._taken) + wanted < len(self._workers)
 
     def share(self, value: Any) -> Shared:
         """Return a reference to a value that each worker is sent only once."""
@@ -112,28 +114,44 @@ class LocalEngine:
 
     def _hand_out(self) -> None:
         """Give what waits to free workers, preferably to those that run already."""
-        for running in (True, False):
-            for number, worker in enumerate(self._workers):
-                if not self._waiting:
-                    return
-                if worker is not None and worker.process.ended and worker.call is None:
-                    worker.process.end()
-                    worker = self._workers[number] = None
-                if (worker is not None) is not running or (worker is not None and worker.call is not None):
-                    continue
-                if worker is None:
-                    process = self._server.start(_serve, number, setting=Setting(serves=True))
-                    worker = self._workers[number] = Worker(process, self._lanes[number])
-                self._give(worker, heapq.heappop(self._waiting)[2])
+        while self._waiting:
+            taken, wanted = self._taken, self._width(self._waiting[0][2])
+            free = [number for number in range(len(self._workers)) if number not in taken]
+            # What needs several places waits for them, and nothing overtakes it meanwhile.
+            if len(free) < wanted:
+                return
+            free.sort(key=lambda number: self._workers[number] is None)
+            self._give(tuple(free[:wanted]), heapq.heappop(self._waiting)[2])
 
-    def _give(self, worker: Worker, call: Call) -> None:
-        worker.call = call
+    @property
+    def _taken(self) -> set[int]:
+        """Places that are held by what is computed now."""
+        return {place for worker in self._workers if worker is not None and worker.call for place in worker.places}
+
+    def _width(self, call: Call) -> int:
+        """Return how many places a call takes: as many as it needs devices, if there are so many."""
+        return min(call.need.devices, len(self._workers))
+
+    def _worker(self, number: int) -> Worker:
+        """Return a worker that is free, started anew if it has ended."""
+        worker = self._workers[number]
+        if worker is not None and worker.process.ended:
+            worker.process.end()
+            worker = None
+        if worker is None:
+            process = self._server.start(_serve, setting=Setting(serves=True))
+            worker = self._workers[number] = Worker(process, self._lanes[number])
+        return worker
+
+    def _give(self, places: tuple[int, ...], call: Call) -> None:
+        worker = self._worker(places[0])
+        worker.call, worker.places = call, places
         wanted = {argument.number for argument in call.arguments if isinstance(argument, Shared)}
         new = {number: self._shared[number] for number in wanted - worker.known}
         worker.known |= wanted
         # If the worker has just died, listening to it will show that.
         with contextlib.suppress(OSError):
-            worker.process.connection.send((call.function, call.arguments, new))
+            worker.process.connection.send((call.function, call.arguments, new, places))
 
     def _listen(self, worker: Worker) -> None:
         """Pass on a worker's messages; it is free once its function has ended."""
@@ -148,6 +166,8 @@ class LocalEngine:
                 worker.lane.begin(*values)
             elif told == "advance":
                 worker.lane.advance(*values)
+            elif told == "expect":
+                worker.lane.expect(*values)
             elif told == "end":
                 worker.lane.end()
             elif worker.call is not None:
@@ -172,14 +192,14 @@ class LocalEngine:
         return call
 
 
-def _serve(connection: Connection, number: int) -> None:
+def _serve(connection: Connection) -> None:
     """Compute functions as they arrive, for the whole life of a worker."""
-    teller = Teller(connection, number)
+    teller = Teller(connection)
     known: dict[int, Any] = {}
     # The loop ends when the other end is closed, because nothing is left to do then.
     with contextlib.suppress(EOFError):
         while True:
-            function, arguments, new = connection.recv()
+            function, arguments, new, teller.places = connection.recv()
             known.update((number, pickle.loads(content)) for number, content in new.items())
             given = [known[argument.number] if isinstance(argument, Shared) else argument for argument in arguments]
             value, error = None, None
@@ -196,11 +216,13 @@ class Teller:
 
     Args:
         connection: Connection to that process.
-        worker: Number of the worker, counted from 0.
+
+    Attributes:
+        places: Places that the function has, as `Listener` says.
     """
 
-    def __init__(self, connection: Connection, worker: int) -> None:
-        self.worker = worker
+    def __init__(self, connection: Connection) -> None:
+        self.places = (0,)
         self._connection = connection
         self._unsaid = 0
         self._spoke = monotonic()
@@ -228,6 +250,11 @@ class Teller:
         self._unsaid += images
         if monotonic() - self._spoke > TELL_SECONDS:
             self._tell_images()
+
+    def expect(self, images: int) -> None:
+        """Say how many images the current stage will read from here on."""
+        self._tell_images()
+        self.tell("expect", images)
 
     def _tell_images(self) -> None:
         self._spoke = monotonic()

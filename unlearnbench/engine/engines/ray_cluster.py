@@ -157,7 +157,7 @@ class RayEngine:
         """Submit a call, with a new number, so that news of an earlier attempt are not taken for its own."""
         self._submitted += 1
         call.number, call.since, call.begun = self._submitted, monotonic(), False
-        need = call.need
+        need = call.need.together
         options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": 0}
         options["scheduling_strategy"] = "SPREAD"
         if need.memory_gib:
@@ -229,7 +229,7 @@ class RayEngine:
         if len(waiting) < len(self._calls) or not waiting:
             return
         if min(monotonic() - call.since for call in waiting) > START_SECONDS:
-            need = waiting[0].need
+            need = waiting[0].need.together
             found = {name: self._room[1].get(name, 0) for name in ("CPU", "GPU")}
             raise EngineError(
                 f"ray: no node has taken a stage for {START_SECONDS:.0f} s, which needs {need.cpus:g} CPUs and "
@@ -240,6 +240,7 @@ class RayEngine:
 
 def room_for(need: Need, found: Mapping[str, float]) -> int:
     """Return how many functions a cluster's resources have room for; at least one, which shows what is missing."""
+    need = need.together
     by_kind = [found.get("CPU", 0) / need.cpus] if need.cpus else []
     if need.gpus:
         by_kind.append(found.get("GPU", 0) / need.gpus)

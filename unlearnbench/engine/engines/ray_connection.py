@@ -16,12 +16,18 @@ from unlearnbench.store import Say
 ANSWER_SECONDS = 60.0
 REACH_SECONDS = 10.0
 START_MILLISECONDS = 180_000
+RECONNECT_SECONDS = 300
 INSTALL = "--on ray needs Ray\n  pip install 'unlearnbench[ray]'"
 
 
 def prepared() -> None:
-    """Give a busy machine more than Ray's own 15 seconds to start its agent, for which a whole node waits."""
+    """Give Ray more time than it takes for itself, by variables that it reads when it is imported.
+
+    Its agent has 15 seconds to start, for which a whole node waits, and that is too few on a busy machine. A driver
+    whose head is silent for a minute ends its own process with a stack of C++, before anything can be said instead.
+    """
     os.environ.setdefault("RAY_agent_register_timeout_ms", str(START_MILLISECONDS))
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
 
 
 def ray_module() -> Any:

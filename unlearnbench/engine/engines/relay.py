@@ -20,7 +20,7 @@ class Told:
     """Receives the news of a function on a node, and hands them on as messages.
 
     Attributes:
-        tell: Receives the kind of a message, `say`, `begin`, `advance` or `end`, and its values.
+        tell: Receives the kind of a message, `say`, `begin`, `advance`, `expect` or `end`, and its values.
     """
 
     tell: Callable[..., None]
@@ -36,6 +36,10 @@ class Told:
     def advance(self, images: int) -> None:
         """Hand on a number of image passes."""
         self.tell("advance", images)
+
+    def expect(self, images: int) -> None:
+        """Hand on how many images a stage will read from here on."""
+        self.tell("expect", images)
 
     def end(self) -> None:
         """Hand on that a stage has ended."""

@@ -37,7 +37,7 @@ class Fence:
     """What is closed to a process.
 
     Attributes:
-        closed: Folders of which it can read and write nothing; those that are missing are left out.
+        closed: Folders, and files, of which it can read and write nothing; those that are missing are left out.
         own: Folder within them that is open to it, with a place for temporary files.
     """
 
@@ -81,7 +81,7 @@ def close_in(fence: Fence) -> bool:
     number = _call(_CREATE, ctypes.byref(rules), size, 0)
     if number < 0:
         return False
-    for path, is_folder in _open_places([path.resolve() for path in fence.closed if path.is_dir()]):
+    for path, is_folder in _open_places([path.resolve() for path in fence.closed if path.exists()]):
         _allow(number, path, folder if is_folder else file)
     _allow(number, fence.own, folder)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -18,14 +18,15 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
+from unlearnbench.engine.processes.credentials import harmless
 from unlearnbench.engine.processes.fence import Fence, close_in
 from unlearnbench.engine.processes.warden import guard
 from unlearnbench.errors import UnlearnBenchError
@@ -47,12 +48,16 @@ class Setting:
         memory: Bytes that it and everything that it starts may hold; None sets no limit.
         serves: Whether it may start processes of its own.
         fence: What is closed to it; None closes nothing.
+        variables: Environment variables that it has beside those of the process that starts it.
+        trusted: Whether it has the credentials among these too.
     """
 
     log: Path | None = None
     memory: int | None = None
     serves: bool = False
     fence: Fence | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    trusted: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,9 @@ class ForkServer:
             return
         self._service, theirs = socket.socketpair()
         with theirs:
-            # Libraries read this variable once, when they are imported.
-            surroundings = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            # Libraries read this variable once, when they are imported. Credentials reach only those processes that are
+            # given them later, since each of them can read what its server began with.
+            surroundings = {**harmless(os.environ), "OMP_NUM_THREADS": str(threads)}
             path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
             self._server = subprocess.Popen(
                 [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
@@ -200,7 +206,8 @@ class ForkServer:
         talk, theirs = socket.socketpair()
         leash, their_leash = socket.socketpair()
         with theirs, their_leash:
-            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path), "variables": dict(os.environ)}
+            variables = {**(os.environ if setting.trusted else harmless(os.environ)), **setting.variables}
+            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path), "variables": variables}
             request = pickle.dumps((setting, surroundings, pickle.dumps((function, arguments))))
             try:
                 descriptors = [theirs.fileno(), their_leash.fileno()]

@@ -75,7 +75,7 @@ def _values(function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        with fork_server(1).start(_send_values, function, arguments, setting=Setting(log)) as process:
+        with fork_server(1).start(_send_values, function, arguments, setting=Setting(log, trusted=False)) as process:
             while True:
                 # How it ended is looked at first, so that messages which were sent before are still read.
                 ended = process.ended

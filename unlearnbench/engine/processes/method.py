@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.engine.epochs import Snapshot
+from unlearnbench.engine.processes.credentials import credential_places
 from unlearnbench.engine.processes.fence import Fence
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.engine.processes.unlearning import UNLEARNED, Assignment, check_unlearned, epoch_file, unlearn
@@ -27,6 +29,8 @@ from unlearnbench.models.classifier import load_network
 
 # How often the time of a method is looked at.
 LOOK_SECONDS = 1.0
+# Nobody is shown more than a method that reads a thousand images each second could read in 30 years.
+MOST_IMAGES = 10**12
 # A failed cell keeps so much of the end of what its method printed.
 LOG_LINES, LOG_LETTERS = 20, 4000
 
@@ -110,7 +114,8 @@ def run_method(
     log.unlink(missing_ok=True)
     memory = None if limits.memory_gib is None else int(limits.memory_gib * 2**30)
     deadline = None if limits.seconds is None else monotonic() + limits.seconds
-    process = server.start(unlearn, assignment, setting=Setting(log, memory, fence=Fence(closed, assignment.folder)))
+    fence = Fence((*closed, *credential_places(os.environ)), assignment.folder)
+    process = server.start(unlearn, assignment, setting=Setting(log, memory, fence=fence, trusted=False))
     talk = _Talk(process, deadline, limits, assignment, run, keep, told)
     try:
         with process:
@@ -185,6 +190,8 @@ class _Talk:
     def _answer(self, message: dict[str, Any]) -> None:
         if "advance" in message:
             self._told.advance(max(0, int(message["advance"])))
+        elif "expect" in message:
+            self._told.expect(min(MOST_IMAGES, max(0, int(message["expect"]))))
         elif "epoch" in message:
             epoch, reads = int(message["epoch"]), message["image_passes"]
             passes = {kind: int(reads[kind]) for kind in ("forget", "retain")}

@@ -111,6 +111,7 @@ def _run(link: _Link, assignment: Assignment) -> dict[str, Any]:
         lambda: network.build(assignment.seed, "original"),
         keep=link.keep,
         advance=link.advance,
+        expect=link.expect,
         watcher=link if assignment.evaluate_every else None,
     )
     start_measuring(device)
@@ -159,6 +160,10 @@ class _Link:
             self._told = monotonic()
             images, self._untold = self._untold, 0
             self._connection.send_bytes(json.dumps({"advance": images}).encode())
+
+    def expect(self, images: int) -> None:
+        """Say how many images will be read from here on."""
+        self.send({"expect": images})
 
     def epoch_ended(self, model: nn.Module, image_passes: dict[str, int]) -> None:
         """Save the model at the end of an epoch, if it is one that is saved."""

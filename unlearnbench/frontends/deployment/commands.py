@@ -10,6 +10,7 @@ import typer
 
 from unlearnbench.frontends.cli_results import JsonOption, show_tables
 from unlearnbench.frontends.terminal import messages, tell
+from unlearnbench.mirror import at_hand
 
 
 class WeightsFormat(StrEnum):
@@ -21,7 +22,8 @@ class WeightsFormat(StrEnum):
 
 
 Row = Annotated[
-    Path, typer.Argument(help="Output folder of a run, a folder of its records, or a record.", metavar="ROW")
+    Path,
+    typer.Argument(parser=at_hand, help="Output folder of a run, a folder of its records, or a record.", metavar="ROW"),
 ]
 OnlyOption = Annotated[
     str, typer.Option("--only", help="The method, where ROW holds several.", metavar="METHOD", show_default=False)
@@ -69,7 +71,9 @@ def export_model(
 def certificate(
     row: Annotated[
         Path | None,
-        typer.Argument(help="Output folder of a run, a folder of its records, or a record.", metavar="ROW"),
+        typer.Argument(
+            parser=at_hand, help="Output folder of a run, a folder of its records, or a record.", metavar="ROW"
+        ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Name of the files, without .html, .md and .json.")
@@ -90,7 +94,8 @@ def certificate(
         Path | None, typer.Option(help="With --verify: a file that must hold these weights.", metavar="FILE")
     ] = None,
     runs: Annotated[
-        Path | None, typer.Option(help="With --verify: compute every number anew from this run.", metavar="RUNS")
+        Path | None,
+        typer.Option(parser=at_hand, help="With --verify: compute every number anew from this run.", metavar="RUNS"),
     ] = None,
 ) -> None:
     """Write what was removed from which model, measured before and after, on a page to print; or verify one."""
@@ -119,7 +124,14 @@ def judge(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the problem.", metavar="MANIFEST")],
     label: Annotated[str, typer.Option(help="Name of the row; the file's if not given.", show_default=False)] = "",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Output folder, whose references and rows they stand beside.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=at_hand,
+            help="Output folder, whose references and rows they stand beside.",
+            metavar="DIR",
+        ),
     ] = Path("runs"),
     seed: Annotated[int | None, typer.Option("--seed", help="The seed whose Original they were made from.")] = None,
     class_order: Annotated[

@@ -118,7 +118,8 @@ def erwp(model: nn.Module, task: UnlearningTask, *, options: ErwpOptions = ErwpO
     averaged over images and summed over classes.
     """
     teacher = Teacher(model, task, options.beta, options.kappa, options.reduction) if options.l_kd else None
-    masks, facts = relevant_parameters(model, task, options)
+    reads = task.size() + (task.size("forget") if options.stop_when_forgotten else 0)
+    masks, facts = relevant_parameters(model, task, options, later=options.epochs * reads)
     task.report("relevant_share", facts["relevant_share"])
     if missing := sorted(set(task.forget_classes.tolist()) - set(searched_classes(task))):
         # Without an image of a class nothing says which parameters matter to it.

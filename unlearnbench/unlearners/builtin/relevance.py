@@ -205,6 +205,8 @@ def search(
     task: UnlearningTask,
     options: RelevanceOptions,
     look: type[Looks] = QuickLooks,
+    *,
+    later: int = 0,
 ) -> tuple[dict[str, Tensor], list[LayerFinding]]:
     """Find the parameters relevant to the forget classes by zeroing shares of each layer.
 
@@ -215,6 +217,7 @@ def search(
         task: Task that gives the limited images of each forget class.
         options: Options of the search.
         look: `QuickLooks`, or `LiteralLooks`, which keeps to the paper's order; both find the same.
+        later: Number of images that will be read after the search.
 
     Returns:
         For each layer a bool mask of the parameters relevant to any forget class, and the findings for
@@ -232,6 +235,7 @@ def search(
     # For each parameter the largest gradient of any forget class, where a part of the union is asked for.
     largest: dict[str, Tensor] = {}
     findings: dict[tuple[int, str], LayerFinding] = {}
+    outlook = Outlook(task, len(layers), options.first_share, later)
     suffixes = Suffixes(model, _some_images(task), owners.values())
     if suffixes.mixes_images:
         # Each class then has to go through the model alone and in one batch.
@@ -250,11 +254,44 @@ def search(
             if options.keep_share < 1:
                 sizes = torch.stack([gradients[index].abs() for gradients, _ in group.values()]).amax(dim=0)
                 largest[layer.parameter] = torch.maximum(sizes, largest.get(layer.parameter, sizes))
+            outlook.layer_done(sum(len(images) for _, images in group.values()))
         # Both are freed because the next group's gradients are computed before its looks and would lie beside them.
         del looks, group
     if options.keep_share < 1:
         masks = _strongest(masks, largest, layers, options.keep_share)
     return masks, [findings[label, name] for label in searched_classes(task) for name in layers]
+
+
+def most_looks(first_share: float) -> int:
+    """Return how many looks `find_share` takes at most: doublings up to the whole layer, and one for a finer share."""
+    return math.ceil(round(math.log2(1 / first_share), 9)) + 2
+
+
+class Outlook:
+    """What a search expects to read: at first its own bound, and then what it has seen, layer by layer.
+
+    Args:
+        task: Task that is told.
+        layers: Number of layers.
+        first_share: First share of a layer that is tried.
+        later: Number of images that will be read after the search.
+    """
+
+    def __init__(self, task: UnlearningTask, layers: int, first_share: float, later: int) -> None:
+        self._task = task
+        self._later = later
+        self._begun = sum(task.image_passes.values())
+        self._done = 0
+        # Each image goes through the model backward, whole, and with each layer zeroed as often as there are looks.
+        images = task.size("forget")
+        self._all = images * layers
+        task.expect(images * (2 + layers * most_looks(first_share)) + later)
+
+    def layer_done(self, images: int) -> None:
+        """Take note that a layer was searched for classes that have so many images."""
+        self._done += images
+        read = sum(self._task.image_passes.values()) - self._begun
+        self._task.expect(round(read * (self._all / self._done - 1)) + self._later)
 
 
 def _strongest(
@@ -356,15 +393,25 @@ def _shares(
 
 
 def relevant_parameters(
-    model: nn.Module, task: UnlearningTask, options: RelevanceOptions
+    model: nn.Module, task: UnlearningTask, options: RelevanceOptions, later: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the masks of `search` and its findings as JSON values, computed once for the same settings."""
+    """Return the masks of `search` and its findings as JSON values, computed once for the same settings.
+
+    Args:
+        model: The original model.
+        task: Task that gives the limited images of each forget class.
+        options: Options of the search.
+        later: Number of images that will be read after the search.
+    """
     settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(RelevanceOptions)}
 
     def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        masks, findings = search(model, task, options)
+        masks, findings = search(model, task, options, later=later)
         marked = sum(int(mask.sum()) for mask in masks.values())
         total = sum(mask.numel() for mask in masks.values())
         return masks, {"relevant_share": marked / total, "findings": [vars(finding) for finding in findings]}
 
-    return task.keep("relevance", settings, compute)
+    found = task.keep("relevance", settings, compute)
+    # An earlier run may have computed it.
+    task.expect(later)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import platform
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support import clusters
 from support.clusters import (
     LIMIT_SECONDS,
     add,
@@ -22,7 +24,11 @@ from support.clusters import (
     divide,
     end_all,
     first_of,
+    kill_a_run,
+    resume,
     take_long_first,
+    train_slowly_first,
+    trained_at_once,
     wait_until,
 )
 from support.commands import cli
@@ -30,12 +36,13 @@ from support.paths import REPOSITORY
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
 from unlearnbench.engine.engines.place import Profile
+from unlearnbench.engine.engines.slurm import cluster
 from unlearnbench.engine.engines.slurm.cluster import DetachedError, SlurmEngine, job_states
 from unlearnbench.engine.engines.slurm.job import CallFiles, write_whole
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = REPOSITORY.parent / "shared" / "tools" / "slurm-local.sh"
+SCRIPT = Path(clusters.__file__).with_name("slurm_cluster.sh")
 PROFILE = Profile(minutes=10, memory_gib=1, jobs_at_once=4, stages_per_job=2)
 SAID: list[str] = []
 
@@ -43,8 +50,8 @@ SAID: list[str] = []
 @pytest.fixture(scope="module", autouse=True)
 def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start a Slurm with two nodes on this machine, whose jobs find the tests' functions."""
-    if not SCRIPT.is_file() or os.geteuid() != 0:
-        pytest.skip(f"needs root, and {SCRIPT.name}, which starts a Slurm on this machine")
+    if os.geteuid() != 0:
+        pytest.skip("needs root, which starts a Slurm on this machine")
     if find_spec("submitit") is None or shutil.which("slurmctld") is None:
         pytest.skip("needs pip install 'unlearnbench[slurm]' and Debian's slurmctld, slurmd, slurmdbd, munge, mariadb")
     folder = tmp_path_factory.mktemp("slurm")
@@ -53,6 +60,9 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("SLURM_LOCAL", str(folder))
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        # What is patience on a cluster is waste of time here.
+        for name, seconds in {"LOOK_SECONDS": 0.2, "QUEUE_SECONDS": 1.0, "GRACE_SECONDS": 2.0}.items():
+            patch.setattr(cluster, name, seconds)
         started = subprocess.run(
             ["bash", SCRIPT, "start", "2", "2"], timeout=LIMIT_SECONDS, capture_output=True, text=True, check=False
         )
@@ -174,3 +184,58 @@ def test_a_run_on_slurm_gives_the_records_of_a_local_one(tmp_path: Path) -> None
     manifest = compare_with_a_local_run(tmp_path, tmp_path / "runs", *on_slurm)
     asked = cli("run", manifest, "-o", tmp_path / "runs", "--device", "cpu", *on_slurm, "--status")
     assert asked.out == f"{manifest}: 3 cells: 3 done\n"
+
+
+def test_what_a_lost_node_computed_is_begun_again_on_another(tmp_path: Path) -> None:
+    (tmp_path / "once").mkdir()
+    with engine_in(tmp_path) as engine:
+        future = engine.submit(Need(retries=1), take_long_first, tmp_path / "once")
+        wait_until(lambda: bool(list((tmp_path / "once").iterdir())), engine, [future])
+        nodes = subprocess.run(["squeue", "-h", "-o", "%N"], capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run(["bash", SCRIPT, "kill-node", nodes[0]], check=True)
+        end_all(engine, [future])
+    assert future.result() == "again"
+    subprocess.run(["bash", SCRIPT, "start-node", nodes[0]], check=True)
+
+
+def limit_time(job: str, minutes: int) -> None:
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True)
+
+
+def test_a_training_whose_time_is_over_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    with engine_in(tmp_path, profile=PROFILE.model_copy(update={"stages_per_job": 1})) as engine:
+        future = engine.submit(Need(), train_slowly_first, tmp_path)
+        wait_until(checkpoint.exists, engine, [future])
+        # Slurm tells a job a minute before its time is over, so that this one is told at once.
+        limit_time(future.job, 1)
+        log = tmp_path / "slurm" / "jobs" / f"{future.job}_0_log.out"
+        wait_until(lambda: f"Requeued job {future.job}" in log.read_text(), engine, [future])
+        limit_time(future.job, PROFILE.minutes)
+        end_all(engine, [future])
+    resumed_at, weights = future.result()
+    assert resumed_at > 0
+    assert weights == trained_at_once()
+
+
+def test_a_killed_driver_s_jobs_go_on_and_the_next_run_takes_their_results(tmp_path: Path) -> None:
+    profile = tmp_path / "cluster.toml"
+    profile.write_text("minutes = 10\nmemory_gib = 2\nstages_per_job = 1\n")
+    kill_a_run(tmp_path, "--on", "slurm", "--profile", profile)
+    resume(tmp_path, "--on", "slurm", "--profile", profile)
+
+
+def test_doctor_tries_each_part_of_slurm(tmp_path: Path) -> None:
+    profile = tmp_path / "cluster.toml"
+    profile.write_text("minutes = 5\nmemory_gib = 1\nstages_per_job = 4\n")
+    done = cli("doctor", "--on", "slurm", "--profile", profile, "-o", tmp_path / "runs")
+    host = platform.node()
+    assert f"ok       slurm, reached: 4 stages ran on {host}\n" in done.out, done.out
+    assert "ok       versions there: the same everywhere\n" in done.out
+    assert f"ok       store from there: {tmp_path / 'runs'} can be written\n" in done.out
+    assert "ok       GPU there: none asked for; stages compute on CPUs\n" in done.out
+    profile.write_text('partition = "nowhere"\n')
+    broken = cli("doctor", "--on", "slurm", "--profile", profile, "-o", tmp_path / "runs")
+    assert broken.code == 1
+    assert "PROBLEM  slurm, reached: --on slurm: the jobs were refused: " in broken.out
+    assert "Mend the profile" in broken.out

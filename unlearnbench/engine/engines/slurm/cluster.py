@@ -144,20 +144,27 @@ class SlurmEngine:
             time.sleep(min(LOOK_SECONDS, seconds))
 
     def _hand_out(self) -> None:
-        """Submit what waits, as an array of jobs of several functions each; those of higher priority come first."""
+        """Submit what waits, as arrays of jobs of several functions each; those of higher priority come first.
+
+        Jobs of one array get the same, so that functions on several devices have arrays of their own.
+        """
         if not self._pending:
             return
-        ordered = sorted(self._pending, key=lambda call: -call.need.priority)
+        for devices in sorted({call.need.devices for call in self._pending}, reverse=True):
+            alike = [call for call in self._pending if call.need.devices == devices]
+            self._submit(sorted(alike, key=lambda call: -call.need.priority), devices)
+        self._pending = []
+        self._asked = 0.0
+
+    def _submit(self, calls: Sequence[Call], devices: int) -> None:
         size = self._profile.stages_per_job
-        groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        groups = [calls[start : start + size] for start in range(0, len(calls), size)]
         batches = [Batch(tuple(call.files for call in group), self._threads) for group in groups]
-        for group, job in zip(groups, self._queue.submit(batches), strict=True):
+        for group, job in zip(groups, self._queue.submit(batches, devices), strict=True):
             for call in group:
                 call.job, call.ended = job, None
                 with writing(call.files.job):
                     write_whole(call.files.job, job.encode())
-        self._pending = []
-        self._asked = 0.0
 
     def _look(self) -> None:
         """Show the news, take the results that are there, and submit again what was lost."""

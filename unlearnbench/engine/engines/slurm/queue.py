@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.engine.engines.engine import EngineError
+from unlearnbench.engine.engines.engine import EngineError, Need
 from unlearnbench.engine.engines.place import Profile
 from unlearnbench.engine.engines.slurm.job import Batch
 from unlearnbench.errors import UnlearnBenchError
@@ -45,14 +45,18 @@ class SlurmQueue:
                     f"--on slurm: there is no {command} here\n  Run the command on a machine that submits jobs"
                 )
 
-    def submit(self, batches: Sequence[Batch]) -> list[str]:
+    def submit(self, batches: Sequence[Batch], devices: int = 1) -> list[str]:
         """Submit jobs as one array, and return the number of each.
+
+        Args:
+            batches: What each job computes.
+            devices: Number of devices that a function computes on, each of which takes what the profile says.
 
         Raises:
             EngineError: If Slurm refuses them.
         """
         executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=self._profile.resubmit)
-        executor.update_parameters(**self._parameters())
+        executor.update_parameters(**self._parameters(devices))
         try:
             with executor.batch():
                 jobs = [executor.submit(batch) for batch in batches]
@@ -88,17 +92,18 @@ class SlurmQueue:
         if jobs:
             self._answer(["scancel", *sorted(jobs)])
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self, devices: int) -> dict[str, Any]:
         profile = self._profile
+        need = Need(profile.cpus, profile.gpus, profile.memory_gib, devices).together
         wanted: dict[str, Any] = {
             "job_name": "unlearnbench",
             "time": profile.minutes,
-            "cpus_per_task": max(1, round(profile.cpus)),
+            "cpus_per_task": max(1, round(need.cpus)),
             "nodes": 1,
             "partition": profile.partition,
             "account": profile.account,
-            "mem": f"{round(profile.memory_gib * 1024)}MB" if profile.memory_gib else None,
-            "gpus_per_node": round(profile.gpus) if profile.gpus else None,
+            "mem": f"{round(need.memory_gib * 1024)}MB" if need.memory_gib else None,
+            "gpus_per_node": round(need.gpus) if need.gpus else None,
             "setup": list(profile.setup) or None,
             "signal_delay_s": WARN_SECONDS,
             "array_parallelism": profile.jobs_at_once,

@@ -16,6 +16,7 @@ from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnEr
 from unlearnbench.results.figures.style import ERWP, GREY, ORANGE, legend_below, new_figure, percent_axis
 from unlearnbench.results.record import Record
 from unlearnbench.results.relevance import SearchRecord, grouped_searches, searches
+from unlearnbench.store import Store
 
 TENSORS = "tensors.safetensors"
 # Up to this many layers are named on the axis; if there are more, they are numbered.
@@ -57,7 +58,8 @@ def _title(record: Record) -> str:
 
 def _folder(record: Record, source: FigureData) -> Path:
     """Return the folder of a record's search in the store."""
-    return below(source.folder / "store", f"relevance/{record.details['kept']['relevance']}")
+    path = below(source.folder / "store", f"relevance/{record.details['kept']['relevance']}")
+    return Store(source.folder / "store", create=False).entry(path.parent.name, path.name)
 
 
 def _union(search: SearchRecord, source: FigureData) -> dict[str, float]:
