@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from unlearnbench.datasets.dataset import NOT_HERE, DatasetInfo
 from unlearnbench.datasets.split import limited_count
 from unlearnbench.errors import did_you_mean
-from unlearnbench.experiment.federation import leaves_a_share
 from unlearnbench.experiment.manifest import ProblemChoice
 from unlearnbench.experiment.reader import ManifestFile
+from unlearnbench.experiment.scenarios.federation import leaves_a_share
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.federation.shares import party_counts

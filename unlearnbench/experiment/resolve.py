@@ -14,7 +14,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 from unlearnbench.datasets.dataset import Dataset, DatasetInfo, open_dataset
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.components import find_component, find_methods, find_metrics
-from unlearnbench.experiment.federation import check_federation, check_shares
 from unlearnbench.experiment.manifest import (
     ArchitectureChoice,
     Bound,
@@ -25,6 +24,7 @@ from unlearnbench.experiment.manifest import (
 )
 from unlearnbench.experiment.problem import Problem, class_order, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
+from unlearnbench.experiment.scenarios.federation import check_federation, check_shares
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.recipe import TrainingRecipe
