@@ -73,6 +73,10 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         "unlearnbench run manifests/digits-zoo.toml --dry-run",
         "it takes a minute; the zoo has tests of its own",
     ),
+    "unlearnbench run manifests/cifar100-resnet20-lab": (
+        "unlearnbench run manifests/cifar100-resnet20-lab-bound.toml --dry-run",
+        "it needs CIFAR-100, and hours",
+    ),
     "unlearnbench run 'manifests/suite/mini": (
         "unlearnbench run manifests/suite/mini/digits-one.toml --dry-run",
         "it takes the better part of an hour, and needs mlxtend",
@@ -140,9 +144,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         path = [str(folder)]
         for place in places:
             project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
-            unlearners = project["entry-points"]["unlearnbench.unlearners"]
-            if not unlearners.keys() & set(names("unlearners")):
-                fake_distribution(folder, project["name"], {"unlearners": unlearners})
+            plugins = {group.partition(".")[2]: found for group, found in project["entry-points"].items()}
+            if not plugins["unlearners"].keys() & set(names("unlearners")):
+                fake_distribution(folder, project["name"], plugins)
                 path.append(str(place))
         for place in reversed(path):
             patch.syspath_prepend(place)
