@@ -94,3 +94,11 @@ def divergence(student: Tensor, target: Tensor) -> Tensor:
 def endless(task: UnlearningTask, kind: LimitedPart, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield shuffled batches of a kind for as long as they are asked for."""
     return task.batches(sys.maxsize, kind, batch_size=batch_size)
+
+
+def forget_accuracy(model: nn.Module, task: UnlearningTask) -> float:
+    """Return the accuracy on the plain limited forget images, and leave the model in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]
+    return sum(hits) / task.size("forget")

@@ -15,7 +15,17 @@ from unlearnbench.models.training import set_learning_rate
 from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Positive, Weight, forward
+from unlearnbench_zoo.descent import (
+    SEARCH,
+    BatchNorm,
+    Count,
+    Descent,
+    Epochs,
+    Positive,
+    Weight,
+    forget_accuracy,
+    forward,
+)
 
 
 @declare(
@@ -111,11 +121,3 @@ def nearest_centroids(model: nn.Module, images: Tensor, centroids: Tensor, task:
     with torch.no_grad():
         features = F.normalize(features_of(model, images, task), dim=1)
         return centroids[(features @ F.normalize(centroids, dim=1).T).argmax(dim=1)]
-
-
-def forget_accuracy(model: nn.Module, task: UnlearningTask) -> float:
-    """Return the accuracy on the plain limited forget images, and leave the model in evaluation mode."""
-    model.eval()
-    with torch.no_grad():
-        hits = [int((model(images).argmax(dim=1) == labels).sum()) for images, labels in task.plain("forget")]
-    return sum(hits) / task.size("forget")

@@ -1,6 +1,8 @@
-"""Random labels for the forget images, learned by all weights or by those that matter most to them (SalUn)."""
+"""Other labels for the forget images: random, for all weights or some (SalUn), or the nearest (Boundary Shrink)."""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +105,64 @@ def salun(
     masks = saliency_masks(model, task, salient_share)
     optimizer = _sgd(model, learning_rate, momentum, weight_decay)
     return _relabel(model, task, epochs, batch_size, MaskedDescent(model, optimizer, batch_norm, masks))
+
+
+@declare(check_options={"epochs": 30, "batch_size": 32, "learning_rate": 5e-3}, ranges=SEARCH)
+def boundary_shrink(
+    model: nn.Module,
+    task: UnlearningTask,
+    *,
+    epochs: Epochs = 10,
+    batch_size: Count = 64,
+    learning_rate: Positive = 1e-5,
+    momentum: Momentum = 0.9,
+    bound: Positive = 0.1,
+    batch_norm: BatchNorm = "training",
+) -> nn.Module:
+    """Boundary Shrink: train each forget image towards the class on the other side of its nearest boundary.
+
+    That class is what the original says to the image after one step of `bound` up the gradient of its cross-entropy, in
+    the direction of the gradient's sign (FGSM). No retain image is read.
+
+    Args:
+        model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
+        task: The limited forget data.
+        epochs: Passes over the forget images.
+        batch_size: Images in a step.
+        learning_rate: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        bound: Length of the step in each pixel, as a share of the range of intensities.
+        batch_norm: `training` normalises with the batch's statistics and updates them; `frozen` keeps the original's.
+
+    Returns:
+        The unlearned model, with the same input and output shapes.
+
+    Reads: the limited forget images, once per epoch; the original sees each twice more.
+    Changes: all parameters, and the batch-norm statistics unless they are frozen.
+
+    Source: "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision Boundary" (Chen, Gao, Liu,
+    Peng, Wang; CVPR 2023; arXiv 2303.11570), bound, rate and epochs of the paper. The nearest class is looked for among
+    the retain classes, where the code takes any class, the image's own included: another forget class would not count
+    as forgetting. The step is taken on intensities in [0, 1] and rounded to 256 levels, as there.
+    """
+    original = copy.deepcopy(model).eval().requires_grad_(False)
+    descent = Descent(model, _sgd(model, learning_rate, momentum, 0.0), batch_norm)
+    for _ in descent.epochs(epochs):
+        for images, labels in task.batches(1, "forget", batch_size=batch_size):
+            nearest = neighbours(original, images, labels, bound, task)
+            descent.step(F.cross_entropy(forward(model, images, task), nearest))
+        task.end_epoch(model)
+    return model
+
+
+def neighbours(model: nn.Module, images: Tensor, labels: Tensor, bound: float, task: UnlearningTask) -> Tensor:
+    """Return for each image (B, C, H, W) the retain class that a model says after a step across its boundary, (B,)."""
+    inputs = images.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(forward(model, inputs, task), labels), [inputs])
+    moved = (task.pixels(images) + bound * gradient.sign()).clamp(0, 1)
+    with torch.no_grad():
+        logits = forward(model, task.normalise((moved * 255).round() / 255), task)
+    return task.retain_classes[logits[:, task.retain_classes].argmax(dim=1)]
 
 
 class MaskedDescent(Descent):
