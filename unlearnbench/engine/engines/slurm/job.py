@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from unlearnbench.engine.engines.engine import DiedError
 from unlearnbench.engine.engines.relay import computed
 
 # A shared file system is not asked to take every small message.
 TELL_SECONDS = 5.0
+# Slurm's KillWait is 30 seconds if the site says nothing else.
+KILL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,11 @@ class Batch:
             if not files.result.exists() and files.call.exists():
                 teller = Teller(files.told)
                 teller.tell("begun")
-                write_whole(files.result, computed(_content(files.call), self.threads, teller.tell))
+                result = computed(_content(files.call), self.threads, teller.tell)
+                if _was_terminated(result):
+                    # Slurm ends a job process by process. If this one is still there later, the signal was another's.
+                    time.sleep(KILL_SECONDS)
+                write_whole(files.result, result)
 
     def checkpoint(self) -> Any:
         """Return how submitit begins the job again when its time is over or its node is wanted by others.
@@ -129,6 +138,12 @@ class Batch:
         A training that was cut off goes on from its own checkpoint in the store.
         """
         return import_module("submitit.helpers").DelayedSubmission(self)
+
+
+def _was_terminated(result: bytes) -> bool:
+    """Return whether a function's process got the signal by which Slurm ends jobs."""
+    error = pickle.loads(result)[1]
+    return isinstance(error, DiedError) and signal.SIGTERM.name in str(error)
 
 
 def _content(path: Path) -> bytes:
