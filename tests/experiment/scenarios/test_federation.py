@@ -123,6 +123,14 @@ def test_the_work_of_a_federation_is_planned(tmp_path: Path) -> None:
             ],
         ),
         (
+            f"{FEDERATION.replace('rounds = 2', 'rounds = 1000000000')}\nparticipation = 0.5",
+            [
+                "m.toml:10: training.epochs: 2 epochs, but 1000000000 rounds of 1 are 1000000000; give that number, "
+                "which the schedule and methods with a full schedule follow",
+                "m.toml:18: federation.rounds: 1,000,000,000 rounds of 10 parties, and 1,000,000 turns are the most",
+            ],
+        ),
+        (
             FEDERATION.replace("parties = 10", "parties = 1352"),
             ["m.toml:16: federation.parties: with seed 0 none of 1,352 parties holds 2 images to train FDR on"],
         ),

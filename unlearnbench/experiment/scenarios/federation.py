@@ -13,6 +13,8 @@ from unlearnbench.models.recipe import TrainingRecipe
 
 LIMITED = ("limited_share", "limited_images_per_class")
 SHOWN_PARTIES = 5
+# A plan and a record hold who trains in which round.
+MOST_TURNS = 1_000_000
 
 
 def check_federation(file: ManifestFile, info: DatasetInfo) -> Federation | None:
@@ -24,7 +26,11 @@ def check_federation(file: ManifestFile, info: DatasetInfo) -> Federation | None
     _check_recipe(file, federation)
     images = sum(info.train_counts)
     empty = [name for name, held in zip(info.class_names, info.train_counts, strict=True) if not held]
-    if federation.parties > images:
+    turns = federation.parties * federation.rounds
+    if turns > MOST_TURNS:
+        told = f"{federation.rounds:,} rounds of {federation.parties:,} parties, and {MOST_TURNS:,} turns are the most"
+        file.fault(("federation", "rounds"), told)
+    elif federation.parties > images:
         file.fault(
             ("federation", "parties"),
             f"{federation.parties:,} parties for the {images:,} training images of {info.name}; some would hold none",

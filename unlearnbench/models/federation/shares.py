@@ -95,6 +95,8 @@ def rounds_of(federation: Federation, held: list[int], seed: int) -> list[tuple[
     """
     number = max(1, round(federation.participation * federation.parties))
     found = []
+    if number == federation.parties:
+        return [tuple(party for party in range(number) if held[party] >= FEWEST_IMAGES)] * federation.rounds
     for index in range(federation.rounds):
         stream = np.random.default_rng(derived_seed(seed, "parties", "round", index))
         drawn = np.sort(stream.permutation(federation.parties)[:number]).tolist()
