@@ -37,6 +37,7 @@ LINEAR: dict[str, type[LogisticProbe] | type[DiscriminantProbe]] = {
 
 
 @declare(
+    version=1,
     ranges={
         "epochs": Range(5, 40),
         "learning_rate": Range(1e-3, 1e-1, log=True),
