@@ -42,7 +42,7 @@ def table_lines(page: str) -> list[list[str]]:
 def test_there_is_an_overview_a_web_page_and_a_page_for_each_problem(tmp_path: Path) -> None:
     runs = write_records(tmp_path / "runs", [*small_board("b"), *small_board("a")])
     written = build_leaderboard([runs], tmp_path / "board")
-    assert written == [tmp_path / "board" / name for name in ("README.md", "index.html", "a.md", "b.md")]
+    assert written == [tmp_path / "board" / name for name in ("README.md", "index.html", "REPORTED.md", "a.md", "b.md")]
     overview = (tmp_path / "board" / "README.md").read_text()
     assert re.findall(r"^### \[(.*)\]\((.*)\)$", overview, re.M) == [
         ("a: forget 1 of 10 classes", "a.md"),
@@ -246,7 +246,15 @@ def test_pages_of_problems_that_are_gone_are_removed(tmp_path: Path) -> None:
     (board / "records" / "b.jsonl").unlink()
     build_leaderboard([board], board)
     names = sorted(name for name in files(board) if not name.startswith("records/"))
-    assert names == ["README.md", "a.md", "index.html", "manifests/mine.toml", "manifests/small.toml", "mine.md"]
+    assert names == [
+        "README.md",
+        "REPORTED.md",
+        "a.md",
+        "index.html",
+        "manifests/mine.toml",
+        "manifests/small.toml",
+        "mine.md",
+    ]
 
 
 def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Path) -> None:

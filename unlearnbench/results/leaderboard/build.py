@@ -12,13 +12,19 @@ from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.paths import below, refuse_foreign
 from unlearnbench.results.audit.attestation import read_attestations
 from unlearnbench.results.audit.forgery import missing_seeds
-from unlearnbench.results.leaderboard.markdown import GENERATED, overview_page, page_name, problem_page
+from unlearnbench.results.leaderboard.markdown import (
+    GENERATED,
+    overview_page,
+    page_name,
+    problem_page,
+    reported_page,
+)
 from unlearnbench.results.leaderboard.view import Board, make_board, manifest_id
 from unlearnbench.results.leaderboard.web_page import web_page
 from unlearnbench.results.load import Entry, Say, check_entries, collection_text, load_entries, read_entries, unheard
 from unlearnbench.results.ranking import PAPER
 
-OVERVIEW = "README.md"
+OVERVIEW, REPORTED = "README.md", "REPORTED.md"
 # The web page's own title; its text is HTML.
 WEB_MARK = "<title>unlearnbench leaderboard</title>"
 RESOLVED = "As resolved by the run; options left out have their defaults."
@@ -140,7 +146,8 @@ def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[s
     """
     problems = {page_name(problem): problem_page(problem, board.order) for problem in board.problems}
     links = {name: title for name, title in (others or {}).items() if name not in problems}
-    return {OVERVIEW: overview_page(board, links), "index.html": web_page(board), **problems}
+    own = {OVERVIEW: overview_page(board, links), "index.html": web_page(board), REPORTED: reported_page(board)}
+    return own | problems
 
 
 def outdated(folder: Path, written: Collection[str]) -> list[Path]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from unlearnbench.escape import markdown, markdown_link
 from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
+from unlearnbench.results.leaderboard.reported import TITLE as REPORTED
+from unlearnbench.results.leaderboard.reported import reported_sections
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.record import ProblemRecord
 from unlearnbench.results.summaries.profile import FEWEST_PROBLEMS, Overall
@@ -225,6 +227,7 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         "# Leaderboard",
         f"{GENERATED} [`index.html`](index.html) is the same with plots, to be opened in a browser.",
         *([f"Written by hand: {links}."] if links else []),
+        f"Numbers of others, not ranked: {markdown_link(REPORTED, 'REPORTED.md')}.",
         "## Methods over all problems",
         _overall_table(board),
         "The score is the area of a performance profile: the share of problems on which a method kept the retain "
@@ -237,6 +240,11 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         parts += [f"### {markdown_link(problem.problem.title, page_name(problem))}", _summary(problem)]
     trust = ["## How far to trust these rows", TRUST]
     return "\n\n".join([*parts, _caption(board.order), *_unranked(board), *trust, "## Columns", COLUMNS]) + "\n"
+
+
+def reported_page(board: Board) -> str:
+    """Return the page of what papers report."""
+    return "\n\n".join([f"# {REPORTED}", GENERATED, *reported_sections(board), "[All problems](README.md)"]) + "\n"
 
 
 def _unranked(board: Board) -> list[str]:
