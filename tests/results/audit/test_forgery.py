@@ -168,6 +168,20 @@ def test_a_record_that_contradicts_itself_is_refused(
     assert text in faults(runs, record, features=False)
 
 
+def test_a_record_from_before_its_method_gained_an_option_is_no_forgery(runs: Path) -> None:
+    def older(values: Values) -> None:
+        del values["method"]["options"]["optimizer"]
+
+    def without_what_was_given(values: Values) -> None:
+        del values["method"]["options"]["epochs"]
+
+    rewrite(record_files(runs)["folnrc/seed-0.json"], older)
+    assert not any("method.options" in fault for fault in faults(runs, "folnrc/seed-0.json", features=False))
+    rewrite(record_files(runs)["folnrc/seed-0.json"], without_what_was_given)
+    wanted = "method.options.epochs: None, but the manifest in the record has 1"
+    assert wanted in faults(runs, "folnrc/seed-0.json", features=False)
+
+
 def test_changed_image_passes_do_not_fit_the_speed_up(runs: Path) -> None:
     rewrite(record_files(runs)["folnrc/seed-0.json"], passes)
     assert any(fault.startswith("metrics.speed_up.value: ") for fault in faults(runs, "folnrc/seed-0.json"))

@@ -64,7 +64,7 @@ def test_no_payload_reaches_a_page(tmp_path: Path) -> None:
     assert cli("report", runs, "--paper", "-o", tmp_path / "report").code == 0
     assert cli("submit", runs, "-o", tmp_path / "submission").code == 0
     pages = [path for folder in ("board", "report", "submission") for path in (tmp_path / folder).rglob("*.md")]
-    assert len(pages) == 5
+    assert len(pages) == 6
     for page in pages:
         text = page.read_text()
         assert [raw for raw in MARKDOWN if raw in text] == [], page

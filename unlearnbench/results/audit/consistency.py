@@ -112,6 +112,9 @@ def _other_method(record: Record) -> Iterator[str]:
     given = _as_stored(entries[method.label])
     wanted = _with_defaults(method.name, method.version, json.dumps(given)) or given
     for key in sorted(wanted.keys() | (method.options.keys() if wanted is not given else set())):
+        if key not in method.options and key not in given:
+            # The method has gained this option since.
+            continue
         told, value = method.options.get(key), wanted.get(key)
         if told != value:
             yield f"method.options.{key}: {told!r}, but the manifest in the record has {value!r}"
