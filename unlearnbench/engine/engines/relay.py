@@ -56,19 +56,28 @@ def computed(content: bytes, threads: int, tell: Callable[..., None]) -> bytes:
 
     Returns:
         The value and the exception, one of which is None, pickled. A `DiedError` stands for a process that has died.
+
+    Raises:
+        Exception: Whatever ends the waiting, such as a handler of this process's signals; it says nothing of the
+            function.
     """
     told = Told(tell)
-    value, error = None, None
     try:
         function, arguments = pickle.loads(content)
-        with LocalEngine(fork_server(threads), [told], told.say) as engine:
-            future = engine.submit(Need(), function, *arguments)
-            while not future.done:
-                engine.wait([future], LOOK_SECONDS)
-            value = future.result()
     # Whoever waits for the result is told.
-    except Exception as raised:
-        error = raised
+    except Exception as error:
+        return _packed(None, error)
+    with LocalEngine(fork_server(threads), [told], told.say) as engine:
+        future = engine.submit(Need(), function, *arguments)
+        while not future.done:
+            engine.wait([future], LOOK_SECONDS)
+    try:
+        return _packed(future.result(), None)
+    except Exception as error:
+        return _packed(None, error)
+
+
+def _packed(value: object, error: Exception | None) -> bytes:
     with contextlib.suppress(Exception):
         return pickle.dumps((value, error))
     return pickle.dumps((None, DiedError(f"its result cannot be sent: {error or type(value).__name__}")))
