@@ -17,8 +17,9 @@ from unlearnbench.errors import ManifestError
 
 
 def test_the_import_is_lazy_and_takes_less_than_a_tenth_of_a_second() -> None:
+    # Seconds of the processor, which other processes do not lengthen.
     code = (
-        "import sys, time; start = time.perf_counter(); import unlearnbench; took = time.perf_counter() - start; "
+        "import sys, time; start = time.process_time(); import unlearnbench; took = time.process_time() - start; "
         "print(took < 0.1, [m for m in sys.modules if m.startswith(('torch', 'numpy', 'pydantic'))])"
     )
     assert python("-c", code).out == "True []\n"
