@@ -242,7 +242,7 @@ def terminal_table(rows: Sequence[Row], without: Sequence[str] = (), order: str 
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for number, row in enumerate(rows):
         following = rows[number + 1] if number + 1 < len(rows) else None
-        # A line separates references, ranked unlearners and those below the gate.
+        # A line separates references, ranked unlearners and those that did not keep the retain classes.
         ends = following is not None and (row.is_reference, row.rank is None) != (
             following.is_reference,
             following.rank is None,
