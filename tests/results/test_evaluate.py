@@ -290,7 +290,7 @@ def test_one_metric_leaves_the_others_alone(own_run: Path) -> None:
 def test_a_new_metric_is_added_from_features_alone(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Added:
         name, kind, target, module, attribute = "added", "metrics", "added:added", "added", "added"
-        version, distribution, distribution_version, digest = 1, "own", "2.0", "0" * 16
+        version, distribution, distribution_version, source = 1, "own", "2.0", (("added", "added"),)
 
         def load(self) -> Any:
             return lambda features, references: Measurement(0.5, {"classes": features.num_classes})
