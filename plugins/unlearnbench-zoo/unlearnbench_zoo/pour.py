@@ -70,7 +70,7 @@ def pour(
 
 
 def forgetting_projection(model: nn.Module, task: UnlearningTask) -> tuple[Tensor, Tensor]:
-    """Return the mean (D,) of all classes' mean features, and the projection (D, D) off the forget classes' means.
+    """Return the mean (D,) of the classes' mean features, and the projection (D, D) off those of the forget classes.
 
     Args:
         model: The original model, in evaluation mode.
@@ -79,7 +79,9 @@ def forgetting_projection(model: nn.Module, task: UnlearningTask) -> tuple[Tenso
     with torch.no_grad():
         parts = [(features_of(model, images, task), labels) for images, labels in task.plain()]
         features, labels = torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts])
-        means = torch.stack([features[labels == label].mean(dim=0) for label in range(task.num_classes)])
+        # A party's share may lack a class.
+        held = labels.unique()
+        means = torch.stack([features[labels == label].mean(dim=0) for label in held])
         centre = means.mean(dim=0)
-        basis = torch.linalg.qr((means[task.forget_classes] - centre).T).Q
+        basis = torch.linalg.qr((means[task.is_forget(held)] - centre).T).Q
         return centre, torch.eye(len(centre), device=basis.device) - basis @ basis.T
