@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def test_json_beyond_the_bounds_is_refused_in_one_line(text: str, fault: str) ->
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared
         parsed_json(text)
     assert str(caught.value) == fault
+
+
+def test_a_compressed_file_is_read_within_the_same_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "lines.gz"
+    path.write_bytes(whole := gzip.compress(b"a" * 1000))
+    assert read_text(path) == "a" * 1000
+    with pytest.raises(InvalidFileError) as caught:
+        read_text(path, 999)
+    assert str(caught.value) == f"{path}: has more than the 999 bytes that are read of such a file"
+    for damaged in (b"a" * 1000, whole[:-9], whole[:12] + b"\xff" * 9 + whole[21:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InvalidFileError, match="gz: cannot be decompressed: "):
+            read_text(path)
 
 
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:

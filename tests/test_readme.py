@@ -339,11 +339,10 @@ def test_the_readme_is_one_page() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, or of the lines of a file of records, in GitHub's form."""
-    if page.suffix == ".jsonl":
-        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), 1)}
+    """Return the anchors of a page: its own, and those that GitHub gives its headings."""
+    own = set(re.findall(r'^<a id="([^"]+)"></a>$', page.read_text(), re.M))
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return own | {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from unlearnbench.errors import InvalidFileError, unreadable
 
 LARGEST_BYTES = 2**25
+GZIP = ".gz"
 # These are far above what records hold: the largest file on the leaderboard has 2.4 MB and 113,501 values in 6 levels.
 MOST_VALUES = 1_000_000
 MOST_LEVELS = 32
@@ -18,11 +21,11 @@ LARGEST_INTEGER = 2**64
 
 
 def read_text(path: Path, largest: int = LARGEST_BYTES) -> str:
-    """Return the text of a file.
+    """Return the text of a file, which is decompressed if its name ends in `.gz`.
 
     Args:
         path: File to read.
-        largest: Largest size in bytes.
+        largest: Largest size of the text in bytes; of a compressed file no more than that is decompressed.
 
     Raises:
         InvalidFileError: If the file cannot be read, is too large, or is not UTF-8 text.
@@ -30,8 +33,10 @@ def read_text(path: Path, largest: int = LARGEST_BYTES) -> str:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InvalidFileError(f"{path}: cannot be read: not a file")
-        with path.open("rb") as stream:
+        with gzip.open(path) if path.suffix == GZIP else path.open("rb") as stream:
             content = stream.read(largest + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidFileError(f"{path}: cannot be decompressed: {error}") from error
     except OSError as error:
         raise unreadable(path, error) from error
     if len(content) > largest:

@@ -292,11 +292,8 @@ def _submission(random: Random, bench: Bench, place: Path) -> Trial:
     if made.done.code or not submitted.is_dir():
         return Trial("submission", f"it cannot be made: {made.done.err.strip()[-200:]}")
     path = random.choice(sorted(found for found in submitted.rglob("*") if found.is_file()))
-    if path.suffix in (".json", ".jsonl"):
-        lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text("utf-8")]
-        number = random.randrange(len(lines))
-        lines[number] = _spoil_json(random, json.loads(lines[number]))
-        path.write_text("\n".join(lines), encoding="utf-8")
+    if path.suffix == ".json":
+        path.write_text(_spoil_json(random, json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
     else:
         path.write_bytes(_other_bytes(random, path.read_text(encoding="utf-8")))
     found = answer("leaderboard", "check", submitted)

@@ -63,7 +63,7 @@ def leaderboard_build(
         ),
     ] = None,
 ) -> None:
-    """Write the leaderboard from the records in DIR: README.md, index.html, a page for each problem, the records."""
+    """Write the leaderboard from the records in DIR: README.md, index.html, a page for each network, the records."""
     from unlearnbench.results.leaderboard.build import build_leaderboard
 
     for path in build_leaderboard(records, output, rank_by.value, tell, beside=tuple(beside or ())):

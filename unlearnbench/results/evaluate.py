@@ -16,7 +16,15 @@ from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
 from unlearnbench.registry.entry_points import find, names
 from unlearnbench.results.load import Say, unheard
-from unlearnbench.results.record import Record, read_record, record_paths, stored_file, with_hash, write_record
+from unlearnbench.results.record import (
+    Record,
+    is_collection,
+    read_record,
+    record_paths,
+    stored_file,
+    with_hash,
+    write_record,
+)
 from unlearnbench.store import file_hash
 from unlearnbench.terms import JUDGED, REFERENCES
 
@@ -55,7 +63,7 @@ def evaluate(folder: Path | str, wanted: Sequence[str] = (), say: Say = unheard)
     """
     folder, wanted = Path(folder), tuple(wanted)
     paths = record_paths(folder)
-    published = next((path for path in paths if path.suffix == ".jsonl"), None)
+    published = next((path for path in paths if is_collection(path)), None)
     if published is not None:
         raise InvalidFileError(
             f"{published}: records of a leaderboard, which keep the values that were published\n"

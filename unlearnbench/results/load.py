@@ -11,7 +11,15 @@ from typing import Any
 from unlearnbench.documents import check_size, parsed_json, read_text
 from unlearnbench.errors import InvalidFileError, WrongUseError
 from unlearnbench.registry.component import label_slug
-from unlearnbench.results.record import SCHEMA, ChangedRecordError, Record, checked_record, read_record, record_paths
+from unlearnbench.results.record import (
+    SCHEMA,
+    ChangedRecordError,
+    Record,
+    checked_record,
+    is_collection,
+    read_record,
+    record_paths,
+)
 from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES
 
 Say = Callable[[str], None]
@@ -87,7 +95,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
         submission = root.name if root.parent.name == SUBMISSIONS else ""
         for path in record_paths(root):
             try:
-                if path.suffix == ".jsonl":
+                if is_collection(path):
                     found += read_collection(path, submission)
                     continue
                 place = path.relative_to(root / "records" if (root / "records").is_dir() else root)
@@ -143,7 +151,7 @@ def _line_key(record: Record) -> tuple[str, bool, str, int]:
 
 
 def read_collection(path: Path, submission: str = "") -> list[Entry]:
-    """Return the records of a file that `collection_text` produced.
+    """Return the records of a compressed file of what `collection_text` produced.
 
     Raises:
         InvalidFileError: If the file cannot be read, or a line is not a record or was changed.
@@ -162,7 +170,7 @@ def read_collection(path: Path, submission: str = "") -> list[Entry]:
         try:
             record = checked_record(values, f"{path}:{number}")
         except ChangedRecordError as error:
-            faults.append(f"{error}\n  git diff shows what was changed; the line as it was can be put back")
+            faults.append(f"{error}\n  Put the file back as it was published")
             continue
         except InvalidFileError as error:
             faults.append(str(error))

@@ -342,8 +342,17 @@ def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
     return ((key, value) for key, value in leaves(values) if isinstance(value, float) and not math.isfinite(value))
 
 
+# Ending of a file that holds the records of one problem, a line each.
+COLLECTION = ".jsonl.gz"
+
+
+def is_collection(path: Path) -> bool:
+    """Return whether a file holds many records, according to its name."""
+    return path.name.endswith(COLLECTION)
+
+
 def record_paths(folder: Path) -> list[Path]:
-    """Return the files below a folder that hold run records, of one (.json) or of many (.jsonl), sorted by path.
+    """Return the files below a folder that hold run records, of one (.json) or of many (.jsonl.gz), sorted by path.
 
     Raises:
         InvalidFileError: If there is none, or no such folder.
@@ -351,7 +360,7 @@ def record_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise WrongUseError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
     place = folder / "records" if (folder / "records").is_dir() else folder
-    found = [*place.rglob("*.json"), *place.rglob("*.jsonl")]
+    found = [*place.rglob("*.json"), *place.rglob(f"*{COLLECTION}")]
     paths = sorted(path for path in found if not path.name.startswith("."))
     if not paths:
         raise InvalidFileError(f"{folder}: holds no run records\n  unlearnbench run MANIFEST -o {folder}")

@@ -53,7 +53,7 @@ def said(board: Path) -> list[str]:
 
 
 def test_every_row_is_self_reported_until_somebody_ran_it(board: Path) -> None:
-    page = (board / "problem.md").read_text()
+    page = (board / "digits-digits_net.md").read_text()
     assert page.count("made-up 1.0, self-reported |") == 7
     assert "None of these rows: each is what the one who ran it reports." in page
     assert (board / "index.html").read_text().count(", self-reported</span>") == 7
@@ -66,7 +66,7 @@ def test_a_row_that_was_run_again_is_verified_with_who_and_where(board: Path) ->
     made = attested(good(), rerun(), "A <b>reader</b>")
     publish(board, made)
     assert said(board) == []
-    page = (board / "problem.md").read_text()
+    page = (board / "digits-digits_net.md").read_text()
     assert (page.count(", verified |"), page.count(", self-reported |")) == (1, 6)
     assert f"- good: verified by A &lt;b>reader&lt;/b> on a machine, {made.at}, seed 0, 1\n" in page
     web = (board / "index.html").read_text()
@@ -104,7 +104,7 @@ def test_an_attestation_of_other_records_is_a_fault(board: Path) -> None:
     assert fault in said(board)
     build_leaderboard([board], board)
     assert said(board) == [fault]
-    assert ", verified |" not in (board / "problem.md").read_text()
+    assert ", verified |" not in (board / "digits-digits_net.md").read_text()
 
 
 def test_an_attestation_that_does_not_agree_is_a_fault_and_verifies_nothing(board: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_attestation_that_does_not_agree_is_a_fault_and_verifies_nothing(boar
     path = forged(board, seeds=made)
     build_leaderboard([board], board)
     assert said(board) == [f"{path}: it does not agree: CAne is 50.00 here and 90.00 in the record"]
-    assert ", verified |" not in (board / "problem.md").read_text()
+    assert ", verified |" not in (board / "digits-digits_net.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -162,10 +162,10 @@ def test_a_leaderboards_file_that_is_a_link_elsewhere_is_not_written_through(tmp
     board, mine = tmp_path / "board", tmp_path / "mine"
     mine.write_text("mine")
     board.mkdir()
-    (board / "problem.md").symlink_to(mine)
+    (board / "digits-digits_net.md").symlink_to(mine)
     done = cli("leaderboard", "build", write(tmp_path / "runs", lambda values: None), "-o", board)
     assert (done.code, mine.read_text()) == (1, "mine")
-    assert done.err == f"{board}: 'problem.md' leads out of this folder\n"
+    assert done.err == f"{board}: 'digits-digits_net.md' leads out of this folder\n"
 
 
 def deep(values: Values) -> None:

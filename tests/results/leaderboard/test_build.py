@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import gzip
 import random
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,22 @@ from support.commands import cli
 from support.paths import REPOSITORY
 from support.records import make_record, small_board, with_changes, write_records
 
+from unlearnbench.documents import read_text
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.results.leaderboard.build import build_leaderboard, rebuilt_pages
 from unlearnbench.results.leaderboard.markdown import COLUMNS, GENERATED
 from unlearnbench.results.load import collection_text, read_collection, read_entries
 from unlearnbench.results.ranking import PAPER
+from unlearnbench.results.record import Record
 
 COMMITTED = REPOSITORY / "leaderboard"
+PAGE = "digits-digits_net.md"
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return what each file of a folder holds, decompressed, since another compressor gives other bytes."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: gzip.decompress(content) if name.endswith(".gz") else content for name, content in found.items()}
 
 
 def built(folder: Path, *problems: str, seeds: int = 2) -> Path:
@@ -34,20 +40,33 @@ def built(folder: Path, *problems: str, seeds: int = 2) -> Path:
 
 
 def table_lines(page: str) -> list[list[str]]:
-    """Return the cells of the page's first table, without its header."""
-    lines = page.split("\n\n")[2].split("\n")
+    """Return the cells of the page's only ranking, without its header."""
+    (table,) = (part for part in page.split("\n\n") if part.startswith("| rank |"))
+    lines = table.split("\n")
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
-def test_there_is_an_overview_a_web_page_and_a_page_for_each_problem(tmp_path: Path) -> None:
-    runs = write_records(tmp_path / "runs", [*small_board("b"), *small_board("a")])
+def on_network(records: Iterable[Record], architecture: str) -> list[Record]:
+    """Return records as of another network."""
+    changes = {"architecture": architecture}
+    return [with_changes(record, problem=record.problem.model_copy(update=changes)) for record in records]
+
+
+def test_there_is_an_overview_a_web_page_and_a_page_for_each_network(tmp_path: Path) -> None:
+    runs = write_records(
+        tmp_path / "runs", [*small_board("b"), *small_board("a"), *on_network(small_board("c"), "x/y")]
+    )
     written = build_leaderboard([runs], tmp_path / "board")
-    assert written == [tmp_path / "board" / name for name in ("README.md", "index.html", "REPORTED.md", "a.md", "b.md")]
-    overview = (tmp_path / "board" / "README.md").read_text()
-    assert re.findall(r"^### \[(.*)\]\((.*)\)$", overview, re.M) == [
-        ("a: forget 1 of 10 classes", "a.md"),
-        ("b: forget 1 of 10 classes", "b.md"),
+    names = ("README.md", "index.html", "REPORTED.md", PAGE, "digits-x-y.md")
+    assert [re.sub("-[0-9a-f]{6}(?=.md)", "", path.name) for path in written] == list(names)
+    overview, page = ((tmp_path / "board" / name).read_text() for name in ("README.md", PAGE))
+    assert re.findall(r"^\d\. \[(.*)\]\((.*)\): 5 methods, 2 seeds each$", overview, re.M) == [
+        ("a: forget 1 of 10 classes", f"{PAGE}#a"),
+        ("b: forget 1 of 10 classes", f"{PAGE}#b"),
+        ("c: forget 1 of 10 classes", f"{written[-1].name}#c"),
     ]
+    assert "- [a: forget 1 of 10 classes](#a)\n- [b: forget 1 of 10 classes](#b)\n" in page
+    assert re.findall(r'^<a id="(.)"></a>\n\n## (.):', page, re.M) == [("a", "a"), ("b", "b")]
     assert overview.startswith("# Leaderboard\n\nGenerated from run records by `unlearnbench leaderboard build`")
 
 
@@ -83,14 +102,13 @@ def test_the_committed_leaderboard_is_what_its_records_give(tmp_path: Path) -> N
     pages = (page for page in (tmp_path / "board").glob("*.md") if GENERATED in page.read_text())
     for page in [*pages, tmp_path / "board" / "index.html"]:
         page.unlink()
-    shutil.rmtree(tmp_path / "board" / "manifests")
     build_leaderboard([tmp_path / "board"], tmp_path / "board")
     assert files(tmp_path / "board") == files(COMMITTED)
 
 
 def test_every_link_of_the_committed_pages_leads_to_a_file() -> None:
     for page in COMMITTED.glob("*.md"):
-        targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+        targets = [target.partition("#")[0] or page.name for target in re.findall(r"\]\(([^)]+)\)", page.read_text())]
         assert targets
         assert [target for target in targets if not (COMMITTED / target.partition("#")[0]).is_file()] == []
     links = re.findall(r'href="([^"#][^"]*)"', (COMMITTED / "index.html").read_text())
@@ -100,7 +118,7 @@ def test_every_link_of_the_committed_pages_leads_to_a_file() -> None:
 
 
 def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_path: Path) -> None:
-    lines = table_lines((built(tmp_path, seeds=3) / "problem.md").read_text())
+    lines = table_lines((built(tmp_path, seeds=3) / PAGE).read_text())
     assert [(cells[0], cells[1]) for cells in lines] == [
         ("", "**Original**<br>made-up 1.0, self-reported"),
         ("", "**FDR**<br>made-up 1.0, self-reported"),
@@ -113,36 +131,35 @@ def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_pa
     ]
 
 
-def test_a_line_has_the_figures_and_links_of_its_records(tmp_path: Path) -> None:
+def test_a_line_has_the_figures_and_seeds_of_its_records(tmp_path: Path) -> None:
     board = built(tmp_path)
-    (good,) = [cells for cells in table_lines((board / "problem.md").read_text()) if "good" in cells[1]]
+    (good,) = [cells for cells in table_lines((board / PAGE).read_text()) if "good" in cells[1]]
     # The gaps to FDR are 0.05 and 0.04, and the image passes are as many as those of FDR.
     assert good[:5] == ["provisional", "**good**<br>made-up 1.0, self-reported", "passed", "passed", "+0.30 probe"]
     assert good[5:11] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
-    assert good[11] == "[0](records/problem.jsonl#L10) [1](records/problem.jsonl#L11)"
-    assert good[12] == "[small](manifests/small.toml)"
-    line = json.loads((board / "records/problem.jsonl").read_text().splitlines()[9])
-    assert (line["method"]["label"], line["seed"]) == ("good", 0)
-    assert (board / "manifests/small.toml").is_file()
+    assert good[11:] == ["0 1", "small"]
+    assert "Records: [records/problem.jsonl.gz](records/problem.jsonl.gz).\n" in (board / PAGE).read_text()
+    records = [entry.record for entry in read_collection(board / "records/problem.jsonl.gz")]
+    assert [(record.method.label, record.seed) for record in records][8:10] == [("good", 0), ("good", 1)]
 
 
 def test_failed_and_skipped_cells_are_shown_with_their_reason(tmp_path: Path) -> None:
-    text = (built(tmp_path) / "problem.md").read_text()
+    text = (built(tmp_path) / PAGE).read_text()
     assert "- lossy: provisional: 2 seeds, 3 are needed for a rank\n" in text
     assert "- good: residual (prototype, neighbours, probe)\n" in text
     assert "- broken: failed with seed 0, 1: ValueError: no &lt;b>way\n" in text
     assert "- absent: not applicable with seed 0, 1: needs batch norm\n" in text
-    assert "[0 failed](records/problem.jsonl#L8)" in text
-    assert "[1 not applicable](records/problem.jsonl#L7)" in text
+    assert "| 0 failed 1 failed | small |\n" in text
+    assert "| 0 not applicable 1 not applicable | small |\n" in text
 
 
 def test_a_method_that_lost_the_retain_classes_is_told_so(tmp_path: Path) -> None:
-    text = (built(tmp_path, seeds=3) / "problem.md").read_text()
+    text = (built(tmp_path, seeds=3) / PAGE).read_text()
     assert re.search(r"- lossy: it lost 39.00 points of the retain classes \(36.\d\d to 41.\d\d\), more than 2\n", text)
 
 
 def test_the_problem_and_the_columns_are_told(tmp_path: Path) -> None:
-    text = (built(tmp_path) / "problem.md").read_text()
+    text = (built(tmp_path) / PAGE).read_text()
     assert "- Forget classes: nine\n" in text
     assert "- Limited data: 10 % of each class; 140 images in all\n" in text
     assert "- Images: 1,352 for training, 445 for testing\n" in text
@@ -152,7 +169,7 @@ def test_the_problem_and_the_columns_are_told(tmp_path: Path) -> None:
 
 
 def test_data_card_and_options_are_told_without_breaking_the_table(tmp_path: Path) -> None:
-    text = (built(tmp_path) / "problem.md").read_text()
+    text = (built(tmp_path) / PAGE).read_text()
     card = "forget image passes | retain image passes | test image passes | networks run"
     assert f"| method | from | {card} | searched | computed on | options |\n" in text
     assert r"| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | - | a machine | epochs = 3, mode = a\|b |" in text
@@ -165,7 +182,7 @@ def test_which_machine_made_which_seed_is_told(tmp_path: Path) -> None:
         for record in small_board()
     ]
     build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
-    text = (tmp_path / "board" / "problem.md").read_text()
+    text = (tmp_path / "board" / PAGE).read_text()
     assert "| 2 | - | old CPU, float32 (seed 0); GPU, bfloat16 (seed 1) | epochs = 3" in text
     assert "| 2 | - | old CPU, float32 | rate = 0.1 |" in text
     assert "- Computed on: old CPU, float32 (seed 0, 1); GPU, bfloat16 (seed 1)\n" in text
@@ -176,7 +193,7 @@ def test_the_budget_of_searched_options_is_told_and_not_for_methods_that_were_no
     budget = {"trials": 20, "seeds": [1000, 1001], "held_out_share": 0.2, "not_searched": ["weak"]}
     records = [with_changes(record, manifest={"tuning": budget}) for record in small_board()]
     build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
-    text = (tmp_path / "board" / "problem.md").read_text()
+    text = (tmp_path / "board" / PAGE).read_text()
     assert "| good | made-up 1.0 | 100 | 1,000 | 0 | 2 | 20 trials on 2 seeds |" in text
     assert "| weak | made-up 1.0 | 100 | 1,000 | 0 | 2 | - |" in text
     page = (tmp_path / "board" / "index.html").read_text()
@@ -184,7 +201,7 @@ def test_the_budget_of_searched_options_is_told_and_not_for_methods_that_were_no
 
 
 def test_problems_without_published_figures_have_no_such_column(tmp_path: Path) -> None:
-    page = (built(tmp_path) / "problem.md").read_text(encoding="utf-8")
+    page = (built(tmp_path) / PAGE).read_text(encoding="utf-8")
     assert "reported" not in page.replace("self-reported", "")
 
 
@@ -199,7 +216,7 @@ def test_published_figures_stand_beside_the_measured_ones(tmp_path: Path) -> Non
     records = [*small_board(), *(make_record("wd", seed) for seed in (0, 1))]
     records = [with_changes(record, problem=record.problem.model_copy(update=changes)) for record in records]
     build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
-    text = (tmp_path / "board" / "problem.md").read_text()
+    text = (tmp_path / "board" / "cub200-resnet50.md").read_text()
     assert "| FAe *measured* | FAe *reported* | FPAe *measured* | FPAe *reported* | gap to FDR | CAne *meas" in text
     (wd,) = [cells for cells in table_lines(text) if "wd" in cells[1]]
     assert wd[0] == "control"
@@ -210,10 +227,9 @@ def test_published_figures_stand_beside_the_measured_ones(tmp_path: Path) -> Non
 
 def test_methods_are_listed_over_all_problems(tmp_path: Path) -> None:
     text = (built(tmp_path, "a", "b", seeds=3) / "README.md").read_text()
-    assert "| method | score | 95 % interval | passed on | [1](a.md) | [2](b.md) |" in text
+    assert f"| method | score | 95 % interval | passed on | [1]({PAGE}#a) | [2]({PAGE}#b) |" in text
     assert "| good | - | - | 2 of 2 | 1 | 1 |" in text
     assert "| lossy | - | - | 0 of 2 | none | none |" in text
-    assert "1. a: forget 1 of 10 classes\n2. b: forget 1 of 10 classes\n" in text
 
 
 def test_five_problems_give_a_score(tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_another_order_is_told_on_the_page(tmp_path: Path) -> None:
     runs = write_records(tmp_path / "runs", small_board())
     done = cli("leaderboard", "build", runs, "-o", tmp_path / "board", "--rank-by", "prototype-gap")
     assert done.code == 0, done.err
-    assert "rows are listed by |position| of the nearest prototype" in (tmp_path / "board" / "problem.md").read_text()
+    assert "rows are listed by |position| of the nearest prototype" in (tmp_path / "board" / PAGE).read_text()
 
 
 def test_building_again_leaves_other_files_alone(tmp_path: Path) -> None:
@@ -238,23 +254,15 @@ def test_building_again_leaves_other_files_alone(tmp_path: Path) -> None:
     assert files(board) == before
 
 
-def test_pages_of_problems_that_are_gone_are_removed(tmp_path: Path) -> None:
-    board = built(tmp_path, "a", "b")
+def test_pages_of_networks_that_are_gone_are_removed(tmp_path: Path) -> None:
+    records = [*small_board("a"), *on_network(small_board("b"), "another")]
+    build_leaderboard([write_records(tmp_path / "runs", records)], board := tmp_path / "board")
     (board / "mine.md").write_text("# Mine\n")
-    (board / "manifests" / "mine.toml").write_text("# mine\n")
-    (board / "manifests" / "small.toml").rename(board / "manifests" / "old.toml")
-    (board / "records" / "b.jsonl").unlink()
+    assert (board / "digits-another.md").is_file()
+    (board / "records" / "b.jsonl.gz").unlink()
     build_leaderboard([board], board)
     names = sorted(name for name in files(board) if not name.startswith("records/"))
-    assert names == [
-        "README.md",
-        "REPORTED.md",
-        "a.md",
-        "index.html",
-        "manifests/mine.toml",
-        "manifests/small.toml",
-        "mine.md",
-    ]
+    assert names == ["README.md", "REPORTED.md", PAGE, "index.html", "mine.md"]
 
 
 def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Path) -> None:
@@ -263,7 +271,7 @@ def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Pat
     with pytest.raises(InvalidFileError) as caught:
         build_leaderboard([runs], board)
     assert str(caught.value) == (
-        f"{board}/records: 14 of its records are not among those given, {board}/records/b.jsonl:10 "
+        f"{board}/records: 14 of its records are not among those given, {board}/records/b.jsonl.gz:10 "
         f"for one\n  To keep them: unlearnbench leaderboard build {runs} {board} -o {board}\n"
         f"  To start anew, remove {board}/records first"
     )
@@ -286,17 +294,9 @@ def test_submissions_are_part_of_the_leaderboard_and_stay_where_they_are(tmp_pat
     board = built(tmp_path)
     write_records(board / "submissions" / "me", [make_record("mine", seed) for seed in (0, 1)])
     build_leaderboard([board], board)
-    text = (board / "problem.md").read_text()
+    text = (board / PAGE).read_text()
     assert "[0](submissions/me/records/small/problem/mine/seed-0.json)" in text
     assert len(read_entries([board])) == 16
-
-
-def test_two_manifests_of_one_name_get_a_file_each(tmp_path: Path) -> None:
-    records = small_board()
-    records[4:6] = [with_changes(record, manifest={"description": "another"}) for record in records[4:6]]
-    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
-    names = sorted(path.name for path in (tmp_path / "board" / "manifests").iterdir())
-    assert [re.sub(r"[0-9a-f]{6}", "*", name) for name in names] == ["small-*.toml", "small-*.toml"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -320,22 +320,33 @@ def test_records_beside_the_board_are_published_and_not_ranked(tmp_path: Path) -
     beside = write_records(tmp_path / "beside", [with_changes(record, manifest_name="experiment") for record in extra])
     board = tmp_path / "board"
     build_leaderboard([runs], board, beside=[beside])
-    assert "varied" not in (board / "problem.md").read_text()
+    assert "varied" not in (board / PAGE).read_text()
     assert {entry.record.method.label: entry.ranked for entry in read_entries([board])}["varied"] is False
-    assert "## Not ranked\n\nThe tables rank" in (board / "README.md").read_text()
+    assert "## Not ranked\n\nThe files of records also hold" in (board / "README.md").read_text()
     assert "which are not ranked: `experiment`. `" in (board / "README.md").read_text()
     build_leaderboard([board], board)
-    assert "varied" not in (board / "problem.md").read_text()
+    assert "varied" not in (board / PAGE).read_text()
     assert [row["method"] for row in cli("table", board, "--json").json if row["method"] == "varied"] == []
     assert len(read_entries([board])) == 17
 
 
 def test_every_committed_record_comes_back_as_it_was_written() -> None:
-    for path in (COMMITTED / "records").glob("*.jsonl"):
-        assert collection_text(read_collection(path)) == path.read_text()
+    for path in (COMMITTED / "records").glob("*.jsonl.gz"):
+        assert collection_text(read_collection(path)) == read_text(path)
 
 
 def test_the_committed_leaderboard_stays_small() -> None:
     files = [path for path in COMMITTED.rglob("*") if path.is_file()]
     assert len(files) <= 40
     assert sum(path.stat().st_size for path in files) <= 5_000_000
+
+
+def test_records_that_are_there_already_are_not_compressed_again(tmp_path: Path) -> None:
+    path = built(tmp_path) / "records" / "problem.jsonl.gz"
+    # As another machine's compressor has it.
+    path.write_bytes(other := gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=0))
+    build_leaderboard([tmp_path / "board"], tmp_path / "board")
+    assert path.read_bytes() == other
+    more = write_records(tmp_path / "more", [make_record("more", 0), make_record("more", 1)])
+    build_leaderboard([tmp_path / "board", more], tmp_path / "board")
+    assert b'"more"' in gzip.decompress(path.read_bytes())

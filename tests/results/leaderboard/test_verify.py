@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conftest import FinishedRun
 from support.commands import cli
 from support.records import make_record, record_files, small_board, with_changes, write_records
 
+from unlearnbench.documents import read_text
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.metrics.metric_record import packed
 from unlearnbench.results.leaderboard.build import build_leaderboard
@@ -37,7 +39,7 @@ def board(finished: FinishedRun, tmp_path: Path) -> Path:
 
 def one_file_each(board: Path) -> Path:
     """Write each record of a leaderboard to a file of its own, which a test can change; both forms are valid."""
-    (collection,) = (board / "records").glob("*.jsonl")
+    (collection,) = (board / "records").glob("*.jsonl.gz")
     write_records(board, [entry.record for entry in read_collection(collection)])
     collection.unlink()
     return board
@@ -119,17 +121,21 @@ def test_an_edited_record_is_refused(board: Path, edit: Callable[[Values], None]
     assert done.out == f"{board}: 0 records, features not given, 1 faults\n"
 
 
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
 def test_an_edited_line_is_refused_with_its_number(finished: FinishedRun, tmp_path: Path) -> None:
     board = tmp_path / "board"
     assert cli("leaderboard", "build", finished.output, "-o", board).code == 0
-    (path,) = (board / "records").glob("*.jsonl")
-    lines = path.read_text().splitlines()
+    (path,) = (board / "records").glob("*.jsonl.gz")
+    lines = read_text(path).splitlines()
     values = json.loads(lines[4])
     values["measured"]["seconds"]["unlearn"] = 0.001
-    path.write_text("\n".join([*lines[:4], json.dumps(values), *lines[5:]]) + "\n")
+    write_lines(path, [*lines[:4], json.dumps(values), *lines[5:]])
     assert verify(board).faults == (
         f"{path}:5: the content was changed after the run: its hash is not {values['hash'][:16]}...\n"
-        "  git diff shows what was changed; the line as it was can be put back",
+        "  Put the file back as it was published",
     )
 
 
@@ -146,8 +152,8 @@ def test_a_file_that_is_no_collection_is_refused(
 ) -> None:
     board = tmp_path / "board"
     assert cli("leaderboard", "build", finished.output, "-o", board).code == 0
-    (path,) = (board / "records").glob("*.jsonl")
-    path.write_text("\n".join(damage(path.read_text().splitlines())) + "\n")
+    (path,) = (board / "records").glob("*.jsonl.gz")
+    write_lines(path, damage(read_text(path).splitlines()))
     done = cli("leaderboard", "check", board)
     assert done.code == 1
     assert message in done.err
@@ -263,40 +269,19 @@ def test_a_page_that_was_edited_is_found(board: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_text(path.read_text().replace("    1,\n", "    1,\n    2,\n", 1)),
-        lambda path: path.write_bytes(b"\xff\xfe"),
-        Path.unlink,
-        lambda path: shutil.rmtree(path.parent),
-    ],
-)
-def test_a_manifest_that_is_not_what_the_records_give_is_found(board: Path, damage: Callable[[Path], None]) -> None:
-    path = board / "manifests" / "short.toml"
-    written = path.read_bytes()
-    damage(path)
-    assert verify(board).faults == (
-        f"{path}: not what the records give\n  unlearnbench leaderboard build {board} -o {board}",
-    )
-    assert cli("leaderboard", "build", board, "-o", board).code == 0
-    assert (verify(board).faults, path.read_bytes()) == ((), written)
-
-
-def test_a_manifest_that_no_record_has_is_found_and_one_of_a_person_left_alone(board: Path) -> None:
-    manifests = board / "manifests"
-    shutil.copy(manifests / "short.toml", manifests / "long.toml")
-    (manifests / "mine.toml").write_text("# mine\n")
+def test_a_page_that_no_record_gives_is_found_and_one_of_a_person_left_alone(board: Path) -> None:
+    (page,) = board.glob("digits-*.md")
+    shutil.copy(page, board / "cifar100-resnet20.md")
     (board / "notes.md").write_bytes(b"\xff")
     mend = f"  unlearnbench leaderboard build {board} -o {board}"
     # The overview links what a person wrote.
     assert verify(board).faults == (
         f"{board}/README.md: not what the records give\n{mend}",
-        f"{manifests}/long.toml: the records give no such file\n{mend}",
+        f"{board}/cifar100-resnet20.md: the records give no such file\n{mend}",
     )
     assert cli("leaderboard", "build", board, "-o", board).code == 0
     assert verify(board).faults == ()
-    assert sorted(path.name for path in manifests.iterdir()) == ["mine.toml", "short.toml"]
+    assert sorted(path.name for path in board.glob("*.md")) == ["README.md", "REPORTED.md", page.name, "notes.md"]
 
 
 def test_features_that_are_not_there_are_named(board: Path, tmp_path: Path) -> None:
@@ -486,7 +471,7 @@ def test_a_row_of_several_manifests_is_run_again_from_one(tmp_path: Path) -> Non
     runs = write_records(tmp_path / "runs", [*references, *named])
     extra = [with_changes(record, manifest_name="beside", manifest={}) for record in (*references, *good)]
     build_leaderboard([runs], tmp_path / "board", beside=[write_records(tmp_path / "beside", extra)])
-    row = read_row(tmp_path / "board" / "records" / "problem.jsonl", "good")
+    row = read_row(tmp_path / "board" / "records" / "problem.jsonl.gz", "good")
     assert [(record.manifest_name, record.seed) for record in row.records] == [("small", 0), ("small", 1)]
 
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import gzip
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from unlearnbench.documents import read_text
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
-from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.paths import below, refuse_foreign
 from unlearnbench.results.audit.attestation import read_attestations
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.markdown import (
     GENERATED,
+    network_page,
     overview_page,
-    page_name,
-    problem_page,
+    pages_of,
     reported_page,
 )
-from unlearnbench.results.leaderboard.view import Board, make_board, manifest_id
+from unlearnbench.results.leaderboard.view import Board, make_board
 from unlearnbench.results.leaderboard.web_page import web_page
 from unlearnbench.results.load import Entry, Say, check_entries, collection_text, load_entries, read_entries, unheard
 from unlearnbench.results.ranking import PAPER
+from unlearnbench.results.record import COLLECTION
 
 OVERVIEW, REPORTED = "README.md", "REPORTED.md"
 # The web page's own title; its text is HTML.
 WEB_MARK = "<title>unlearnbench leaderboard</title>"
-RESOLVED = "As resolved by the run; options left out have their defaults."
 
 
 def build_leaderboard(
@@ -38,7 +38,7 @@ def build_leaderboard(
     *,
     beside: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write the overview, the web page, a page for each problem with its records, and the manifests.
+    """Write the overview, the web page, a page for each network on each data set, and the records of each problem.
 
     The same records give the same bytes, so that a leaderboard can be rebuilt from its own records. Submissions
     below `folder` stay as they are.
@@ -70,16 +70,25 @@ def build_leaderboard(
     own = (folder / "records").resolve()
     merged = [entry.path for entry in every if entry.line is None and entry.path.resolve().is_relative_to(own)]
     try:
-        texts = rebuilt_manifests(entries) | pages
-        for place, text in (files | texts).items():
+        for place, text in pages.items():
             path = below(folder, place)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        for path in (*outdated(folder, texts), *merged):
+        for place, text in files.items():
+            _write_compressed(below(folder, place), text)
+        for path in (*outdated(folder, pages), *merged):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {os_reason(error)}") from error
     return [folder / name for name in pages]
+
+
+def _write_compressed(path: Path, text: str) -> None:
+    """Write a compressed file, unless it is there and holds the text: other compressors give other bytes."""
+    if path.is_file() and read_text(path) == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def _beside(sources: Sequence[Path], say: Say) -> list[Entry]:
@@ -104,7 +113,9 @@ def _collections(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
                 f"{entry.where}: {known.where} is of the same cell, {entry.place.removesuffix('.json')}\n"
                 "  Give one of the two manifests another name, or one of the methods another label"
             )
-    return {f"records/{slug}.jsonl": collection_text(cells.values()) for slug, cells in sorted(by_problem.items())}
+    return {
+        f"records/{slug}{COLLECTION}": collection_text(cells.values()) for slug, cells in sorted(by_problem.items())
+    }
 
 
 def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[str, str]:
@@ -114,7 +125,6 @@ def rebuilt_pages(entries: Sequence[Entry], folder: Path, order: str) -> dict[st
         [entry.record for entry in ranked],
         order,
         _links(entries, folder),
-        {identity: place for identity, (place, _) in _manifests(ranked).items()},
         {entry.record.manifest_name for entry in entries if not entry.ranked},
         [attestation for _, attestation in read_attestations(folder)],
     )
@@ -132,11 +142,6 @@ def _title(path: Path) -> str:
     return first.removeprefix("# ").strip() if first.startswith("# ") else path.stem
 
 
-def rebuilt_manifests(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return the text of every manifest that records give, by its path below a leaderboard's folder."""
-    return dict(_manifests(entries).values())
-
-
 def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the text of every page, by file name.
 
@@ -144,35 +149,26 @@ def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[s
         board: Leaderboard to show.
         others: Titles of hand-written pages beside them, by file name.
     """
-    problems = {page_name(problem): problem_page(problem, board.order) for problem in board.problems}
-    links = {name: title for name, title in (others or {}).items() if name not in problems}
+    networks = {name: network_page(problems, board.order) for name, problems in pages_of(board).items()}
+    links = {name: title for name, title in (others or {}).items() if name not in networks}
     own = {OVERVIEW: overview_page(board, links), "index.html": web_page(board), REPORTED: reported_page(board)}
-    return own | problems
+    return own | networks
 
 
 def outdated(folder: Path, written: Collection[str]) -> list[Path]:
-    """Return the pages and manifests of an earlier build that this one does not write; hand-written ones are kept."""
-    found = [*folder.glob("*.md"), *folder.glob("manifests/*.toml")]
-    return sorted(path for path in found if path.relative_to(folder).as_posix() not in written and _is_generated(path))
+    """Return the pages of an earlier build that this one does not write; hand-written ones are kept."""
+    return sorted(path for path in folder.glob("*.md") if path.name not in written and _is_generated(path))
 
 
 def _is_generated(path: Path) -> bool:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return GENERATED in text or text.startswith(f"# {RESOLVED}\n")
+    return GENERATED in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _links(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """Return the place of each record below the leaderboard's folder, by the record's hash."""
+    """Return the place of each record that has a file of its own below the leaderboard's folder, by its hash."""
     root = folder.resolve()
-    links: dict[str, str] = {}
-    for entry in entries:
-        path = entry.path.resolve()
-        if entry.submission and path.is_relative_to(root):
-            links[entry.record.hash] = path.relative_to(root).as_posix()
-    for place, text in _collections(entries, folder).items():
-        for number, line in enumerate(text.splitlines()[1:], start=2):
-            links.setdefault(json.loads(line)["hash"], f"{place}#L{number}")
-    return links
+    own = ((entry, entry.path.resolve()) for entry in entries if entry.submission)
+    return {entry.record.hash: path.relative_to(root).as_posix() for entry, path in own if path.is_relative_to(root)}
 
 
 def _check_leftovers(entries: Sequence[Entry], sources: Sequence[Path], folder: Path) -> None:
@@ -192,16 +188,3 @@ def _check_leftovers(entries: Sequence[Entry], sources: Sequence[Path], folder: 
             f"  To keep them: unlearnbench leaderboard build {named} {folder} -o {folder}\n"
             f"  To start anew, remove {records} first"
         )
-
-
-def _manifests(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
-    """Return every manifest's path below the leaderboard's folder and its text, by `manifest_id`."""
-    found = {manifest_id(entry.record): entry.record for entry in entries}
-    names = [record.manifest_name for record in found.values()]
-    manifests = {}
-    for identity, record in sorted(found.items()):
-        # Different manifests may share a name, and some digits of their content then distinguish them.
-        digits = f"-{identity[:6]}" if names.count(record.manifest_name) > 1 else ""
-        text = manifest_toml(record.manifest, RESOLVED)
-        manifests[identity] = f"manifests/{record.manifest_name}{digits}.toml", text
-    return manifests

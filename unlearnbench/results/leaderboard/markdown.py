@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from unlearnbench.escape import markdown, markdown_link
+from unlearnbench.registry.component import label_slug
 from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
 from unlearnbench.results.leaderboard.reported import TITLE as REPORTED
 from unlearnbench.results.leaderboard.reported import reported_sections
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
-from unlearnbench.results.record import ProblemRecord
+from unlearnbench.results.record import COLLECTION, ProblemRecord
 from unlearnbench.results.summaries.profile import FEWEST_PROBLEMS, Overall
 from unlearnbench.results.tables import (
     LEGEND,
@@ -34,7 +35,7 @@ COLUMNS = "\n".join(
         "- **image passes** are the training images that a method took through the network, each as often as it did, "
         "per seed; **speed-up** is FDR's count divided by the method's. In brackets: the ratio of seconds as measured "
         "on the machine of the records.",
-        "- **seeds** links the record of each seed.",
+        "- **seeds** are those of the records, with a word where a cell gave no result.",
         "- **self-reported** rows are what the one who ran them says; **verified** ones somebody has run again, with "
         f"means of FAe, FPAe and CAne within {100 * AGREEMENT:g} points.",
     ]
@@ -57,27 +58,28 @@ CARD = (
 )
 
 
-def problem_page(board: ProblemBoard, order: str) -> str:
-    """Return the page of one problem."""
-    lost = board.of_kind("below")
+def pages_of(board: Board) -> dict[str, list[ProblemBoard]]:
+    """Return the problems of each page, which are those of one network on one data set, by the page's file name."""
+    pages: dict[str, list[ProblemBoard]] = {}
+    for problem in board.problems:
+        pages.setdefault(page_name(problem), []).append(problem)
+    return pages
+
+
+def page_name(board: ProblemBoard) -> str:
+    """Return the file name of the page that holds a problem."""
+    return f"{label_slug(f'{board.problem.dataset}-{board.problem.architecture}')}.md"
+
+
+def network_page(problems: Sequence[ProblemBoard], order: str) -> str:
+    """Return the page of the problems of one network on one data set."""
+    first = problems[0].problem
+    contents = "\n".join(f"- {markdown_link(board.problem.title, f'#{board.problem.slug}')}" for board in problems)
     parts = [
-        f"# {markdown(board.problem.title)}",
+        f"# {markdown(f'{first.dataset} / {first.architecture}')}",
         GENERATED,
-        problem_table(board),
-        _caption(order),
-        *_reported_source(board),
-        *(
-            ["## Without a rank", "\n".join(f"- {markdown(line.name)}: {markdown(line.row.note)}" for line in lost)]
-            if lost
-            else []
-        ),
-        *_features(board),
-        "## Problem",
-        _problem_facts(board),
-        "## Methods",
-        _methods(board),
-        "## Verified",
-        _verified(board),
+        *([contents] if len(problems) > 1 else []),
+        *(part for board in problems for part in _problem(board, order)),
         "## Columns",
         COLUMNS,
         "[All problems](README.md)",
@@ -85,11 +87,36 @@ def problem_page(board: ProblemBoard, order: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _problem(board: ProblemBoard, order: str) -> list[str]:
+    lost = board.of_kind("below")
+    records = f"records/{board.problem.slug}{COLLECTION}"
+    return [
+        # The title may be another problem's too, so that links need an anchor of their own.
+        f'<a id="{board.problem.slug}"></a>',
+        f"## {markdown(board.problem.title)}",
+        problem_table(board),
+        f"{_caption(order)} Records: {markdown_link(records, records)}.",
+        *_reported_source(board),
+        *(
+            ["### Without a rank", "\n".join(f"- {markdown(line.name)}: {markdown(line.row.note)}" for line in lost)]
+            if lost
+            else []
+        ),
+        *_features(board),
+        "### Problem",
+        _problem_facts(board),
+        "### Methods",
+        _methods(board),
+        "### Verified",
+        _verified(board),
+    ]
+
+
 def _features(board: ProblemBoard) -> list[str]:
     """Return where the features of each method lie, in words."""
     said = [(line.name, line.row.judgement.said) for line in board.lines if line.row.judgement]
     lines = "\n".join(f"- {markdown(name)}: {text}" for name, text in said if text)
-    return ["## Where the features lie", lines] if lines else []
+    return ["### Where the features lie", lines] if lines else []
 
 
 def _caption(order: str) -> str:
@@ -133,7 +160,7 @@ def _cells(line: Line, published: bool) -> list[str]:
         _speed_up(line),
         count(line.image_passes),
         _seeds(line),
-        ", ".join(_linked(name, target) for name, target in line.manifests.items()),
+        markdown(", ".join(line.manifests)),
     ]
 
 
@@ -146,12 +173,8 @@ def _seeds(line: Line) -> str:
     shown = []
     for link in line.links:
         text = str(link.seed) if link.status == "done" else f"{link.seed} {link.status.replace('_', ' ')}"
-        shown.append(_linked(text, link.target))
+        shown.append(markdown_link(text, link.target) if link.target else markdown(text))
     return " ".join(shown)
-
-
-def _linked(text: str, target: str) -> str:
-    return markdown_link(text, target) if target else markdown(text)
 
 
 def _reported_source(board: ProblemBoard) -> list[str]:
@@ -234,12 +257,13 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         "classes, its outputs forgot, and its largest |position| is at most t, for t from 0 to 1; with its 95 % "
         f"interval by a bootstrap over problems. It takes {FEWEST_PROBLEMS} problems. The numbered columns hold the "
         "ranks. Methods that were not run on every problem stand below those that were.",
-        "## Problems",
+        *_unranked(board),
+        "## How far to trust these rows",
+        TRUST,
+        "## Columns",
+        COLUMNS,
     ]
-    for problem in board.problems:
-        parts += [f"### {markdown_link(problem.problem.title, page_name(problem))}", _summary(problem)]
-    trust = ["## How far to trust these rows", TRUST]
-    return "\n\n".join([*parts, _caption(board.order), *_unranked(board), *trust, "## Columns", COLUMNS]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def reported_page(board: Board) -> str:
@@ -254,23 +278,22 @@ def _unranked(board: Board) -> list[str]:
     names = ", ".join(f"`{name}`" for name in board.unranked)
     return [
         "## Not ranked",
-        "The tables rank the runs whose manifests lie in `manifests/`. The files of records also hold the runs of "
-        f"experiments, which are not ranked: {names}. `unlearnbench report` shows all of them.",
+        f"The files of records also hold the runs of experiments, which are not ranked: {names}. "
+        "`unlearnbench report` shows all of them.",
     ]
 
 
-def page_name(board: ProblemBoard) -> str:
-    """Return the file name of a problem's page."""
-    return f"{board.problem.slug}.md"
-
-
 def _overall_table(board: Board) -> str:
-    titles = [f"[{number}]({page_name(problem)})" for number, problem in enumerate(board.problems, 1)]
+    titles = [f"[{number}]({_place(problem)})" for number, problem in enumerate(board.problems, 1)]
     header = ["method", "score", "95 % interval", "passed on", *titles]
     lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
     lines += [markdown_line(_overall_cells(method, board)) for method in board.overall]
-    numbered = (f"{number}. {markdown(problem.problem.title)}" for number, problem in enumerate(board.problems, 1))
+    numbered = (f"{number}. {_summary(problem)}" for number, problem in enumerate(board.problems, 1))
     return "\n".join([*lines, "", *numbered])
+
+
+def _place(board: ProblemBoard) -> str:
+    return f"{page_name(board)}#{board.problem.slug}"
 
 
 def _overall_cells(method: Overall, board: Board) -> Sequence[str]:
@@ -300,4 +323,8 @@ def place_text(method: Overall, problem: ProblemBoard) -> str:
 
 
 def _summary(board: ProblemBoard) -> str:
-    return problem_table(board)
+    """Return a problem's link, and how many methods were run on it with how many seeds."""
+    ran = [line for line in board.lines if line.kind != "reference"]
+    seeds = sorted({len(line.row.records) for line in ran})
+    numbers = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0] if seeds else 0)
+    return f"{markdown_link(board.problem.title, _place(board))}: {len(ran)} methods, {numbers} seeds each"

@@ -10,7 +10,7 @@ from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.results.load import Entry, read_collection, read_entries
-from unlearnbench.results.record import Record, read_record
+from unlearnbench.results.record import Record, is_collection, read_record
 from unlearnbench.terms import JUDGED
 
 
@@ -52,7 +52,7 @@ def read_row(path: Path, label: str = "") -> RecordedRow:
     Raises:
         InvalidFileError: If the records are of several rows or of none, or cannot be used.
     """
-    if path.suffix == ".jsonl":
+    if is_collection(path):
         entries = read_collection(path)
     elif path.is_dir():
         entries = read_entries([path])

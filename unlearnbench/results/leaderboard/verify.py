@@ -13,7 +13,7 @@ from unlearnbench.results.audit.attestation import attestation_faults
 from unlearnbench.results.audit.consistency import inconsistencies
 from unlearnbench.results.audit.forgery import copied, exchanged, missing_seeds, same_outputs
 from unlearnbench.results.evaluate import evaluated, reference_records
-from unlearnbench.results.leaderboard.build import outdated, rebuilt_manifests, rebuilt_pages
+from unlearnbench.results.leaderboard.build import outdated, rebuilt_pages
 from unlearnbench.results.leaderboard.submission import SUBMISSION_FILE, submission_faults
 from unlearnbench.results.load import (
     SUBMISSIONS,
@@ -186,16 +186,15 @@ def _same(told: float | None, found: float | None) -> bool:
 
 def _is_board(folder: Path) -> bool:
     """Return whether a folder has pages, which a folder of records or a submission has not."""
-    return (folder / "manifests").is_dir() or (folder / "index.html").is_file()
+    return (folder / "index.html").is_file()
 
 
 def _page_faults(folder: Path, entries: Sequence[Entry], order: str) -> Iterator[str]:
-    """Yield the pages and manifests of a leaderboard that differ from those that its records give."""
+    """Yield the pages of a leaderboard that differ from those that its records give."""
     if not _is_board(folder):
         return
     mend = f"unlearnbench leaderboard build {folder} -o {folder}"
-    ranked = [entry for entry in entries if entry.ranked]
-    texts = rebuilt_pages(entries, folder, order) | rebuilt_manifests(ranked)
+    texts = rebuilt_pages(entries, folder, order)
     for name, text in texts.items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:

@@ -30,7 +30,7 @@ class Link:
     Attributes:
         seed: Seed of the record.
         status: How the cell ended.
-        target: Path of its file below the leaderboard's folder; "" if it is not there.
+        target: Path of the file of its own below the leaderboard's folder; "" if it has none there.
     """
 
     seed: int
@@ -52,7 +52,7 @@ class Line:
         image_passes: Mean image passes over the seeds.
         reported: A paper's fractions by metric.
         links: Links to its records.
-        manifests: Names of its manifests, each with its file below the leaderboard's folder.
+        manifests: Names of its manifests.
         standing: Who verified it, or that it is self-reported.
     """
 
@@ -65,7 +65,7 @@ class Line:
     image_passes: float | None
     reported: Mapping[str, float]
     links: tuple[Link, ...]
-    manifests: Mapping[str, str]
+    manifests: tuple[str, ...]
     standing: str
 
     @property
@@ -161,7 +161,6 @@ def make_board(
     records: Iterable[Record],
     order: str = PAPER,
     record_files: Mapping[str, str] | None = None,
-    manifest_files: Mapping[str, str] | None = None,
     unranked: Iterable[str] = (),
     attestations: Sequence[Attestation] = (),
 ) -> Board:
@@ -170,14 +169,13 @@ def make_board(
     Args:
         records: All records.
         order: Order of the ranking, a key of `ranking.ORDERS`.
-        record_files: Record files below the leaderboard's folder, by the hashes of the records.
-        manifest_files: Manifest files below the leaderboard's folder, by `manifest_id`.
+        record_files: Files below the leaderboard's folder that hold one record each, by the record's hash.
         unranked: Names of the manifests whose records lie beside these and are not ranked.
         attestations: What others found who ran rows again.
     """
     records = tuple(records)
     problems = rows_by_problem(records, order)
-    boards = [_problem_board(rows, record_files or {}, manifest_files or {}, attestations) for rows in problems]
+    boards = [_problem_board(rows, record_files or {}, attestations) for rows in problems]
     return Board(tuple(boards), tuple(overall(problems)), order, records, tuple(sorted(unranked)))
 
 
@@ -189,7 +187,6 @@ def manifest_id(record: Record) -> str:
 def _problem_board(
     rows: Sequence[Row],
     record_files: Mapping[str, str],
-    manifest_files: Mapping[str, str],
     attestations: Sequence[Attestation],
 ) -> ProblemBoard:
     problem = rows[0].problem
@@ -206,7 +203,7 @@ def _problem_board(
             image_passes=_mean(_passes(record) for record in row.done),
             reported=published.figures(row.method) if published else {},
             links=tuple(Link(r.seed, r.status, record_files.get(r.hash, "")) for r in row.records),
-            manifests={r.manifest_name: manifest_files.get(manifest_id(r), "") for r in row.records},
+            manifests=tuple(dict.fromkeys(record.manifest_name for record in row.records)),
             standing=standing(row.records, attestations),
         )
         for row in rows

@@ -12,9 +12,10 @@ from markupsafe import Markup
 from unlearnbench.escape import html, one_line, url
 from unlearnbench.results.judgement import MOST_LOSS
 from unlearnbench.results.leaderboard import plot
-from unlearnbench.results.leaderboard.markdown import interval_text, place_text, score_text
+from unlearnbench.results.leaderboard.markdown import interval_text, page_name, place_text, score_text
 from unlearnbench.results.leaderboard.view import Board, Line, factor
 from unlearnbench.results.ranking import ORDER_TEXTS
+from unlearnbench.results.record import COLLECTION
 from unlearnbench.results.summaries.stages import STAGE_LEGEND, StageMetric
 from unlearnbench.results.tables import LEGEND, computed_on, method_name, points, ranking_text, words
 from unlearnbench.terms import SHORT
@@ -40,6 +41,8 @@ def web_page(board: Board) -> str:
         provenance=_provenance,
         interval_text=interval_text,
         place_text=place_text,
+        page_name=page_name,
+        collection=COLLECTION,
         score_text=score_text,
         words=words,
         legend=LEGEND,
