@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import os
 from pathlib import Path
 
 import pytest
 
-from unlearnbench.documents import LARGEST_BYTES, MOST_VALUES, parsed_json, read_json, read_text
+from unlearnbench.documents import LARGEST_BYTES, MOST_VALUES, compressed, parsed_json, read_json, read_text
 from unlearnbench.errors import InvalidFileError
 
 
@@ -38,16 +38,23 @@ def test_json_beyond_the_bounds_is_refused_in_one_line(text: str, fault: str) ->
 
 
 def test_a_compressed_file_is_read_within_the_same_bounds(tmp_path: Path) -> None:
-    path = tmp_path / "lines.gz"
-    path.write_bytes(whole := gzip.compress(b"a" * 1000))
+    path = tmp_path / "lines.xz"
+    path.write_bytes(whole := compressed("a" * 1000))
     assert read_text(path) == "a" * 1000
     with pytest.raises(InvalidFileError) as caught:
         read_text(path, 999)
     assert str(caught.value) == f"{path}: has more than the 999 bytes that are read of such a file"
-    for damaged in (b"a" * 1000, whole[:-9], whole[:12] + b"\xff" * 9 + whole[21:]):
+    greedy = lzma.compress(b"a", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**30}])
+    for damaged, fault in (
+        (b"a" * 1000, "Input format not supported by decoder"),
+        (whole[:-9], "its end is missing"),
+        (whole[:40] + b"\xff" * 9 + whole[49:], "Corrupt input data"),
+        (greedy, "Memory usage limit exceeded"),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(InvalidFileError, match="gz: cannot be decompressed: "):
+        with pytest.raises(InvalidFileError) as caught:
             read_text(path)
+        assert str(caught.value) == f"{path}: cannot be decompressed: {fault}"
 
 
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:

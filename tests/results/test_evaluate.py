@@ -450,7 +450,7 @@ def test_the_records_of_a_leaderboard_are_not_evaluated(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError) as caught:
         evaluate(tmp_path / "board")
     assert str(caught.value) == (
-        f"{tmp_path}/board/records/problem.jsonl.gz: records of a leaderboard, which keep the values that were "
+        f"{tmp_path}/board/records/problem.jsonl.xz: records of a leaderboard, which keep the values that were "
         "published\n"
         "  Give the output folder of a run"
     )

@@ -343,7 +343,7 @@ def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
 
 
 # Ending of a file that holds the records of one problem, a line each.
-COLLECTION = ".jsonl.gz"
+COLLECTION = ".jsonl.xz"
 
 
 def is_collection(path: Path) -> bool:
@@ -352,7 +352,7 @@ def is_collection(path: Path) -> bool:
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """Return the files below a folder that hold run records, of one (.json) or of many (.jsonl.gz), sorted by path.
+    """Return the files below a folder that hold run records, of one (.json) or of many (.jsonl.xz), sorted by path.
 
     Raises:
         InvalidFileError: If there is none, or no such folder.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import random
 import re
 import shutil
@@ -29,7 +29,7 @@ PAGE = "digits-digits_net.md"
 def files(folder: Path) -> dict[str, bytes]:
     """Return what each file of a folder holds, decompressed, since another compressor gives other bytes."""
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {name: gzip.decompress(content) if name.endswith(".gz") else content for name, content in found.items()}
+    return {name: lzma.decompress(content) if name.endswith(".xz") else content for name, content in found.items()}
 
 
 def built(folder: Path, *problems: str, seeds: int = 2) -> Path:
@@ -138,8 +138,8 @@ def test_a_line_has_the_figures_and_seeds_of_its_records(tmp_path: Path) -> None
     assert good[:5] == ["provisional", "**good**<br>made-up 1.0, self-reported", "passed", "passed", "+0.30 probe"]
     assert good[5:11] == ["0.00 ± 0.00", "55.50 ± 0.71", "+4.50", "90.00 ± 0.00", "1.0\N{MULTIPLICATION SIGN}", "1,100"]
     assert good[11:] == ["0 1", "small"]
-    assert "Records: [records/problem.jsonl.gz](records/problem.jsonl.gz).\n" in (board / PAGE).read_text()
-    records = [entry.record for entry in read_collection(board / "records/problem.jsonl.gz")]
+    assert "Records: [records/problem.jsonl.xz](records/problem.jsonl.xz).\n" in (board / PAGE).read_text()
+    records = [entry.record for entry in read_collection(board / "records/problem.jsonl.xz")]
     assert [(record.method.label, record.seed) for record in records][8:10] == [("good", 0), ("good", 1)]
 
 
@@ -259,7 +259,7 @@ def test_pages_of_networks_that_are_gone_are_removed(tmp_path: Path) -> None:
     build_leaderboard([write_records(tmp_path / "runs", records)], board := tmp_path / "board")
     (board / "mine.md").write_text("# Mine\n")
     assert (board / "digits-another.md").is_file()
-    (board / "records" / "b.jsonl.gz").unlink()
+    (board / "records" / "b.jsonl.xz").unlink()
     build_leaderboard([board], board)
     names = sorted(name for name in files(board) if not name.startswith("records/"))
     assert names == ["README.md", "REPORTED.md", PAGE, "index.html", "mine.md"]
@@ -271,7 +271,7 @@ def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Pat
     with pytest.raises(InvalidFileError) as caught:
         build_leaderboard([runs], board)
     assert str(caught.value) == (
-        f"{board}/records: 14 of its records are not among those given, {board}/records/b.jsonl.gz:10 "
+        f"{board}/records: 14 of its records are not among those given, {board}/records/b.jsonl.xz:10 "
         f"for one\n  To keep them: unlearnbench leaderboard build {runs} {board} -o {board}\n"
         f"  To start anew, remove {board}/records first"
     )
@@ -331,7 +331,7 @@ def test_records_beside_the_board_are_published_and_not_ranked(tmp_path: Path) -
 
 
 def test_every_committed_record_comes_back_as_it_was_written() -> None:
-    for path in (COMMITTED / "records").glob("*.jsonl.gz"):
+    for path in (COMMITTED / "records").glob("*.jsonl.xz"):
         assert collection_text(read_collection(path)) == read_text(path)
 
 
@@ -342,11 +342,11 @@ def test_the_committed_leaderboard_stays_small() -> None:
 
 
 def test_records_that_are_there_already_are_not_compressed_again(tmp_path: Path) -> None:
-    path = built(tmp_path) / "records" / "problem.jsonl.gz"
+    path = built(tmp_path) / "records" / "problem.jsonl.xz"
     # As another machine's compressor has it.
-    path.write_bytes(other := gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=0))
+    path.write_bytes(other := lzma.compress(lzma.decompress(path.read_bytes()), preset=0))
     build_leaderboard([tmp_path / "board"], tmp_path / "board")
     assert path.read_bytes() == other
     more = write_records(tmp_path / "more", [make_record("more", 0), make_record("more", 1)])
     build_leaderboard([tmp_path / "board", more], tmp_path / "board")
-    assert b'"more"' in gzip.decompress(path.read_bytes())
+    assert b'"more"' in lzma.decompress(path.read_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import tomllib
@@ -16,7 +15,7 @@ from conftest import FinishedRun
 from support.commands import cli
 from support.records import make_record, record_files, small_board, with_changes, write_records
 
-from unlearnbench.documents import read_text
+from unlearnbench.documents import compressed, read_text
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.metrics.metric_record import packed
 from unlearnbench.results.leaderboard.build import build_leaderboard
@@ -39,7 +38,7 @@ def board(finished: FinishedRun, tmp_path: Path) -> Path:
 
 def one_file_each(board: Path) -> Path:
     """Write each record of a leaderboard to a file of its own, which a test can change; both forms are valid."""
-    (collection,) = (board / "records").glob("*.jsonl.gz")
+    (collection,) = (board / "records").glob("*.jsonl.xz")
     write_records(board, [entry.record for entry in read_collection(collection)])
     collection.unlink()
     return board
@@ -122,13 +121,13 @@ def test_an_edited_record_is_refused(board: Path, edit: Callable[[Values], None]
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+    path.write_bytes(compressed("".join(f"{line}\n" for line in lines)))
 
 
 def test_an_edited_line_is_refused_with_its_number(finished: FinishedRun, tmp_path: Path) -> None:
     board = tmp_path / "board"
     assert cli("leaderboard", "build", finished.output, "-o", board).code == 0
-    (path,) = (board / "records").glob("*.jsonl.gz")
+    (path,) = (board / "records").glob("*.jsonl.xz")
     lines = read_text(path).splitlines()
     values = json.loads(lines[4])
     values["measured"]["seconds"]["unlearn"] = 0.001
@@ -152,7 +151,7 @@ def test_a_file_that_is_no_collection_is_refused(
 ) -> None:
     board = tmp_path / "board"
     assert cli("leaderboard", "build", finished.output, "-o", board).code == 0
-    (path,) = (board / "records").glob("*.jsonl.gz")
+    (path,) = (board / "records").glob("*.jsonl.xz")
     write_lines(path, damage(read_text(path).splitlines()))
     done = cli("leaderboard", "check", board)
     assert done.code == 1
@@ -471,7 +470,7 @@ def test_a_row_of_several_manifests_is_run_again_from_one(tmp_path: Path) -> Non
     runs = write_records(tmp_path / "runs", [*references, *named])
     extra = [with_changes(record, manifest_name="beside", manifest={}) for record in (*references, *good)]
     build_leaderboard([runs], tmp_path / "board", beside=[write_records(tmp_path / "beside", extra)])
-    row = read_row(tmp_path / "board" / "records" / "problem.jsonl.gz", "good")
+    row = read_row(tmp_path / "board" / "records" / "problem.jsonl.xz", "good")
     assert [(record.manifest_name, record.seed) for record in row.records] == [("small", 0), ("small", 1)]
 
 

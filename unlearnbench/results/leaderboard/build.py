@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unlearnbench.documents import read_text
+from unlearnbench.documents import compressed, read_text
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.paths import below, refuse_foreign
 from unlearnbench.results.audit.attestation import read_attestations
@@ -88,7 +87,7 @@ def _write_compressed(path: Path, text: str) -> None:
     if path.is_file() and read_text(path) == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    path.write_bytes(compressed(text))
 
 
 def _beside(sources: Sequence[Path], say: Say) -> list[Entry]:
