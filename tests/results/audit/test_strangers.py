@@ -33,8 +33,8 @@ def hostile(record: Record, edit: Callable[[Values], None]) -> Values:
 
 def write(folder: Path, edit: Callable[[Values], None]) -> Path:
     """Write a small leaderboard's records, each of them with a change, and return their folder."""
-    for number, record in enumerate(small_board()):
-        path = folder / "records" / "small" / "problem" / str(number // 2) / f"seed-{number}.json"
+    for number, record in enumerate(small_board(seeds=3)):
+        path = folder / "records" / "small" / "problem" / str(number // 3) / f"seed-{number}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(hostile(record, edit)))
     return folder
@@ -51,7 +51,7 @@ def every_string(values: Values) -> None:
     values["environment"] = dict.fromkeys(("device", "precision", "commit"), PAYLOAD) | {
         "libraries": {PAYLOAD: PAYLOAD}
     }
-    values["manifest"] = {"name": "small", "seeds": [0, 1], "description": PAYLOAD}
+    values["manifest"] = {"name": "small", "seeds": [0, 1, 2], "description": PAYLOAD}
     if values["reason"]:
         values["reason"] = PAYLOAD
 
@@ -64,7 +64,7 @@ def test_no_payload_reaches_a_page(tmp_path: Path) -> None:
     assert cli("report", runs, "--paper", "-o", tmp_path / "report").code == 0
     assert cli("submit", runs, "-o", tmp_path / "submission").code == 0
     pages = [path for folder in ("board", "report", "submission") for path in (tmp_path / folder).rglob("*.md")]
-    assert len(pages) == 6
+    assert len(pages) == 7
     for page in pages:
         text = page.read_text()
         assert [raw for raw in MARKDOWN if raw in text] == [], page
@@ -212,5 +212,5 @@ def test_a_record_of_another_form_is_named_in_a_line_for_each(
     assert done.code == 1
     assert "Traceback" not in done.err
     named = [line for line in done.err.splitlines() if not line.startswith("  ")]
-    assert len(named) == 14
+    assert len(named) == 21
     assert all(len(line) < 500 for line in named)

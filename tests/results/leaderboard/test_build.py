@@ -57,7 +57,7 @@ def test_there_is_an_overview_a_web_page_and_a_page_for_each_network(tmp_path: P
         tmp_path / "runs", [*small_board("b"), *small_board("a"), *on_network(small_board("c"), "x/y")]
     )
     written = build_leaderboard([runs], tmp_path / "board")
-    names = ("README.md", "index.html", "REPORTED.md", PAGE, "digits-x-y.md")
+    names = ("README.md", "SUMMARY.md", "index.html", "REPORTED.md", PAGE, "digits-x-y.md")
     assert [re.sub("-[0-9a-f]{6}(?=.md)", "", path.name) for path in written] == list(names)
     overview, page = ((tmp_path / "board" / name).read_text() for name in ("README.md", PAGE))
     assert re.findall(r"^\d\. \[(.*)\]\((.*)\): 5 methods, 2 seeds each$", overview, re.M) == [
@@ -262,7 +262,7 @@ def test_pages_of_networks_that_are_gone_are_removed(tmp_path: Path) -> None:
     (board / "records" / "b.jsonl.xz").unlink()
     build_leaderboard([board], board)
     names = sorted(name for name in files(board) if not name.startswith("records/"))
-    assert names == ["README.md", "REPORTED.md", PAGE, "index.html", "mine.md"]
+    assert names == ["README.md", "REPORTED.md", "SUMMARY.md", PAGE, "index.html", "mine.md"]
 
 
 def test_records_that_the_pages_would_not_show_are_not_left_behind(tmp_path: Path) -> None:

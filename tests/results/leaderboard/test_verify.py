@@ -280,7 +280,13 @@ def test_a_page_that_no_record_gives_is_found_and_one_of_a_person_left_alone(boa
     )
     assert cli("leaderboard", "build", board, "-o", board).code == 0
     assert verify(board).faults == ()
-    assert sorted(path.name for path in board.glob("*.md")) == ["README.md", "REPORTED.md", page.name, "notes.md"]
+    assert sorted(path.name for path in board.glob("*.md")) == [
+        "README.md",
+        "REPORTED.md",
+        "SUMMARY.md",
+        page.name,
+        "notes.md",
+    ]
 
 
 def test_features_that_are_not_there_are_named(board: Path, tmp_path: Path) -> None:
@@ -338,7 +344,7 @@ def test_a_submission_becomes_part_of_a_leaderboard(submission: Path, board: Pat
     done = cli("leaderboard", "build", board, "-o", board)
     assert done.code == 0, done.err
     assert verify(board, (finished.output,)).faults == ()
-    (page,) = [path for path in board.glob("*.md") if path.name not in ("README.md", "REPORTED.md")]
+    (page,) = board.glob("digits-*.md")
     assert "](submissions/me/records/" in page.read_text()
 
 

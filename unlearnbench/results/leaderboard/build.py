@@ -13,6 +13,7 @@ from unlearnbench.results.audit.attestation import read_attestations
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.markdown import (
     GENERATED,
+    hurry_page,
     network_page,
     overview_page,
     pages_of,
@@ -24,7 +25,7 @@ from unlearnbench.results.load import Entry, Say, check_entries, collection_text
 from unlearnbench.results.ranking import PAPER
 from unlearnbench.results.record import COLLECTION
 
-OVERVIEW, REPORTED = "README.md", "REPORTED.md"
+OVERVIEW, HURRY, REPORTED = "README.md", "SUMMARY.md", "REPORTED.md"
 # The web page's own title; its text is HTML.
 WEB_MARK = "<title>unlearnbench leaderboard</title>"
 
@@ -150,7 +151,12 @@ def board_pages(board: Board, others: Mapping[str, str] | None = None) -> dict[s
     """
     networks = {name: network_page(problems, board.order) for name, problems in pages_of(board).items()}
     links = {name: title for name, title in (others or {}).items() if name not in networks}
-    own = {OVERVIEW: overview_page(board, links), "index.html": web_page(board), REPORTED: reported_page(board)}
+    own = {
+        OVERVIEW: overview_page(board, links),
+        HURRY: hurry_page(board),
+        "index.html": web_page(board),
+        REPORTED: reported_page(board),
+    }
     return own | networks
 
 

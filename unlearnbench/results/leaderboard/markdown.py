@@ -11,6 +11,8 @@ from unlearnbench.results.leaderboard.reported import TITLE as REPORTED
 from unlearnbench.results.leaderboard.reported import reported_sections
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.record import COLLECTION, ProblemRecord
+from unlearnbench.results.summaries.in_short import TITLE as HURRY
+from unlearnbench.results.summaries.in_short import in_short
 from unlearnbench.results.summaries.profile import FEWEST_PROBLEMS, Overall
 from unlearnbench.results.tables import (
     LEGEND,
@@ -249,6 +251,7 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
     parts = [
         "# Leaderboard",
         f"{GENERATED} [`index.html`](index.html) is the same with plots, to be opened in a browser.",
+        f"In short: {markdown_link(HURRY, 'SUMMARY.md')}.",
         *([f"Written by hand: {links}."] if links else []),
         f"Numbers of others, not ranked: {markdown_link(REPORTED, 'REPORTED.md')}.",
         "## Methods over all problems",
@@ -264,6 +267,13 @@ def overview_page(board: Board, others: Mapping[str, str]) -> str:
         COLUMNS,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def hurry_page(board: Board) -> str:
+    """Return the page that says in short what the records show."""
+    places = {problem.problem.slug: _place(problem) for problem in board.problems}
+    parts = in_short([problem.rows for problem in board.problems], places)
+    return "\n\n".join([f"# {HURRY}", GENERATED, *parts, "[All problems](README.md)"]) + "\n"
 
 
 def reported_page(board: Board) -> str:
