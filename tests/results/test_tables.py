@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -257,6 +258,22 @@ def test_a_classifier_far_below_its_prototypes_points_to_the_order_of_the_classe
     (line,) = cautions_of((0.1, 0.8, 0.12), 0.0)
     assert line.startswith("Caution: Original's CAne is 12.00 %, while 90.00 % of the same images lie nearest to the")
     assert "`class_order`" in line
+
+
+def test_methods_that_average_distillation_in_different_ways_are_told() -> None:
+    ways = {"tolnrc_kd": "element_mean", "folnrc_kd": "batch_mean", "erwp": "batch_mean"}
+
+    def told(**changes: dict[str, Any]) -> list[str]:
+        options = {name: {"reduction": way, "beta": 1.0} for name, way in ways.items()} | changes
+        made = [make_record(name, 0, options=chosen) for name, chosen in options.items()]
+        (rows,) = rows_by_problem([*made, make_record("original", 0, metrics=(0.9, 0.8, 0.9)), make_record("fdr", 0)])
+        return cautions(rows)
+
+    (line,) = told()
+    assert "(batch_mean: erwp, folnrc_kd; element_mean: tolnrc_kd). Of 10 classes" in line
+    assert told(tolnrc_kd={"reduction": "batch_mean", "beta": 1.0}) == []
+    # Without distillation there is nothing to average.
+    assert told(tolnrc_kd={"reduction": "element_mean", "beta": 0}) == []
 
 
 def test_an_original_at_chance_is_told() -> None:

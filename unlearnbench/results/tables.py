@@ -297,7 +297,11 @@ SUSPICIOUS = 0.5
 
 
 def cautions(rows: Sequence[Row]) -> list[str]:
-    """Return what makes a problem's reference models doubtful yardsticks, one line each; usually nothing."""
+    """Return what a reader of a problem's table has to know, one line each.
+
+    That is what makes the references doubtful yardsticks, how far they are from the published network, and where
+    methods that distil do so in different ways.
+    """
     found = []
     chance = 1 / rows[0].problem.num_classes
     original, fdr = (
@@ -322,8 +326,22 @@ def cautions(rows: Sequence[Row]) -> list[str]:
             f"Caution: Original's CAne is {points(right)} %, where chance is {points(chance)} %: there is nothing to "
             "forget. Were its images normalised in another way (`mean`, `std` in [training])?"
         )
-    found += _distance_to_published(original)
-    return found
+    return [*found, *_distance_to_published(original), *_mixed_reductions(rows)]
+
+
+def _mixed_reductions(rows: Sequence[Row]) -> list[str]:
+    """Return which methods average the distillation loss in which way, unless all do so in the same."""
+    by_reduction: dict[str, list[str]] = {}
+    for row in rows:
+        if "reduction" in row.method.options and row.method.options.get("beta") != 0:
+            by_reduction.setdefault(str(row.method.options["reduction"]), []).append(row.label)
+    if len(by_reduction) < 2:
+        return []
+    groups = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in sorted(by_reduction.items()))
+    return [
+        f"The methods do not all average the distillation loss in one way ({groups}). Of {rows[0].problem.num_classes} "
+        "classes `element_mean` makes it smaller by about their number than `batch_mean`, at the same beta."
+    ]
 
 
 def _distance_to_published(original: Row | None) -> list[str]:

@@ -200,7 +200,7 @@ def _problem_facts(board: ProblemBoard) -> str:
         ("Data set revision", markdown(problem.dataset_revision)),
         ("Training of the references", markdown(options_text(training))),
         ("Computed on", markdown(computed_on(record for row in board.rows for record in row.done) or "nothing")),
-        *(("References", markdown(line)) for line in cautions(board.rows)),
+        *(("To note", markdown(line)) for line in cautions(board.rows)),
     )
     return "\n".join(f"- {key}: {value}" for key, value in facts)
 
