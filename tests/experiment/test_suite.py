@@ -13,7 +13,7 @@ from support.paths import REPOSITORY
 
 SUITE = REPOSITORY / "manifests" / "suite"
 TIERS = ("mini", "cifar", "full")
-ZOO = REPOSITORY / "plugins" / "unlearnbench-zoo" / "pyproject.toml"
+OTHERS = [REPOSITORY / "plugins" / f"unlearnbench-{name}" / "pyproject.toml" for name in ("zoo", "lab")]
 
 
 def manifests(tier: str) -> list[Path]:
@@ -37,8 +37,8 @@ def number_of_problems(raw: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_every_problem_has_every_method_of_the_package_and_the_zoo(tier: str) -> None:
-    every = methods_of(REPOSITORY / "pyproject.toml") | methods_of(ZOO)
+def test_every_problem_has_every_method_of_the_package_the_zoo_and_the_lab(tier: str) -> None:
+    every = methods_of(REPOSITORY / "pyproject.toml").union(*map(methods_of, OTHERS))
     for path in manifests(tier):
         assert {entry["name"] for entry in content(path)["unlearners"]} == every, path.name
 
@@ -80,7 +80,7 @@ def test_problems_on_the_whole_of_cifar100_share_originals_with_the_fast_manifes
 def test_a_tier_is_one_command(tmp_path: Path) -> None:
     paths = [path for path in manifests("mini") if not missing_plugins(path)]
     if not paths:
-        pytest.skip("unlearnbench-zoo is not installed (pip install -e plugins/unlearnbench-zoo)")
+        pytest.skip("the zoo or the lab is not installed: pip install -e plugins/unlearnbench-zoo -e plugins/unlearnbench-lab")
     done = cli("run", *paths, "-o", tmp_path / "runs", "--dry-run", "--json")
     assert done.code == 0
     assert [row["manifest"] for row in done.json] == [str(path) for path in paths]
