@@ -107,7 +107,7 @@ def _used(statement: ast.stmt, source: SourceModule) -> Iterator[Place]:
 
 @functools.cache
 def _names(statement: ast.stmt) -> frozenset[tuple[str | None, str]]:
-    """Return the names in a statement: those by themselves, with None, and attributes with the name they stand behind."""
+    """Return the names in a statement: attributes with the name they stand behind, and all others with None."""
     found: set[tuple[str | None, str]] = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.Name):
