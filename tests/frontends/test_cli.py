@@ -488,6 +488,20 @@ def test_what_stands_in_a_record_s_place_is_named_and_makes_way(
     assert comparable_records(copied.output) == comparable_records(finished.output)
 
 
+def test_records_in_each_other_s_places_are_named_and_made_again(finished: FinishedRun, copied: FinishedRun) -> None:
+    first, second = (record_files(copied.output)[name] for name in ("wd/seed-0.json", "erwp/seed-1.json"))
+    contents = first.read_bytes(), second.read_bytes()
+    second.write_bytes(contents[0])
+    first.write_bytes(contents[1])
+    done = cli("run", copied.manifest, "-o", copied.output, "--device", "cpu")
+    assert done.code == 0
+    assert done.err.splitlines()[:2] == [
+        f"{first} is the record of erwp, seed 1; it is made again",
+        f"{second} is the record of wd, seed 0; it is made again",
+    ]
+    assert comparable_records(copied.output) == comparable_records(finished.output)
+
+
 def test_a_record_changed_by_hand_is_named_and_made_again(finished: FinishedRun, copied: FinishedRun) -> None:
     path = record_files(copied.output)["wd/seed-0.json"]
     values = json.loads(path.read_text())

@@ -34,4 +34,5 @@ def main() -> int:
     return int(any(trial.fault for trial in trials))
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from support.commands import Done
-from support.manifests import FOLNRC, WD, manifest_text, write_manifest
+from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
 from support.records import comparable_records
 
-MARK = "UNLEARNBENCH_TRIAL"
+from .warm import MARK, WarmProcess
+
+# A command that has been started, whether as a process of its own or as a copy of a warm one.
+Running = subprocess.Popen[str] | WarmProcess
 # A process of a run may live this long after the run has ended.
 END_SECONDS = 5.0
 RUN_SECONDS = 300.0
@@ -38,8 +42,8 @@ class Bench:
 
     @cached_property
     def manifest(self) -> Path:
-        """A small manifest: the digits, a narrow network, one seed, two methods."""
-        return write_manifest(self.folder, manifest_text(WD, FOLNRC))
+        """A small manifest: the digits, a narrow network, one seed, three methods, one of which keeps a search."""
+        return write_manifest(self.folder, manifest_text(WD, FOLNRC, ERWP))
 
     @cached_property
     def finished(self) -> Path:
@@ -49,11 +53,14 @@ class Bench:
         return self.folder / "finished"
 
     @cached_property
-    def seconds(self) -> float:
-        """Seconds that an undisturbed run takes at this moment."""
+    def seconds(self) -> dict[int, float]:
+        """Seconds that an undisturbed run takes at this moment, by its number of jobs."""
+        return {jobs: self._timed(jobs) for jobs in (1, 2)}
+
+    def _timed(self, jobs: int) -> float:
         with self.place() as place:
             started = time.monotonic()
-            assert self.run(place / "runs").code == 0
+            assert self.run(place / "runs", "--jobs", str(jobs)).code == 0
             return time.monotonic() - started
 
     @contextmanager
@@ -94,22 +101,44 @@ class Bench:
             errors="replace",
             env={**os.environ, **self.environment, MARK: mark, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
+            # A shell starts what it puts in the background without Ctrl-C, and every process of that inherits this.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def done(self, command: Sequence[str], path: Path | None = None) -> Done:
-        """Run a command to its end; see `start`."""
-        process = self.start(command, path=path)
+    def warm(self, *arguments: str | Path, mark: str = "", statements: str = "") -> WarmProcess:
+        """Start `unlearnbench ARGUMENTS` as a copy of a process that has imported all that it uses.
+
+        Args:
+            arguments: Arguments of the command.
+            mark: Mark by which its processes are found; see `alive`.
+            statements: Python statements that it runs first.
+        """
+        told = self.folder / "told"
+        told.mkdir(exist_ok=True)
+        return WarmProcess([*map(str, arguments)], told, self.environment, mark or uuid.uuid4().hex, statements)
+
+    def ended(self, process: Running) -> Done:
+        """Wait for the end of a command; one that takes too long is killed, and says so."""
         try:
             out, err = process.communicate(timeout=RUN_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
             err += f"\nkilled after {RUN_SECONDS:g} seconds"
+        assert process.returncode is not None
         return Done(process.returncode, out, err)
 
-    def run(self, output: Path, *arguments: str) -> Done:
+    def done(self, command: Sequence[str], path: Path | None = None) -> Done:
+        """Run a command to its end as a process of its own; see `start`."""
+        return self.ended(self.start(command, path=path))
+
+    def arguments(self, output: Path, *others: str) -> list[str]:
+        """Return the arguments that run the manifest into a folder."""
+        return ["run", str(self.manifest), "-o", str(output), "--device", "cpu", *others]
+
+    def run(self, output: Path, *others: str) -> Done:
         """Run the manifest into a folder."""
-        return self.done(self.command("run", self.manifest, "-o", output, "--device", "cpu", *arguments))
+        return self.ended(self.warm(*self.arguments(output, *others)))
 
     def differs(self, output: Path) -> str:
         """Return in what an output folder differs from the undisturbed run, or "" if it does not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -71,23 +72,37 @@ DAMAGES: dict[str, Damage] = {
 FILES = {
     "weights": "store/models/*/model.safetensors",
     "features": "store/features/*/features.h5",
+    "tensors of a search": "store/relevance/*/tensors.safetensors",
     "entry of a model": "store/models/*/entry.json",
     "entry of features": "store/features/*/entry.json",
+    "entry of a search": "store/relevance/*/entry.json",
     "record": "records/**/*.json",
 }
+CASES = [(file, damage) for file in FILES for damage in DAMAGES]
 
 
-def attempt(random: Random, bench: Bench) -> Trial:
+def attempt(random: Random, bench: Bench, number: int) -> Trial:
     """Damage one file of a finished run and run again."""
-    file, damage = random.choice(sorted(FILES)), random.choice(sorted(DAMAGES))
+    file, damage = CASES[number % len(CASES)]
     with bench.copied() as output:
         path = random.choice(sorted(output.glob(FILES[file])))
         DAMAGES[damage](random, path)
+        if "search" in file:
+            _let_it_be_read(output)
         done = bench.run(output)
         fault = traceback_in(done) or (f"exit code {done.code}: {done.err.strip()[-300:]}" if done.code else "")
         fault = fault or _unnamed(path, done.err, damage, output) or bench.differs(output)
         shutil.rmtree(output, ignore_errors=True)
     return Trial(f"{file}: {damage}", fault)
+
+
+def _let_it_be_read(output: Path) -> None:
+    """Remove what ERwP made, since nobody reads a search whose result is there."""
+    for path in output.glob("records/**/erwp/*.json"):
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        for file in files.values():
+            shutil.rmtree((output / file["path"]).parent)
+        path.unlink()
 
 
 def _unnamed(path: Path, said: str, damage: str, output: Path) -> str:

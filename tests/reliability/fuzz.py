@@ -79,7 +79,7 @@ class Answer:
 def answer(*arguments: str | Path) -> Answer:
     """Run the command line in a copy of this process, and measure it."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as told:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _resident()
         child = os.fork()
         if child == 0:
             _in_child(told, arguments)
@@ -87,8 +87,13 @@ def answer(*arguments: str | Path) -> Answer:
         told.seek(0)
         text = told.read()
     code, out, err = json.loads(text) if text else (os.waitstatus_to_exitcode(status), "", "")
-    grown = max(0, usage.ru_maxrss - before) * 1024
+    grown = max(0, usage.ru_maxrss * 1024 - before)
     return Answer(Done(code, out, err), usage.ru_utime + usage.ru_stime, grown)
+
+
+def _resident() -> int:
+    """Return the bytes that this process holds now, with which its copy begins."""
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
 
 
 def _in_child(told: Any, arguments: tuple[str | Path, ...]) -> None:
@@ -123,7 +128,7 @@ def fault_of(found: Answer, place: Path) -> str:
     return ""
 
 
-def attempt(random: Random, bench: Bench) -> Trial:
+def attempt(random: Random, bench: Bench, number: int) -> Trial:
     """Spoil one file and ask about it."""
     _warm_up(bench)
     what = random.choices(sorted(SHARES), [SHARES[name] for name in sorted(SHARES)])[0]

@@ -15,24 +15,30 @@ from support.commands import Done
 from .bench import Bench, traceback_in
 from .trials import Trial
 
+# A trial on a machine that refuses something, which returns what went wrong.
+Case = Callable[[Random, Bench, Path], str]
 # The command, after some statements that make this machine a worse one.
 WORSE = "{}\nimport sys\nfrom unlearnbench.frontends.command import main\nsys.argv[0] = 'unlearnbench'\nmain()"
 # The most bytes that a file of a small run may have are drawn up to a little more than its largest file has.
-LARGEST = 90_000
+LARGEST = 140_000
 
 
-def attempt(random: Random, bench: Bench) -> Trial:
+def attempt(random: Random, bench: Bench, number: int) -> Trial:
     """Run on a worse machine, and on a good one afterwards."""
-    kind = random.choice(sorted(KINDS))
+    kind, case = CASES[number % len(CASES)]
     with bench.place() as place:
-        fault = KINDS[kind](random, bench, place)
+        fault = case(random, bench, place)
     return Trial(kind, fault)
 
 
 def _worse(bench: Bench, output: Path, statements: str, *arguments: str) -> Done:
-    code = [sys.executable, "-c", WORSE.format(statements)]
-    command = [*code, "run", str(bench.manifest), "-o", str(output), "--device", "cpu", *arguments]
-    return bench.done(command)
+    """Run after some statements, which hold in the processes of the run too."""
+    return bench.ended(bench.warm(*bench.arguments(output, *arguments), statements=statements))
+
+
+def _worse_from_the_start(bench: Bench, output: Path, statements: str) -> Done:
+    """Run after some statements that come before everything is imported."""
+    return bench.done([sys.executable, "-c", WORSE.format(statements), *bench.arguments(output)])
 
 
 def _then_good(bench: Bench, output: Path, bad: Done, codes: tuple[int, ...], said: str) -> str:
@@ -59,7 +65,7 @@ def _full_disk(random: Random, bench: Bench, place: Path) -> str:
 
 def _small_disk(random: Random, bench: Bench, place: Path) -> str:
     """Run on a file system of some kilobytes, where this process may mount one, and give it more room."""
-    size, jobs = random.randrange(4, 500), random.choice("12")
+    size, jobs = random.randrange(4, 1100), random.choice("12")
     disk = place / "disk"
     disk.mkdir()
     if not _mounted(disk, f"size={size}k"):
@@ -93,26 +99,29 @@ def _read_only(random: Random, bench: Bench, place: Path) -> str:
     return _then_good(bench, place / "runs", _worse(bench, place / "runs", refuse), (1, 2), "Read-only file system")
 
 
-def _no_locks(random: Random, bench: Bench, place: Path) -> str:
-    number = random.choice((37, 38, 95, 5))
+def _no_locks(number: int) -> Case:
     refuse = f"import fcntl, os\ndef refuse(*_): raise OSError({number}, os.strerror({number}))\nfcntl.flock = refuse"
-    bad = _worse(bench, place / "runs", refuse)
-    fault = _then_good(bench, place / "runs", bad, (0, 2) if number == 38 else (2,), "has no locks")
-    return f"errno {number}: {fault}" if fault else ""
+
+    def run(random: Random, bench: Bench, place: Path) -> str:
+        bad = _worse(bench, place / "runs", refuse)
+        return _then_good(bench, place / "runs", bad, (0, 2) if number == 38 else (2,), "has no locks")
+
+    return run
 
 
 def _ascii(random: Random, bench: Bench, place: Path) -> str:
     old = bench.environment
     bench.environment = {**old, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     try:
-        return _then_good(bench, place / "runs", bench.run(place / "runs"), (0,), "")
+        bad = bench.done(bench.command(*bench.arguments(place / "runs")))
     finally:
         bench.environment = old
+    return _then_good(bench, place / "runs", bad, (0,), "")
 
 
 def _no_home(random: Random, bench: Bench, place: Path) -> str:
     remove = "import os\nfor name in ('HOME', 'XDG_CACHE_HOME', 'UNLEARNBENCH_DATA', 'USER'): os.environ.pop(name, 0)"
-    return _then_good(bench, place / "runs", _worse(bench, place / "runs", remove), (0,), "")
+    return _then_good(bench, place / "runs", _worse_from_the_start(bench, place / "runs", remove), (0,), "")
 
 
 def _clock_set_back(random: Random, bench: Bench, place: Path) -> str:
@@ -125,25 +134,25 @@ def _clock_set_back(random: Random, bench: Bench, place: Path) -> str:
     return traceback_in(half) or _then_good(bench, place / "runs", bad, (0,), "")
 
 
-def _stream(redirection: str, codes: tuple[int, ...]) -> Callable[[Random, Bench, Path], str]:
+def _stream(redirection: str, codes: tuple[int, ...]) -> Case:
     def run(random: Random, bench: Bench, place: Path) -> str:
-        command = bench.command("run", bench.manifest, "-o", place / "runs", "--device", "cpu")
+        command = bench.command(*bench.arguments(place / "runs"))
         bad = bench.done(["sh", "-c", f'"$@" {redirection}', "sh", *command])
         return _then_good(bench, place / "runs", bad, codes, "" if "2>" in redirection else "the output")
 
     return run
 
 
-KINDS: dict[str, Callable[[Random, Bench, Path], str]] = {
-    "full disk": _full_disk,
-    "small disk": _small_disk,
-    "read-only": _read_only,
-    "no locks": _no_locks,
-    "ASCII locale": _ascii,
-    "no HOME": _no_home,
-    "clock set back": _clock_set_back,
-    "stdout full": _stream(">/dev/full", (1,)),
-    "stdout closed": _stream(">&-", (1,)),
-    "stderr full": _stream("2>/dev/full", (0, 1)),
-    "stderr closed": _stream("2>&-", (0, 1)),
-}
+# Room runs out at another size in each of twenty trials.
+CASES: list[tuple[str, Case]] = [
+    *[("full disk", _full_disk), ("small disk", _small_disk)] * 10,
+    ("read-only", _read_only),
+    *((f"no locks, errno {number}", _no_locks(number)) for number in (37, 38, 95, 5)),
+    ("ASCII locale", _ascii),
+    ("no HOME", _no_home),
+    ("clock set back", _clock_set_back),
+    ("stdout full", _stream(">/dev/full", (1,))),
+    ("stdout closed", _stream(">&-", (1,))),
+    ("stderr full", _stream("2>/dev/full", (0, 1))),
+    ("stderr closed", _stream("2>&-", (0, 1))),
+]

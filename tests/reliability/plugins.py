@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from support.hostile import HONEST, METHODS, ODD, REASONS, entry, fenced, needs
-from support.manifests import FOLNRC, WD, manifest_text, write_manifest
+from support.manifests import ERWP, FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 
 from unlearnbench.engine.processes.fence import landlock
@@ -20,10 +20,10 @@ from .bench import END_SECONDS, Bench, alive, records_of
 from .trials import Trial
 
 NAMES = (*HONEST, *REASONS, *ODD, *fenced(landlock()))
-LIMITS = ("--cell-time-limit", "15", "--cell-memory", "0.75")
+LIMITS = ("--cell-time-limit", "40", "--cell-memory", "0.75")
 
 
-def attempt(random: Random, bench: Bench) -> Trial:
+def attempt(random: Random, bench: Bench, number: int) -> Trial:
     """Run two of the methods among others."""
     names, jobs = random.sample(NAMES, 2), random.choice("12")
     with bench.place() as place:
@@ -31,8 +31,8 @@ def attempt(random: Random, bench: Bench) -> Trial:
         site = fake_distribution(place / "site", "hostile", kinds, {"hostile": METHODS})
         options = needs(place / "elsewhere/note", place / "runs/store")
         entries = [entry(name, options.get(name, "")) for name in names]
-        position = random.randrange(3)
-        others = [WD, FOLNRC]
+        others = [WD, FOLNRC, ERWP]
+        position = random.randrange(len(others) + 1)
         manifest = write_manifest(place, manifest_text(*others[:position], *entries, *others[position:]))
         mark = uuid.uuid4().hex
         command = bench.command("run", manifest, "-o", place / "runs", "--device", "cpu", "--jobs", jobs, "--json")
@@ -53,7 +53,7 @@ def _fault(bench: Bench, output: Path, names: list[str], code: int, out: str, er
         rows = {row["method"] for row in json.loads(out)}
     except ValueError:
         return f"--json prints no JSON: {out[:200]!r}"
-    if missing := {"original", "fdr", "wd", "folnrc", *names} - rows:
+    if missing := {"original", "fdr", "wd", "folnrc", "erwp", *names} - rows:
         return f"no row of {', '.join(sorted(missing))}"
     records = records_of(output)
     for name in names:

@@ -10,7 +10,7 @@ from .bench import Bench, traceback_in
 from .trials import Trial
 
 
-def attempt(random: Random, bench: Bench) -> Trial:
+def attempt(random: Random, bench: Bench, number: int) -> Trial:
     """Start two or three runs on one folder, perhaps with readers beside them."""
     runs = random.choice((2, 3))
     jobs = [random.choice((1, 2)) for _ in range(runs)]
@@ -20,14 +20,9 @@ def attempt(random: Random, bench: Bench) -> Trial:
         output = place if reader else place / "runs"
         if reader:
             _take_away(random, bench, output)
-        commands = [
-            bench.command("run", bench.manifest, "-o", output, "--device", "cpu", "--jobs", str(number), "--json")
-            for number in jobs
-        ]
-        commands += [_reader(bench, reader, output)] if reader else []
-        processes = [bench.start(command) for command in commands]
-        done = [Done(0, *process.communicate(timeout=300)) for process in processes]
-        done = [Done(process.returncode, one.out, one.err) for process, one in zip(processes, done, strict=True)]
+        commands = [bench.arguments(output, "--jobs", str(one), "--json") for one in jobs]
+        commands += [_reader(reader, output)] if reader else []
+        done = [bench.ended(process) for process in [bench.warm(*command) for command in commands]]
         fault = next(filter(None, map(traceback_in, done)), "") or _unequal(done[:runs]) or bench.differs(output)
     return Trial(kind, fault)
 
@@ -39,10 +34,10 @@ def _take_away(random: Random, bench: Bench, output: object) -> None:
         path.unlink()
 
 
-def _reader(bench: Bench, reader: str, output: object) -> list[str]:
+def _reader(reader: str, output: object) -> list[str]:
     if reader == "leaderboard":
-        return bench.command("leaderboard", "build", str(output), "-o", f"{output}-board")
-    return bench.command(reader, str(output))
+        return ["leaderboard", "build", str(output), "-o", f"{output}-board"]
+    return [reader, str(output)]
 
 
 def _unequal(runs: list[Done]) -> str:

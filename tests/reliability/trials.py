@@ -24,14 +24,15 @@ class Trial:
     number: int = 0
 
 
-# A subject's module has one of these, which makes a trial from a random stream.
-Attempt = Callable[[Random, Bench], Trial]
+# A subject's module has one of these, which makes a trial from a random stream and the trial's number. A subject with a
+# list of cases goes through it by the number.
+Attempt = Callable[[Random, Bench, int], Trial]
 
 
 def run_trials(subject: str, attempt: Attempt, numbers: Iterable[int], seed: int, bench: Bench) -> Iterator[Trial]:
     """Yield the trials of some numbers, one after another."""
     for number in numbers:
-        made = attempt(Random(f"{subject} {seed} {number}"), bench)
+        made = attempt(Random(f"{subject} {seed} {number}"), bench, number)
         yield Trial(made.kind, made.fault, number)
 
 

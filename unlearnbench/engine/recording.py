@@ -15,6 +15,7 @@ from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.machine import Precision
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.models.federation.federation import Rounds
+from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import (
     SCHEMA,
     EpochRecord,
@@ -133,7 +134,8 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
     """Return the records of a plan's cells that need no work, by cell id.
 
     A record counts if it is complete, belongs to the cell as now planned, did not fail, was judged with its
-    references, and the store holds the files that it was made from. Damaged records are reported.
+    references, and the store holds the files that it was made from. Damaged records are reported, and those that lie in
+    the place of another one.
     """
     found = {}
     for cell in plan.cells:
@@ -148,6 +150,8 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
             fault = str(error).partition("\n")[0]
             store.say(f"{fault}; it is made again")
             continue
+        if record.cell != cell.id and (owner := _other_owner(record, cell)):
+            store.say(f"{path} is the record of {owner}; it is made again")
         if record.cell != cell.id or record.status == "failed" or record.lacks_references:
             continue
         if record.status == "not_applicable" or (
@@ -155,6 +159,15 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
         ):
             found[cell.id] = record
     return found
+
+
+def _other_owner(record: Record, cell: Cell) -> str:
+    """Return whose record lies in a cell's place, or "" if it is the cell's own, perhaps with other options."""
+    own = (record.problem.slug, label_slug(record.method.label), record.seed)
+    if own == (cell.problem.slug, label_slug(cell.method.label), cell.seed):
+        return ""
+    elsewhere = "" if own[0] == cell.problem.slug else f"{record.problem.slug}: "
+    return f"{elsewhere}{record.method.label}, seed {record.seed}"
 
 
 def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:

@@ -92,20 +92,35 @@ def source_digest(*roots: Place) -> str:
             if (source.name, f"{statement.lineno}") in seen:
                 continue
             seen.add((source.name, f"{statement.lineno}"))
-            dumps.add(_dump(statement))
+            dumps.add(_content(statement))
             waiting.extend(_used(statement, source))
     return hashlib.sha256("\n".join(sorted(dumps)).encode()).hexdigest()[:16]
 
 
 def _used(statement: ast.stmt, source: SourceModule) -> Iterator[Place]:
     """Yield what a statement may use of its own module and of imported ones, under the names it has there."""
+    for owner, name in _names(statement):
+        module = source.name if owner is None else imported_module(source, owner)
+        if module is not None:
+            yield module, name
+
+
+@functools.cache
+def _names(statement: ast.stmt) -> frozenset[tuple[str | None, str]]:
+    """Return the names in a statement: attributes with the name they stand behind, and all others with None."""
+    found: set[tuple[str | None, str]] = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.Name):
-            yield source.name, node.id
+            found.add((None, node.id))
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            module = imported_module(source, node.value.id)
-            if module is not None:
-                yield module, node.attr
+            found.add((node.value.id, node.attr))
+    return frozenset(found)
+
+
+@functools.cache
+def _content(statement: ast.stmt) -> str:
+    """Return the content of a statement, which most components have in common."""
+    return _dump(statement)
 
 
 def _dump(node: ast.AST, *, told: bool = False) -> str:

@@ -169,18 +169,7 @@ class ForkServer:
             return
         self._service, theirs = socket.socketpair()
         with theirs:
-            # Libraries read this variable once, when they are imported. Credentials reach only those processes that are
-            # given them later, since each of them can read what its server began with.
-            surroundings = {**harmless(os.environ), "OMP_NUM_THREADS": str(threads)}
-            path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-            self._server = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**surroundings, "PYTHONPATH": path},
-                start_new_session=True,
-            )
+            self._server = launched(theirs.fileno(), threads)
 
     @property
     def lives(self) -> bool:
@@ -223,6 +212,22 @@ class ForkServer:
 
 
 _servers: dict[int, ForkServer] = {}
+
+
+def launched(descriptor: int, threads: int) -> subprocess.Popen[bytes]:
+    """Start a server that takes its first caller's requests from a descriptor, as a process of its own."""
+    # Libraries read this variable once, when they are imported. Credentials reach only those processes that are given
+    # them later, since each of them can read what its server began with.
+    surroundings = {**harmless(os.environ), "OMP_NUM_THREADS": str(threads)}
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({descriptor})"],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**surroundings, "PYTHONPATH": path},
+        start_new_session=True,
+    )
 
 
 def serve(descriptor: int) -> None:
