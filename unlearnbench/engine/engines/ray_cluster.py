@@ -8,17 +8,19 @@ import pickle
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Self
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need, Settled, Shared
-from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, connect
+from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, answered, connect
 from unlearnbench.engine.engines.relay import computed
 from unlearnbench.store import Say
 
 # A cluster that grows by itself may first have to get a machine.
 START_SECONDS = 900.0
 RESOURCES_SECONDS = 10.0
+END_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -105,9 +107,9 @@ class RayEngine:
         """Cancel all tasks; their current work is then lost, but the store stays intact."""
         for call in self._calls.values():
             with contextlib.suppress(Exception):
-                self._ray.cancel(call.reference, force=True)
+                answered(partial(self._ray.cancel, call.reference, force=True), END_SECONDS)
         with contextlib.suppress(Exception):
-            self._ray.kill(self._board)
+            answered(partial(self._ray.kill, self._board), END_SECONDS)
 
     @property
     def free(self) -> bool:
@@ -138,20 +140,36 @@ class RayEngine:
             if left <= 0 or not self._calls:
                 return
             waiting = {call.reference: call for call in self._calls.values()}
-            ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
+            try:
+                ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
+            # A client raises whatever its connection ended with.
+            except Exception as error:
+                raise _lost(f"the connection to the cluster has ended ({type(error).__name__})") from error
             self._hear()
+            self._ask_head()
             for reference in ready:
                 self._end(waiting[reference])
             self._check_room()
 
     def _slots(self, need: Need) -> int:
         """Return how many functions the cluster has room for; at least one, which shows what is missing."""
-        read, found = self._room
-        if monotonic() - read > RESOURCES_SECONDS:
-            with contextlib.suppress(Exception):
-                found = self._ray.cluster_resources()
-            self._room = (monotonic(), found)
-        return room_for(need, found)
+        self._ask_head()
+        return room_for(need, self._room[1])
+
+    def _ask_head(self) -> None:
+        """Ask the head now and then what the cluster has, by which it is known that the head is there.
+
+        Nodes whose head is gone compute and answer for minutes, but they are given nothing new.
+        """
+        silent = monotonic() - self._room[0]
+        if silent < RESOURCES_SECONDS:
+            return
+        try:
+            self._room = (monotonic(), answered(self._ray.cluster_resources))
+        # Ray raises whatever its part that is missing makes it raise.
+        except Exception as error:
+            if isinstance(error, TimeoutError) or silent > ANSWER_SECONDS:
+                raise _lost(f"the cluster's head has not answered for {ANSWER_SECONDS:.0f} s") from error
 
     def _begin(self, call: Call) -> None:
         """Submit a call, with a new number, so that news of an earlier attempt are not taken for its own."""
@@ -178,10 +196,8 @@ class RayEngine:
         # Ray raises whatever its part that is missing makes it raise.
         except Exception as error:
             if monotonic() - self._heard > ANSWER_SECONDS:
-                raise EngineError(
-                    f"ray: the cluster has not answered for {ANSWER_SECONDS:.0f} s ({type(error).__name__})\n"
-                    "  ray status tells how it is; the same command goes on from what is done"
-                ) from error
+                text = f"the cluster has not answered for {ANSWER_SECONDS:.0f} s ({type(error).__name__})"
+                raise _lost(text) from error
             return
         self._heard = monotonic()
         for number, kind, *values in messages:
@@ -247,6 +263,13 @@ def room_for(need: Need, found: Mapping[str, float]) -> int:
     if need.memory_gib:
         by_kind.append(found.get("memory", 0) / (need.memory_gib * 2**30))
     return max(1, int(min(by_kind, default=1)))
+
+
+def _lost(what: str) -> EngineError:
+    """Return what ends a run whose cluster is gone."""
+    return EngineError(
+        f"ray: {what}\n  ray status tells how it is; the same command goes on from what is done, here or elsewhere"
+    )
 
 
 def _death(error: Exception) -> str:
