@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -98,8 +98,9 @@ class RayEngine:
         """Connect to the cluster."""
         self._ray = connect(self._address, self._say)
         # A worker of Ray's serves many tasks, each in a process of its own; a GPU is held by that process alone.
-        self._task = self._ray.remote(max_calls=0)(_task)
-        self._board = self._ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+        with _reached():
+            self._task = self._ray.remote(max_calls=0)(_task)
+            self._board = self._ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._heard = monotonic()
         return self
 
@@ -118,7 +119,9 @@ class RayEngine:
 
     def share(self, value: Any) -> Shared:
         """Return a reference to a value that each node is sent only once."""
-        self._shared.append(self._ray.put(pickle.dumps(value)))
+        content = pickle.dumps(value)
+        with _reached():
+            self._shared.append(self._ray.put(content))
         return Shared(len(self._shared) - 1)
 
     def submit(self, need: Need, function: Callable[..., Any], *arguments: Any) -> Call:
@@ -140,11 +143,8 @@ class RayEngine:
             if left <= 0 or not self._calls:
                 return
             waiting = {call.reference: call for call in self._calls.values()}
-            try:
+            with _reached():
                 ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
-            # A client raises whatever its connection ended with.
-            except Exception as error:
-                raise _lost(f"the connection to the cluster has ended ({type(error).__name__})") from error
             self._hear()
             self._ask_head()
             for reference in ready:
@@ -184,9 +184,10 @@ class RayEngine:
         places = {number: Shared(place) for place, number in enumerate(used)}
         sent = [places[each.number] if isinstance(each, Shared) else each for each in call.arguments]
         content = pickle.dumps((call.function, sent))
-        call.reference = self._task.options(**options).remote(
-            call.number, self._threads, self._board, content, *(self._shared[number] for number in used)
-        )
+        with _reached():
+            call.reference = self._task.options(**options).remote(
+                call.number, self._threads, self._board, content, *(self._shared[number] for number in used)
+            )
         self._calls[call.number] = call
 
     def _hear(self) -> None:
@@ -263,6 +264,15 @@ def room_for(need: Need, found: Mapping[str, float]) -> int:
     if need.memory_gib:
         by_kind.append(found.get("memory", 0) / (need.memory_gib * 2**30))
     return max(1, int(min(by_kind, default=1)))
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Say in one line that a connection has ended; a client of Ray's raises many things then."""
+    try:
+        yield
+    except Exception as error:
+        raise _lost(f"the connection to the cluster has ended ({type(error).__name__})") from error
 
 
 def _lost(what: str) -> EngineError:
