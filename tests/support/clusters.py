@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import time
@@ -10,13 +11,20 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
+from safetensors.torch import save
+from torch import nn
 
 from support.commands import cli, start
 from support.manifests import WD, manifest_text, write_manifest
 from support.records import comparable_records
 from unlearnbench.engine.engines.engine import Engine, Future, Listener
 from unlearnbench.mirror import at_hand
+from unlearnbench.models import training
+from unlearnbench.models.batches import Augmentation, Batches
+from unlearnbench.models.build import Network
+from unlearnbench.models.recipe import TrainingRecipe
 
 # A cluster that starts on a busy machine takes its time.
 LIMIT_SECONDS = 240.0
@@ -90,6 +98,46 @@ def wait_until(moment: Callable[[], bool], engine: Engine, futures: Collection[F
     while not moment():
         assert time.monotonic() < end
         engine.wait([future for future in futures if not future.done], 1.0)
+
+
+RECIPE = TrainingRecipe(epochs=8, batch_size=16, learning_rate=0.1, schedule="one_cycle", precision="float32")
+
+
+def train_slowly_first(told: Listener, folder: Path) -> tuple[int, str]:
+    """Train a network slowly, or go on fast from a checkpoint; return the epoch of that, and a hash of the weights."""
+    training.CHECKPOINT_SECONDS = 0.0
+    torch.set_num_threads(1)
+    checkpoint = folder / "checkpoint.pt"
+    first = not checkpoint.exists()
+    own = _training(lambda images: time.sleep(2.0) if first else None)
+    resumed: list[int] = []
+    load = own._load
+
+    def noted(path: Path) -> None:
+        load(path)
+        resumed.append(own.epoch)
+
+    own._load = noted  # type: ignore[method-assign]
+    own.train(checkpoint)
+    return next(iter(resumed), 0), model_sha256(own.model)
+
+
+def trained_at_once() -> str:
+    """Return the hash of the weights of the same training, never interrupted."""
+    own = _training(lambda images: None)
+    own.train()
+    return model_sha256(own.model)
+
+
+def _training(advance: Callable[[int], None]) -> training.ReferenceTraining:
+    images = torch.randint(256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    data = Batches(images, torch.arange(40) % 10, (0.5,), (0.3,), Augmentation(padding=1))
+    network = Network("digits_net", {"width": 4}, 10, (1, 8, 8)).build(0, "original")
+    return training.ReferenceTraining(network, data, torch.arange(40), RECIPE, 0, "original", advance)
+
+
+def model_sha256(model: nn.Module) -> str:
+    return hashlib.sha256(save({name: value.contiguous() for name, value in model.state_dict().items()})).hexdigest()
 
 
 def entry_times(output: Path) -> dict[str, int]:

@@ -32,18 +32,22 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What a user can choose for image folders.
+    """What a user can choose for images of her own.
 
     Attributes:
         name: Name under which the images are added.
         side: Side of the square that each image becomes; None leaves the choice to the size of the images.
-        test_share: Share of each class that becomes the test part if the folders have none.
+        test_share: Share of each class that becomes the test part if there is none.
+        image_column: Column of a table that holds the images; None finds it.
+        label_column: Column of a table that holds the classes, likewise.
         replace: Whether images that were added under this name before, and are others, may be replaced.
     """
 
     name: str = "default"
     side: int | None = None
     test_share: float = TEST_SHARE
+    image_column: str | None = None
+    label_column: str | None = None
     replace: bool = False
 
 
@@ -77,6 +81,7 @@ class Offer:
         packed: Whether the images become one array. If not, they stay where they are, and the user has to unpack an
             archive first.
         named: Whether there can be several such data sets, each added under a name of its own.
+        locate: Function that returns the folder or archive that a path of the user's stands for.
     """
 
     find: Callable[[Sequence[Path], FolderOptions], Found]
@@ -84,6 +89,7 @@ class Offer:
     shape: tuple[int, int, int] | None = None
     packed: bool = True
     named: bool = False
+    locate: Callable[[Path], Path] = lambda path: path
 
 
 def offers(offer: Offer) -> Callable[[Reader], Reader]:
@@ -132,7 +138,8 @@ def add(
         new = scratch / "new"
         new.mkdir()
         try:
-            _prepare(name, offer, [path.resolve() for path in paths], new, scratch, options, listener)
+            given = [offer.locate(path).resolve() for path in paths]
+            _prepare(name, offer, given, new, scratch, options, listener)
         except OSError as error:
             raise DatasetError(f"{name}: cannot be written to {new.parent}: {os_reason(error)}") from error
         before, now = _revision(target), open_prepared(new).info.revision
@@ -223,6 +230,9 @@ def _prepare(
     label = options.name if offer.named else name
     if offer.packed and not (offer.named and large):
         notes = pack(found, new, label, shape, listener.advance, resized=offer.shape is None)
+    elif not isinstance(found.train.images[0], Path):
+        at = f"{size.width}x{size.height}"
+        raise DatasetError(f"{name}: too large to be packed as {at}; choose a smaller square with --side")
     elif inside in roots:
         raise DatasetError(f"{name}: too large to be packed; unpack the archive yourself and add the folder")
     elif size.height != size.width:

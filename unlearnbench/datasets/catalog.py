@@ -7,7 +7,7 @@ from pathlib import Path
 from unlearnbench.datasets.dataset import Dataset, expected_dataset
 from unlearnbench.datasets.download import Download
 from unlearnbench.datasets.storage import is_prepared, open_prepared
-from unlearnbench.errors import DatasetError, NotHereError
+from unlearnbench.errors import DatasetError, NotHereError, did_you_mean
 from unlearnbench.machine import size_text
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -91,6 +91,32 @@ def opened(
         return open_prepared(place)
     message = message or _how_to_get(place.name, place)
     raise NotHereError(message, expected_dataset(place.name, classes, *counts, shape, DatasetError(message)))
+
+
+def sources(folder: Path, name: str) -> list[str]:
+    """Return the names under which a user's own images were added, sorted.
+
+    Args:
+        folder: The data folder.
+        name: Name of the data set that reads them, such as `image_folder`.
+    """
+    place = folder / name
+    return sorted(entry.name for entry in place.iterdir() if is_prepared(entry)) if place.is_dir() else []
+
+
+def added(folder: Path, name: str, source: str) -> Dataset:
+    """Return a user's own images, which were added under the name `source`.
+
+    Raises:
+        DatasetError: If nothing was added under this name, or its files are damaged.
+    """
+    there = sources(folder, name)
+    if source not in there:
+        known = did_you_mean(source, there) if there else ""
+        raise DatasetError(
+            f"no images were added as {source!r}{known}\n  Add them: unlearnbench data add {name} PATH --as {source}"
+        )
+    return open_prepared(folder / name / source)
 
 
 def _how_to_get(name: str, folder: Path) -> str:

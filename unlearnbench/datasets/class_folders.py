@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,24 @@ from unlearnbench.errors import DatasetError
 # Operating systems write these files into any folder that a user opens; nobody means them as images.
 LITTER = {"Thumbs.db", "desktop.ini", "__MACOSX", "__pycache__"}
 SHOWN_FAULTS = 20
+
+
+class ImageFile(Protocol):
+    """An encoded image: a file, or what can be read like one."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the folder or file that holds it."""
+
+    @property
+    def parent(self) -> Path:
+        """The folder or file that holds it."""
+
+    def read_bytes(self) -> bytes:
+        """Return its content."""
+
+
+File = TypeVar("File", bound=ImageFile)
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,7 @@ class FoundPart:
         ids: N numbers, unique in the part and the same on every machine.
     """
 
-    images: Sequence[Path] | NDArray[np.uint8]
+    images: Sequence[ImageFile] | NDArray[np.uint8]
     labels: tuple[int, ...]
     ids: tuple[int, ...]
 
@@ -157,8 +176,8 @@ def _part(classes: dict[str, list[Path]]) -> FoundPart:
 
 
 def share_for_test(
-    name: str, classes: dict[str, list[Path]], share: float, faults: list[str]
-) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    name: str, classes: dict[str, list[File]], share: float, faults: list[str]
+) -> tuple[dict[str, list[File]], dict[str, list[File]]]:
     """Split each class into training and test images in the same way on every machine.
 
     Files are ordered by the hash of class and file name, so that consecutive frames of a film do not all fall into
@@ -170,8 +189,8 @@ def share_for_test(
         share: Share of test images, in (0, 1).
         faults: List that each class too small to be split is appended to.
     """
-    train: dict[str, list[Path]] = {}
-    test: dict[str, list[Path]] = {}
+    train: dict[str, list[File]] = {}
+    test: dict[str, list[File]] = {}
     for label, files in classes.items():
         order = sorted(files, key=lambda file: hashlib.sha256(f"{file.parent.name}/{file.name}".encode()).digest())
         tested = max(1, round(share * len(order)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnbench.datasets.class_folders import Found, raise_faults
+from unlearnbench.datasets.class_folders import Found, ImageFile, raise_faults
 from unlearnbench.datasets.images import image_fault, image_size
 from unlearnbench.errors import DatasetError, os_reason
 
@@ -36,15 +36,15 @@ def common_size(name: str, found: Found) -> Size:
     Raises:
         DatasetError: If files are not images, each of which is named.
     """
-    sizes: dict[Path, tuple[int, int]] = {}
+    sizes: dict[ImageFile, tuple[int, int]] = {}
     faults = []
     for file in (*found.train.images, *found.test.images):
         try:
-            sizes[Path(file)] = image_size(Path(file).read_bytes(), Path(file))
+            sizes[file] = image_size(file.read_bytes(), str(file))
         except DatasetError as error:
             faults.append(image_fault(error))
         except OSError as error:
-            faults.append(unreadable(Path(file), error))
+            faults.append(unreadable(file, error))
     raise_faults(name, faults)
     usual, number = Counter(sizes.values()).most_common(1)[0]
     if 2 * number > len(sizes) and max(usual) <= LARGEST_KEPT_SIDE:
@@ -75,9 +75,9 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def unreadable(file: Path, error: OSError) -> str:
+def unreadable(file: ImageFile, error: OSError) -> str:
     """Describe a file that cannot be read."""
-    if file.is_symlink() and not file.exists():
+    if isinstance(file, Path) and file.is_symlink() and not file.exists():
         return f"{file}: a link to {file.readlink()}, which is not there; remove it or bring that back"
     return f"{file}: cannot be read: {os_reason(error)}"
 

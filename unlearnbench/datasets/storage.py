@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnbench.datasets.class_folders import Found, FoundPart, raise_faults
+from unlearnbench.datasets.class_folders import Found, FoundPart, ImageFile, raise_faults
 from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
 from unlearnbench.datasets.download import is_there
 from unlearnbench.datasets.findings import Copies, Depths, unreadable
@@ -110,7 +110,7 @@ def pack(
 
 
 def _decoded(
-    chunk: Sequence[Path] | NDArray[np.uint8],
+    chunk: Sequence[ImageFile] | NDArray[np.uint8],
     shape: tuple[int, int, int],
     faults: list[str],
     dark: Callable[[int], None],
@@ -121,9 +121,9 @@ def _decoded(
     if isinstance(chunk, np.ndarray):
         return chunk  # The reader that made the array has checked it.
 
-    def read(path: Path) -> NDArray[np.uint8] | str:
+    def read(path: ImageFile) -> NDArray[np.uint8] | str:
         try:
-            image = decode(path.read_bytes(), path, shape[1:] if resized else None, dark)
+            image = decode(path.read_bytes(), str(path), shape[1:] if resized else None, dark)
         except DatasetError as error:
             return image_fault(error)
         except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from unlearnbench.datasets.add import FolderOptions, Listener, add
-from unlearnbench.datasets.builtin.image_folder import sources
+from unlearnbench.datasets.catalog import sources
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
 from unlearnbench.deployment.class_names import classes_of
 from unlearnbench.deployment.first_look import Look, Normalisation, check, look
@@ -94,17 +94,18 @@ def propose(wish: Wish, manifest: Path, listener: Listener, say: Callable[[str],
 def _dataset(data: str, listener: Listener) -> dict[str, Any]:
     """Return the manifest's table of the data set; class folders that were not added before are added."""
     path = Path(data)
-    if data in sources(data_folder()) and not path.is_dir():
-        return {"name": "image_folder", "options": {"source": data}}
+    for name in ("image_folder", "parquet"):
+        if data in sources(data_folder(), name) and not path.is_dir():
+            return {"name": name, "options": {"source": data}}
     if path.exists():
-        source = path.resolve().name
-        add("image_folder", [path], replace(FolderOptions(), name=source), listener)
-        return {"name": "image_folder", "options": {"source": source}}
+        source, name = path.resolve().name, "parquet" if any(path.rglob("*.parquet")) else "image_folder"
+        add(name, [path], replace(FolderOptions(), name=source), listener)
+        return {"name": name, "options": {"source": source}}
     if data in names("datasets"):
         return {"name": data}
     raise UnlearnBenchError(
         f"--data {data}: no folder, no data set, and no images were added under this name\n"
-        f"  Added: {', '.join(sources(data_folder())) or 'none'}"
+        f"  Added: {', '.join(sources(data_folder(), 'image_folder')) or 'none'}"
     )
 
 

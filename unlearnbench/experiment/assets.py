@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.datasets.add import SILENT, Listener, add, offer_of
-from unlearnbench.datasets.builtin.image_folder import sources
-from unlearnbench.datasets.catalog import DATASET_DOWNLOADS, download_bytes
+from unlearnbench.datasets.catalog import DATASET_DOWNLOADS, download_bytes, sources
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
 from unlearnbench.datasets.download import Progress, fetch, is_archive, unpacked
 from unlearnbench.datasets.storage import is_prepared
@@ -51,12 +50,12 @@ class Holding:
 
 
 def holdings() -> list[Holding]:
-    """Return all installed data sets, each image folder, and all published weights."""
+    """Return all installed data sets, each that a user added under a name, and all published weights."""
     found = []
     for name in names("datasets"):
-        if name == "image_folder":
+        if name in ("image_folder", "parquet"):
             found += [
-                _dataset_holding(f"image_folder {source}", {"source": source}) for source in sources(data_folder())
+                _dataset_holding(f"{name} {source}", {"source": source}) for source in sources(data_folder(), name)
             ]
         elif name != "class_subset":  # It has no images of its own.
             found.append(_dataset_holding(name, {}))

@@ -52,26 +52,30 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON f
 
 @data_app.command("add")
 def data_add(
-    name: Annotated[str, typer.Argument(help="A data set, such as cifar100, or image_folder for your own.")],
+    name: Annotated[str, typer.Argument(help="A data set, such as cifar100; image_folder or parquet for your own.")],
     paths: Annotated[list[Path], typer.Argument(help="Folders or archives that hold it.", metavar="PATH...")],
     as_name: Annotated[
-        str, typer.Option("--as", help="Name of an image_folder; manifests have it as `source`.", metavar="NAME")
+        str, typer.Option("--as", help="Name of images of your own; manifests have it as `source`.", metavar="NAME")
     ] = "default",
     side: Annotated[
-        int | None, typer.Option(min=2, help="image_folder: make each image a square of this side.", metavar="PIXELS")
+        int | None, typer.Option(min=2, help="Your own: make each image a square of this side.", metavar="PIXELS")
     ] = None,
     test_share: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="image_folder: share to test with, if there is no test part.")
+        float, typer.Option(min=0.01, max=0.99, help="Your own: share to test with, if there is no test part.")
     ] = 0.2,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="image_folder: replace other images of this name.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Your own: replace other images of this name.")] = False,
+    image_column: Annotated[
+        str | None, typer.Option(help="parquet: column of images, if it is not clear.", metavar="COLUMN")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="parquet: column of classes, likewise.", metavar="COLUMN")
+    ] = None,
 ) -> None:
     """Check the images in PATH and prepare them once, for all manifests."""
     from unlearnbench.datasets.add import FolderOptions, add
 
     with telling() as (_, listener):
-        info = add(name, paths, FolderOptions(as_name, side, test_share, replace), listener)
+        info = add(name, paths, FolderOptions(as_name, side, test_share, image_column, label_column, replace), listener)
     echo(_sentence(info))
 
 
@@ -79,7 +83,7 @@ def data_add(
 def data_remove(
     name: Annotated[str, typer.Argument(help="A data set that was added or fetched.")],
     as_name: Annotated[
-        str | None, typer.Option("--as", help="Name under which an image_folder was added.", metavar="NAME")
+        str | None, typer.Option("--as", help="Name under which images of your own were added.", metavar="NAME")
     ] = None,
 ) -> None:
     """Remove a data set from the data folder; images that stayed in a folder of yours are left there."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.datasets.download import LARGEST_GROWTH, Download, Progress, fetch, is_there
+from unlearnbench.datasets.parquet.hub_cache import HUB
 from unlearnbench.errors import DatasetError, NotHereError, os_reason
 from unlearnbench.machine import size_text
 from unlearnbench.models.libraries import hub, torchvision_models
@@ -134,7 +135,7 @@ def find_weights(architecture: str, label: str, folder: Path) -> Weights:
     published = published_weights(architecture).get(label)
     if published is None:
         own = (folder / Path(label).expanduser()).is_file() or Path(label).suffix in CHECKPOINT_SUFFIXES
-        of_hub = architecture.startswith((hub.HUB, hub.TIMM)) and not own
+        of_hub = architecture.startswith((HUB, hub.TIMM)) and not own
         return _of_hub(architecture, label) if of_hub else _own_checkpoint(architecture, label, folder)
     path = cached_weights(published)
     weights = Weights(

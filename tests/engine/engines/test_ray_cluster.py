@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,19 +15,21 @@ from typing import Any
 
 import pytest
 from support.clusters import (
+    LIMIT_SECONDS,
     add,
     alone,
     compare_with_a_local_run,
     die_first,
     divide,
     end_all,
+    entry_times,
     first_of,
     kill_a_run,
     resume,
     take_long_first,
     wait_until,
 )
-from support.commands import python
+from support.commands import cli, python, start
 from support.manifests import WD, manifest_text, write_manifest
 from support.paths import REPOSITORY
 from support.records import comparable_records
@@ -171,6 +175,18 @@ def test_a_cluster_is_reached_from_outside_by_its_client_s_port(nodes: Any, tmp_
 
 @needs_ray
 @pytest.mark.slow
+def test_doctor_tries_each_part_of_ray(cluster: str, tmp_path: Path) -> None:
+    done = cli("doctor", "--on", cluster, "-o", tmp_path / "runs")
+    assert f"ok       ray, reached: 4 stages ran on {platform.node()}\n" in done.out, done.out
+    assert "ok       versions there: the same everywhere\n" in done.out
+    assert f"ok       store from there: {tmp_path / 'runs'} can be written\n" in done.out
+    broken = python("-m", "unlearnbench", "doctor", "--on", "127.0.0.1:9", "-o", tmp_path / "runs")
+    assert broken.code == 1
+    assert "PROBLEM  127.0.0.1:9, reached: --on 127.0.0.1:9: nothing answers at 127.0.0.1:9: " in broken.out
+
+
+@needs_ray
+@pytest.mark.slow
 def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:
@@ -185,6 +201,29 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_pat
         end_all(engine, futures)
     # Three functions filled three cores, one of which the lost node had.
     assert sorted(future.result() for future in futures) == ["again", "first", "first"]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_head_ends_the_run_in_one_line_and_another_engine_goes_on(nodes: Any, tmp_path: Path) -> None:
+    """This comes last of those with a cluster, which it ends."""
+    manifest = write_manifest(tmp_path, manifest_text(WD))
+    command = ("-m", "unlearnbench", "run", manifest, "-o", tmp_path / "runs", "--device", "cpu")
+    process = start(*command, "--on", nodes.address, own_group=True)
+    end = time.monotonic() + LIMIT_SECONDS
+    while not entry_times(tmp_path / "runs"):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    nodes.head_node.kill_gcs_server(check_alive=False)
+    _, said = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert said.endswith(
+        "ray: the cluster's head has not answered for 60 s\n"
+        "  ray status tells how it is; the same command goes on from what is done, here or elsewhere\n"
+    )
+    resume(tmp_path)
 
 
 def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 from typing import Any
@@ -34,7 +35,9 @@ def test_a_value_goes_back_with_the_news_of_its_making() -> None:
     news: list[tuple[Any, ...]] = []
     value, error = pickle.loads(computed(sent(product, 6, 7), 1, lambda *message: news.append(message)))
     assert (value, error) == (42, None)
-    assert [message[0] for message in news][:3] == ["begin", "advance", "end"]
+    # On a busy machine, the process says several times how far it is.
+    assert [kind for kind, _ in itertools.groupby(message[0] for message in news)][:3] == ["begin", "advance", "end"]
+    assert sum(message[1] for message in news if message[0] == "advance") == 1
 
 
 def test_an_exception_of_the_function_goes_back() -> None:

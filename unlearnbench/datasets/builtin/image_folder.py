@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unlearnbench.datasets.add import TEST_SHARE, Offer, offers
+from unlearnbench.datasets.catalog import added
 from unlearnbench.datasets.class_folders import (
     Found,
     class_images,
@@ -17,8 +18,6 @@ from unlearnbench.datasets.class_folders import (
     share_for_test,
 )
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.storage import is_prepared, open_prepared
-from unlearnbench.errors import DatasetError, did_you_mean
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "eval")
@@ -38,20 +37,7 @@ def image_folder(folder: Path, *, source: str = "default") -> Dataset:
     Source: own. Classes are in alphabetical order. Without a test part, every fifth image of each class becomes a
     test image, chosen by the hash of its name.
     """
-    added = sources(folder)
-    if source not in added:
-        known = did_you_mean(source, added) if added else ""
-        raise DatasetError(
-            f"no images were added as {source!r}{known}\n"
-            f"  Add them: unlearnbench data add image_folder PATH --as {source}"
-        )
-    return open_prepared(folder / "image_folder" / source)
-
-
-def sources(folder: Path) -> list[str]:
-    """Return the names under which class folders were added, sorted."""
-    place = folder / "image_folder"
-    return sorted(entry.name for entry in place.iterdir() if is_prepared(entry)) if place.is_dir() else []
+    return added(folder, "image_folder", source)
 
 
 def find(roots: Sequence[Path], *, test_share: float = TEST_SHARE) -> Found:

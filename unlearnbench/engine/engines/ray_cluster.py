@@ -6,19 +6,21 @@ import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Self
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need, Settled, Shared
-from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, connect
+from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, answered, connect
 from unlearnbench.engine.engines.relay import computed
 from unlearnbench.store import Say
 
 # A cluster that grows by itself may first have to get a machine.
 START_SECONDS = 900.0
 RESOURCES_SECONDS = 10.0
+END_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -96,8 +98,9 @@ class RayEngine:
         """Connect to the cluster."""
         self._ray = connect(self._address, self._say)
         # A worker of Ray's serves many tasks, each in a process of its own; a GPU is held by that process alone.
-        self._task = self._ray.remote(max_calls=0)(_task)
-        self._board = self._ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+        with _reached():
+            self._task = self._ray.remote(max_calls=0)(_task)
+            self._board = self._ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._heard = monotonic()
         return self
 
@@ -105,9 +108,9 @@ class RayEngine:
         """Cancel all tasks; their current work is then lost, but the store stays intact."""
         for call in self._calls.values():
             with contextlib.suppress(Exception):
-                self._ray.cancel(call.reference, force=True)
+                answered(partial(self._ray.cancel, call.reference, force=True), END_SECONDS)
         with contextlib.suppress(Exception):
-            self._ray.kill(self._board)
+            answered(partial(self._ray.kill, self._board), END_SECONDS)
 
     @property
     def free(self) -> bool:
@@ -116,7 +119,9 @@ class RayEngine:
 
     def share(self, value: Any) -> Shared:
         """Return a reference to a value that each node is sent only once."""
-        self._shared.append(self._ray.put(pickle.dumps(value)))
+        content = pickle.dumps(value)
+        with _reached():
+            self._shared.append(self._ray.put(content))
         return Shared(len(self._shared) - 1)
 
     def submit(self, need: Need, function: Callable[..., Any], *arguments: Any) -> Call:
@@ -138,20 +143,33 @@ class RayEngine:
             if left <= 0 or not self._calls:
                 return
             waiting = {call.reference: call for call in self._calls.values()}
-            ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
+            with _reached():
+                ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
             self._hear()
+            self._ask_head()
             for reference in ready:
                 self._end(waiting[reference])
             self._check_room()
 
     def _slots(self, need: Need) -> int:
         """Return how many functions the cluster has room for; at least one, which shows what is missing."""
-        read, found = self._room
-        if monotonic() - read > RESOURCES_SECONDS:
-            with contextlib.suppress(Exception):
-                found = self._ray.cluster_resources()
-            self._room = (monotonic(), found)
-        return room_for(need, found)
+        self._ask_head()
+        return room_for(need, self._room[1])
+
+    def _ask_head(self) -> None:
+        """Ask the head now and then what the cluster has, by which it is known that the head is there.
+
+        Nodes whose head is gone compute and answer for minutes, but they are given nothing new.
+        """
+        silent = monotonic() - self._room[0]
+        if silent < RESOURCES_SECONDS:
+            return
+        try:
+            self._room = (monotonic(), answered(self._ray.cluster_resources))
+        # Ray raises whatever its part that is missing makes it raise.
+        except Exception as error:
+            if isinstance(error, TimeoutError) or silent > ANSWER_SECONDS:
+                raise _lost(f"the cluster's head has not answered for {ANSWER_SECONDS:.0f} s") from error
 
     def _begin(self, call: Call) -> None:
         """Submit a call, with a new number, so that news of an earlier attempt are not taken for its own."""
@@ -166,9 +184,10 @@ class RayEngine:
         places = {number: Shared(place) for place, number in enumerate(used)}
         sent = [places[each.number] if isinstance(each, Shared) else each for each in call.arguments]
         content = pickle.dumps((call.function, sent))
-        call.reference = self._task.options(**options).remote(
-            call.number, self._threads, self._board, content, *(self._shared[number] for number in used)
-        )
+        with _reached():
+            call.reference = self._task.options(**options).remote(
+                call.number, self._threads, self._board, content, *(self._shared[number] for number in used)
+            )
         self._calls[call.number] = call
 
     def _hear(self) -> None:
@@ -178,10 +197,8 @@ class RayEngine:
         # Ray raises whatever its part that is missing makes it raise.
         except Exception as error:
             if monotonic() - self._heard > ANSWER_SECONDS:
-                raise EngineError(
-                    f"ray: the cluster has not answered for {ANSWER_SECONDS:.0f} s ({type(error).__name__})\n"
-                    "  ray status tells how it is; the same command goes on from what is done"
-                ) from error
+                text = f"the cluster has not answered for {ANSWER_SECONDS:.0f} s ({type(error).__name__})"
+                raise _lost(text) from error
             return
         self._heard = monotonic()
         for number, kind, *values in messages:
@@ -247,6 +264,22 @@ def room_for(need: Need, found: Mapping[str, float]) -> int:
     if need.memory_gib:
         by_kind.append(found.get("memory", 0) / (need.memory_gib * 2**30))
     return max(1, int(min(by_kind, default=1)))
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Say in one line that a connection has ended; a client of Ray's raises many things then."""
+    try:
+        yield
+    except Exception as error:
+        raise _lost(f"the connection to the cluster has ended ({type(error).__name__})") from error
+
+
+def _lost(what: str) -> EngineError:
+    """Return what ends a run whose cluster is gone."""
+    return EngineError(
+        f"ray: {what}\n  ray status tells how it is; the same command goes on from what is done, here or elsewhere"
+    )
 
 
 def _death(error: Exception) -> str:

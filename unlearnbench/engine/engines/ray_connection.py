@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from unlearnbench.engine.engines.engine import EngineError
 from unlearnbench.errors import UnlearnBenchError
@@ -17,6 +19,7 @@ ANSWER_SECONDS = 60.0
 REACH_SECONDS = 10.0
 START_MILLISECONDS = 180_000
 RECONNECT_SECONDS = 300
+Answer = TypeVar("Answer")
 INSTALL = "--on ray needs Ray\n  pip install 'unlearnbench[ray]'"
 
 
@@ -102,20 +105,33 @@ def _joined(ray: Any, place: str, settings: dict[str, Any]) -> Any:
             socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
         except OSError as error:
             raise ConnectionError(f"nothing answers at {host}:{port}: {error}") from error
-    found: list[Any] = []
+    try:
+        return answered(lambda: ray.init(address=place, **settings))
+    except TimeoutError as error:
+        raise ConnectionError(
+            f"the cluster has not answered for {ANSWER_SECONDS:.0f} s; ray status tells how it is"
+        ) from error
 
-    def join() -> None:
+
+def answered(ask: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
+    """Return what a call of Ray's returns. Most of them have no limit, and wait for ever for a head that is gone.
+
+    Args:
+        ask: The call, which is made in a thread.
+        seconds: How long it may take.
+
+    Raises:
+        TimeoutError: If it takes longer; the thread is left to itself.
+        Exception: What the call raises.
+    """
+    answer: Future[Answer] = Future()
+
+    def call() -> None:
         try:
-            found.append(ray.init(address=place, **settings))
+            answer.set_result(ask())
         # It is raised where somebody waits for it.
         except Exception as error:
-            found.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=join, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if not found:
-        raise ConnectionError(f"the cluster has not answered for {ANSWER_SECONDS:.0f} s; ray status tells how it is")
-    if isinstance(found[0], Exception):
-        raise ConnectionError(str(found[0])) from found[0]
-    return found[0]
+    threading.Thread(target=call, daemon=True).start()
+    return answer.result(seconds)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from unlearnbench.datasets.parquet.hub_cache import HUB
 from unlearnbench.errors import PluginError
-from unlearnbench.models.libraries.hub import HUB, TIMM, cached_model, how_to_fetch
+from unlearnbench.models.libraries.hub import TIMM, cached_model, how_to_fetch
 from unlearnbench.models.libraries.members import check_member
 from unlearnbench.models.libraries.torchvision_models import FAMILY as TORCHVISION
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlearnbench.datasets.parquet.hub_cache import snapshot
 from unlearnbench.errors import DatasetError, did_you_mean
 from unlearnbench.models.libraries.sources import package_file
 
-HUB, TIMM = "hub:", "timm:"
-REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+TIMM = "timm:"
 # These are the files that weights come in, the safe form first.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 REGISTERED = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)\(", re.M)
@@ -70,12 +69,6 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
     return tuple(float(value) for value in values) if values else None
 
 
-def cache_folder() -> Path:
-    """Return the folder of the hub's cache, as the hub's own library finds it."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-
-
 def cached_model(repository: str, revision: str = "main") -> HubModel | None:
     """Return a network of the hub, or None if the cache has not this revision of it.
 
@@ -86,12 +79,7 @@ def cached_model(repository: str, revision: str = "main") -> HubModel | None:
     Raises:
         DatasetError: If the name has another form, or a file of it is damaged.
     """
-    if not REPOSITORY.fullmatch(repository) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", revision):
-        raise DatasetError(f"{repository!r} at {revision!r} is not ORGANISATION/NAME and a revision of the hub")
-    place = cache_folder() / f"models--{repository.replace('/', '--')}"
-    named = place / "refs" / revision
-    commit = named.read_text(encoding="utf-8").strip() if named.is_file() else revision
-    folder = place / "snapshots" / commit
+    folder = snapshot("models", repository, revision)
     if not (folder / "config.json").is_file():
         return None
     config = _read(folder / "config.json")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from unlearnbench.datasets.parquet.hub_cache import HUB
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
-from unlearnbench.models.libraries.hub import HUB, TIMM, cached_model, how_to_fetch, timm_networks
+from unlearnbench.models.libraries.hub import TIMM, cached_model, how_to_fetch, timm_networks
 from unlearnbench.models.libraries.sources import package_file
 from unlearnbench.models.libraries.torchvision_models import FAMILY as TORCHVISION
 from unlearnbench.models.libraries.torchvision_models import networks

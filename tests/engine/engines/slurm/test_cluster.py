@@ -27,6 +27,8 @@ from support.clusters import (
     kill_a_run,
     resume,
     take_long_first,
+    train_slowly_first,
+    trained_at_once,
     wait_until,
 )
 from support.commands import cli
@@ -194,6 +196,32 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(tmp_path: Path) -> 
         end_all(engine, [future])
     assert future.result() == "again"
     subprocess.run(["bash", SCRIPT, "start-node", nodes[0]], check=True)
+
+
+def limit_time(job: str, minutes: int) -> None:
+    """Change the time limit of a job, unless that is gone."""
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=False, capture_output=True)
+
+
+def running_jobs() -> str:
+    return subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_training_whose_time_is_over_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    with engine_in(tmp_path, profile=PROFILE.model_copy(update={"stages_per_job": 1})) as engine:
+        future = engine.submit(Need(), train_slowly_first, tmp_path)
+        wait_until(checkpoint.exists, engine, [future])
+        # A job that has run for less than a minute is told that its time will soon be over, and is requeued. One that
+        # has run for more is ended at once, and submitted again.
+        job = future.job
+        limit_time(job, 1)
+        wait_until(lambda: not running_jobs(), engine, [future])
+        limit_time(job, PROFILE.minutes)
+        end_all(engine, [future])
+    resumed_at, weights = future.result()
+    assert resumed_at > 0
+    assert weights == trained_at_once()
 
 
 def test_a_killed_driver_s_jobs_go_on_and_the_next_run_takes_their_results(tmp_path: Path) -> None:

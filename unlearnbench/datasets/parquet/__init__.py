@@ -1,0 +1,1 @@
+"""Data sets in parquet files, as the Hugging Face hub has them."""
