@@ -80,7 +80,7 @@ def test_problems_on_the_whole_of_cifar100_share_originals_with_the_fast_manifes
 def test_a_tier_is_one_command(tmp_path: Path) -> None:
     paths = [path for path in manifests("mini") if not missing_plugins(path)]
     if not paths:
-        pytest.skip("the zoo or the lab is not installed: pip install -e plugins/unlearnbench-zoo -e plugins/unlearnbench-lab")
+        pytest.skip("the zoo or the lab is not installed (pip install -e plugins/unlearnbench-zoo, -lab)")
     done = cli("run", *paths, "-o", tmp_path / "runs", "--dry-run", "--json")
     assert done.code == 0
     assert [row["manifest"] for row in done.json] == [str(path) for path in paths]
