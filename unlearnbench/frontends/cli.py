@@ -370,7 +370,7 @@ def report(
         bool, typer.Option("--paper", help="Put the paper's numbers and claims beside what was measured.")
     ] = False,
     brief: Annotated[
-        bool, typer.Option("--brief", help="Pages and one picture for each problem, without CSV and SVG files.")
+        bool, typer.Option("--brief", help="Pages and one picture for each network, without what stands elsewhere.")
     ] = False,
 ) -> None:
     """Write tables, figures and their numbers from the records in DIR; needs the extra `report`."""

@@ -15,12 +15,13 @@ import pytest
 from matplotlib.figure import Figure
 from support.commands import cli, python
 from support.paths import REPOSITORY
-from support.records import make_record, with_changes, write_records
+from support.records import make_record, small_board, with_changes, write_records
 
 from unlearnbench.metrics.features import open_features
 from unlearnbench.results.experiments import experiments
 from unlearnbench.results.figures.feature_map import fitted, turned
 from unlearnbench.results.figures.style import COLUMN, DOTS_PER_INCH, PAGE, legend_below, looks, new_figure, styled
+from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.load import load_records
 from unlearnbench.results.record import Record
 from unlearnbench.results.report.report import write_report
@@ -464,6 +465,26 @@ def test_a_legend_takes_fewer_columns_rather_than_leave_its_figure(label: str, l
         figure, (axes,) = new_figure()
         for number in range(4):
             axes.plot([0], [0], "o", label=f"{label}{number}")
-        assert legend_below(figure, axes, 3) == lines
+        assert legend_below(figure, [axes], 3) == lines
         (legend,) = figure.legends
         assert legend.get_window_extent().width <= figure.bbox.width
+
+
+def test_a_brief_report_of_a_leaderboard_has_a_picture_for_each_network_and_no_table_twice(tmp_path: Path) -> None:
+    changes = {"architecture": "another"}
+    other = [with_changes(one, problem=one.problem.model_copy(update=changes)) for one in small_board("b", 3)]
+    build_leaderboard([write_records(tmp_path / "runs", [*small_board("a", 3), *other])], tmp_path / "board")
+    extra = [with_changes(one, manifest_name="experiment") for one in small_board("c", 3)]
+    beside = write_records(tmp_path / "beside", extra)
+    build_leaderboard([tmp_path / "board"], tmp_path / "board", beside=[beside])
+    write_report(tmp_path / "board", tmp_path / "brief", brief=True)
+    text = (tmp_path / "brief" / "README.md").read_text()
+    assert re.findall("^## (.*)$", text, re.M) == ["experiment", "What the columns say", "Figures"]
+    assert "On the leaderboard's own pages, and not here: `small`.\n" in text
+    names = sorted(path.name for path in (tmp_path / "brief" / "figures").iterdir())
+    assert names == ["digits-another-trade-off.png", "digits-digits_net-trade-off.png"]
+    # Two problems of one network stand in one picture, in the order of their manifests.
+    assert "(1: c: forget 1 of 10 classes; 2: a: forget 1 of 10 classes)" in text
+    # A run's own report has all tables, brief or not.
+    write_report(tmp_path / "runs", tmp_path / "own", brief=True)
+    assert "## small\n" in (tmp_path / "own" / "README.md").read_text()

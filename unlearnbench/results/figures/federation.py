@@ -55,7 +55,7 @@ def _accuracies(name: str, caption: str, found: Sequence[tuple[Row, Mapping[int,
         ]
     axes.set_xlabel("round")
     percent_axis(axes, "y", "accuracy", (0, 103))
-    legend_below(figure, axes)
+    legend_below(figure, [axes])
     title = (
         f"Accuracy of the server's model after each round ({caption}), on the test images of the classes that it is "
         "trained on: FDR's without the forget classes. Thin lines are seeds, thick ones their mean."

@@ -27,7 +27,7 @@ def _drawing(shown: Sequence[Overall]) -> Drawing:
         axes.plot(x, [100 * share for share in y], label=f"{one.label} {one.score:.2f}", drawstyle="steps-post", **line)
     axes.set(xlim=(0, 1), xlabel="largest |position|, at most t")
     percent_axis(axes, "y", "problems", (0, 100))
-    figure.set_figheight(2.15 + 0.16 * legend_below(figure, axes, 2))
+    figure.set_figheight(2.15 + 0.16 * legend_below(figure, [axes], 2))
     title = (
         "Performance profile: the share of its problems on which a method kept the retain classes, its outputs forgot, "
         "and its largest |position| is at most t. The number is the area below the line, the method's score."

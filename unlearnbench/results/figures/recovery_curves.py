@@ -57,7 +57,7 @@ def _drawing(name: str, caption: str, found: Sequence[tuple[Row, Mapping[int, Me
         axes.invert_xaxis()
     axes.set_xlabel(axis)
     percent_axis(axes, "y", "FAe", (-3, 103))
-    legend_below(figure, axes, 4)
+    legend_below(figure, [axes], 4)
     return Drawing(name, _title(metric, caption), figure, lines)
 
 

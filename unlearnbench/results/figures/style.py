@@ -178,13 +178,15 @@ def percent_axis(axes: Axes, which: str, label: str, limits: tuple[float, float]
         axes.set(**{f"{which}lim": limits})
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> int:
-    """Put the legend of one of the axes below the figure, with fewer columns if it would be wider than the figure.
+def legend_below(figure: Figure, panels: Iterable[Axes], columns: int = 3) -> int:
+    """Put one legend of some axes below the figure, with fewer columns if it would be wider than the figure.
 
     Returns:
         The number of lines of the legend.
     """
-    handles, labels = axes.get_legend_handles_labels()
+    found = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels)
+    by_label = {label: handle for pairs in found for handle, label in pairs}
+    handles, labels = list(by_label.values()), list(by_label)
     while True:
         legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearnbench.results.experiments import Experiment
+from unlearnbench.registry.component import label_slug
 from unlearnbench.results.figures.drawing import Drawing, FigureData
-from unlearnbench.results.figures.style import BLUE, GREY, legend_below, looks, new_figure, percent_axis
+from unlearnbench.results.figures.style import BLUE, GREY, MarkerStyle, legend_below, looks, new_figure, percent_axis
 from unlearnbench.results.judgement import MOST_LOSS
 from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 X_METRICS = ("FAe", "FPAe")
 # This part of the y axis is left to values far below the gate.
 SQUEEZED = 0.25
+_MEANING = (
+    "means over seeds, each seed faint. The dashed line is FDR's FPAe, the dotted one the CAne that a method must keep "
+    f"(Original's, less {100 * MOST_LOSS:g} points); far below it, where a method lies there, the axis is squeezed and "
+    "shaded."
+)
 
 
 def drawings(source: FigureData) -> Iterator[Drawing]:
@@ -33,46 +38,64 @@ def drawings(source: FigureData) -> Iterator[Drawing]:
                 yield _drawing(f"{experiment.stem(rows)}-trade-off", experiment.caption(rows), shown)
 
 
-def one_for_each_problem(source: FigureData) -> Iterator[Drawing]:
-    """Yield one plot for each problem, from the manifest with the most unlearners on it."""
-    largest: dict[str, tuple[Experiment, tuple[Row, ...]]] = {}
+def one_for_each_network(source: FigureData) -> Iterator[Drawing]:
+    """Yield one picture for each network on each data set, with a plot of each of its problems.
+
+    A problem is drawn from the manifest with the most unlearners on it.
+    """
+    largest: dict[str, tuple[Row, ...]] = {}
     for experiment in source.experiments:
         for rows in experiment.problems:
-            identity = rows[0].problem.id
-            if identity not in largest or _methods(rows) > _methods(largest[identity][1]):
-                largest[identity] = experiment, rows
-    for experiment, rows in largest.values():
-        shown = [row for row in rows if row.values(SHORT["CAne"])]
-        if any(not row.is_reference for row in shown):
-            yield _drawing(f"{rows[0].problem.slug}-trade-off", experiment.caption(rows), shown)
+            shown = tuple(row for row in rows if row.values(SHORT["CAne"]))
+            known = largest.get(rows[0].problem.id, ())
+            if any(not row.is_reference for row in shown) and _methods(shown) > _methods(known):
+                largest[rows[0].problem.id] = shown
+    networks: dict[str, list[tuple[Row, ...]]] = {}
+    for rows in largest.values():
+        name = label_slug(f"{rows[0].problem.dataset}-{rows[0].problem.architecture}")
+        networks.setdefault(name, []).append(rows)
+    yield from (_sheet(f"{name}-trade-off", problems) for name, problems in sorted(networks.items()))
 
 
 def _methods(rows: Sequence[Row]) -> int:
-    return len({row.method.name for row in rows})
+    return len({row.label for row in rows})
+
+
+def _sheet(name: str, problems: Sequence[Sequence[Row]]) -> Drawing:
+    """Return a picture with a line of two plots for each problem, and a legend for all."""
+    figure, panels = new_figure(rows=len(problems), columns=2, sharey="row")
+    styles = looks(row.method for rows in problems for row in rows)
+    numbers = range(1, len(problems) + 1)
+    for number, rows, pair in zip(numbers, problems, zip(panels[::2], panels[1::2], strict=True), strict=True):
+        _plot(pair, rows, styles)
+        pair[0].set_title(f"{number}", loc="left", fontsize="small")
+    figure.set_figheight(1.9 * len(problems) + 0.25 + 0.16 * legend_below(figure, panels, 3))
+    listed = "; ".join(f"{number}: {rows[0].problem.title}" for number, rows in zip(numbers, problems, strict=True))
+    lines = [{"problem": rows[0].problem.slug, **line} for rows in problems for row in rows for line in _lines(row)]
+    return Drawing(name, f"CAne against FAe and FPAe ({listed}): {_MEANING}", figure, lines)
 
 
 def _drawing(name: str, caption: str, rows: Sequence[Row]) -> Drawing:
     figure, panels = new_figure(columns=2, sharey=True)
+    _plot(panels, rows, looks(row.method for row in rows))
+    figure.set_figheight(2.15 + 0.16 * legend_below(figure, panels[:1], 3))
+    lines = [line for row in rows for line in _lines(row)]
+    return Drawing(name, f"CAne against FAe and FPAe ({caption}): {_MEANING}", figure, lines)
+
+
+def _plot(panels: Sequence[Axes], rows: Sequence[Row], styles: Mapping[str, MarkerStyle]) -> None:
     gate = _gate(rows)
     for axes, short in zip(panels, X_METRICS, strict=True):
-        _draw(axes, rows, short)
+        _draw(axes, rows, short, styles)
         if gate is not None:
             axes.axhline(100 * gate, color=GREY, linestyle=":", linewidth=0.8, zorder=1)
         percent_axis(axes, "x", short)
     percent_axis(panels[0], "y", "CAne")
     _mark_fdr(panels[1], rows)
     _squeeze(panels, [100 * value for row in rows for value in row.values(SHORT["CAne"]).values()], gate)
-    figure.set_figheight(2.15 + 0.16 * legend_below(figure, panels[0], 3))
-    title = (
-        f"CAne against FAe and FPAe ({caption}): means over seeds, each seed faint. The dashed line is FDR's FPAe, the "
-        f"dotted one the CAne that a method must keep (Original's, less {100 * MOST_LOSS:g} points); far below it, "
-        "where a method lies there, the axis is squeezed and shaded."
-    )
-    return Drawing(name, title, figure, [line for row in rows for line in _lines(row)])
 
 
-def _draw(axes: Axes, rows: Sequence[Row], short: str) -> None:
-    styles = looks(row.method for row in rows)
+def _draw(axes: Axes, rows: Sequence[Row], short: str, styles: Mapping[str, MarkerStyle]) -> None:
     for row in rows:
         look = styles[row.method.label]
         x, y = _points(row, short)

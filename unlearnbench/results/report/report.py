@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from unlearnbench.results.figures import (
 from unlearnbench.results.figures.drawing import Draw, Drawing, FigureData, NotDrawnError, csv_text, save
 from unlearnbench.results.figures.paper import attention_maps, epochs, matrix, relevance_curves, relevant_share
 from unlearnbench.results.figures.style import styled
-from unlearnbench.results.figures.trade_off import one_for_each_problem
-from unlearnbench.results.load import Say, load_records, unheard
+from unlearnbench.results.figures.trade_off import one_for_each_network
+from unlearnbench.results.load import Say, load_entries, unheard
+from unlearnbench.results.record import is_collection
 from unlearnbench.results.report.paper_page import paper_page
 from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import (
@@ -91,8 +92,8 @@ def write_report(
         source: Output folder of the run, a leaderboard, or a folder of records.
         folder: Folder to write the report to.
         paper: Whether to put the paper's numbers and claims beside ours.
-        brief: Whether to leave out what a command can write again from the records: all CSV and SVG files, and all
-            pictures but one for each problem.
+        brief: Whether to leave out what stands elsewhere or what a command can write again from the records: tables of
+            the problems that a leaderboard ranks, all CSV and SVG files, and all pictures but one for each network.
         figures: Figures to draw, unless the report is brief.
         say: Callback as in `load_entries`.
 
@@ -103,13 +104,15 @@ def write_report(
     refuse_foreign(
         folder, (PAGE, PAPER_PAGE) if paper else (PAGE,), ("Generated from run records by `unlearnbench report",)
     )
-    material = FigureData(tuple(load_records(source, say, unranked=True)), source)
+    entries = load_entries([source], say, unranked=True)
+    material = FigureData(tuple(entry.record for entry in entries), source)
+    board = {entry.record.manifest_name for entry in entries if entry.ranked and is_collection(entry.path)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tables = [] if brief else _write_tables(material.experiments, folder)
-        drawn = (one_for_each_problem,) if brief else figures
-        pictures, entries, not_drawn = _draw_all(material, folder, drawn, brief)
-        texts = {PAGE: _page(material, entries, not_drawn, paper, brief)}
+        drawn = (one_for_each_network,) if brief else figures
+        pictures, shown, not_drawn = _draw_all(material, folder, drawn, brief)
+        texts = {PAGE: _page(material, shown, not_drawn, paper, board if brief else None)}
         if paper:
             texts[PAPER_PAGE] = paper_page(material.records)
         for name, text in texts.items():
@@ -172,16 +175,23 @@ def _numbers(experiment: Experiment, row: Row) -> dict[str, Any]:
     return found
 
 
-def _page(source: FigureData, entries: Sequence[str], not_drawn: Sequence[str], paper: bool, brief: bool) -> str:
+def _page(
+    source: FigureData, entries: Sequence[str], not_drawn: Sequence[str], paper: bool, elsewhere: Collection[str] | None
+) -> str:
+    """Return the page of a report, of a brief one without the tables that stand elsewhere, by names of manifests."""
     parts = ["# Report", GENERATED]
     if paper:
         parts.append(f"[The paper's numbers and claims beside ours]({PAPER_PAGE})")
-    for experiment in source.experiments:
+    shown = [one for one in source.experiments if one.name not in (elsewhere or ())]
+    left = sorted({one.name for one in source.experiments} - {one.name for one in shown})
+    if left:
+        parts.append(f"On the leaderboard's own pages, and not here: {', '.join(f'`{name}`' for name in left)}.")
+    for experiment in shown:
         parts += [f"## {experiment.name}", *filter(None, [markdown(experiment.manifest.get("description") or "")])]
         parts += _tables(experiment)
-        if not brief:
+        if elsewhere is None:
             parts.append(f"[CSV]({TABLE_FOLDER}/{experiment.name}.csv)")
-    meanings = legend([rows for experiment in source.experiments for rows in experiment.problems])
+    meanings = legend([rows for experiment in shown for rows in experiment.problems])
     parts += ["## What the columns say", "\n".join(f"- **{term}**: {text}" for term, text in meanings)]
     parts += ["## Figures", *entries] if entries else []
     parts += ["## Not drawn", "\n".join(f"- {markdown(line)}" for line in not_drawn)] if not_drawn else []

@@ -52,7 +52,7 @@ def _drawing(experiment: Experiment, row: Row, references: dict[str, Row]) -> Dr
     axes.set_xlabel("epoch of the removal")
     axes.xaxis.get_major_locator().set_params(integer=True)
     percent_axis(axes, "y", "accuracy", (-3, 103))
-    legend_below(figure, axes, 5)
+    legend_below(figure, [axes], 5)
     title = (
         f"{method_name(row)} epoch by epoch ({experiment.name}, {row.problem.title}): means over seeds, shaded from "
         "the lowest to the highest seed; epoch 0 is Original. Dashed: Original's values, dotted: FDR's."

@@ -102,7 +102,7 @@ def _drawing(experiment: Experiment, series: Series, name: str) -> Drawing:
         slanted = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"}
         panels[-1].set_xticks(places, names, **({} if len("".join(names)) <= NAMES_IN_A_LINE else slanted))
         panels[-1].margins(x=0.15)
-    legend_below(figure, panels[0], 3)
+    legend_below(figure, [panels[0]], 3)
     title = (
         f"{series.method} against {series.what or 'its options'} ({experiment.name}): means over seeds, bars are one "
         f"standard deviation; each panel has a scale of its own. Data: {series.rows[0][1].problem.dataset}, "

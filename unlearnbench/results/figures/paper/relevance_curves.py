@@ -110,7 +110,7 @@ def _drawing(name: str, caption: str, protocol: Protocol, curves: Mapping[str, C
     # A label of the whole figure would overlap the legend, and its empty second line keeps that space free.
     figure.supxlabel(f"share of {scope} parameters zeroed (%)\n", fontsize=8, linespacing=1.7)
     figure.supylabel("accuracy of the forget class (%)", fontsize=8)
-    legend_below(figure, axes[0], 3)
+    legend_below(figure, [axes[0]], 3)
     return Drawing(name, _title(caption, protocol, curves), figure, rows)
 
 

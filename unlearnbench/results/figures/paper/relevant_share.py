@@ -98,7 +98,7 @@ def _drawing(group: str, members: Sequence[SearchRecord], unions: Sequence[dict[
     else:
         axes.set_xlabel("layer, from input to classifier")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    legend_below(figure, axes, 2)
+    legend_below(figure, [axes], 2)
     settings = ", ".join(f"{key} {value}" for key, value in members[0].facts["settings"].items())
     title = (
         f"Share of the parameters of each layer that the search found relevant ({members[0].record.problem.title}; "
