@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,13 @@ from unlearnbench.errors import DatasetError
 
 Precision = Literal["float32", "bfloat16"]
 LIBRARIES = ("unlearnbench", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "h5py", "pytorchcv")
+
+
+# They come with the benchmark's repository, and no index has them.
+_OWN = {
+    "unlearnbench": ".",
+    **{f"unlearnbench-{name}": f"plugins/unlearnbench-{name}" for name in ("example", "lab", "zoo")},
+}
 
 
 def library_versions() -> dict[str, str | None]:
@@ -28,6 +35,24 @@ def library_versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[name] = None
     return found
+
+
+def source_folder(name: str) -> str | None:
+    """Return where a distribution lies in the benchmark's own repository, or None if it does not come with it.
+
+    Args:
+        name: Name of the distribution.
+    """
+    name = re.sub(r"[-_.]+", "-", name).lower()
+    return _OWN.get(name)
+
+
+def was_on_index(name: str) -> bool:
+    """Return whether a distribution that is installed here came from an index, as far as its installer has noted."""
+    try:
+        return distribution(name).read_text("direct_url.json") is None
+    except PackageNotFoundError:
+        return True
 
 
 def _git(*arguments: str) -> str | None:

@@ -27,7 +27,7 @@ def refuse_foreign(folder: Path, pages: Iterable[str], ours: Collection[str]) ->
             raise StoreError(f"{path}: cannot be read: {os_reason(error)}") from error
         if text is not None and not any(mark in text for mark in ours):
             raise StoreError(
-                f"{path} was not written by unlearnbench and would be replaced\n"
+                f"{path} was not written by this command and would be replaced\n"
                 "  Name another folder with -o, or move it away"
             )
 

@@ -484,6 +484,11 @@ def test_what_leaves_the_result_alone_leaves_the_problem_s_id(tmp_path: Path) ->
         ("no-such-plugin; python_version < '3'", ""),
         ("no-such-plugin", "no-such-plugin is not installed\n  pip install no-such-plugin"),
         ("no-such-plugin>=2", "no-such-plugin is not installed\n  pip install 'no-such-plugin>=2'"),
+        (
+            "unlearnbench>=99",
+            "unlearnbench 0.1.0 is installed, >=99 is required\n"
+            "  pip install -e .   (in the repository of unlearnbench; it is on no index)",
+        ),
         ("not a name", "'not a name' is not a requirement as pip takes it, such as \"unlearnbench-zoo>=0.1\""),
     ],
 )

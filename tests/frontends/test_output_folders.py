@@ -24,7 +24,7 @@ def test_a_page_of_somebody_else_is_not_replaced(
     done = cli(*command, finished.output, "-o", tmp_path)
     assert done.code == 2
     assert done.err == (
-        f"{tmp_path / name} was not written by unlearnbench and would be replaced\n"
+        f"{tmp_path / name} was not written by this command and would be replaced\n"
         "  Name another folder with -o, or move it away\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -41,4 +41,20 @@ def test_the_folder_above_an_output_folder_is_told(finished: Any) -> None:
     assert done.code == 2
     assert done.err == (
         f"{finished.output.parent} holds an output folder and is none itself\n  Name one: {finished.output}\n"
+    )
+
+
+def test_a_folder_within_the_store_is_told_which_folder_it_is_part_of(finished: Any) -> None:
+    for place in (finished.output / "store", finished.output / "store" / "models"):
+        done = cli("table", place)
+        assert done.code == 2
+        assert done.err == f"{place} is part of an output folder\n  Name that: {finished.output}\n"
+
+
+def test_the_page_of_another_command_is_not_replaced(finished: Any, tmp_path: Path) -> None:
+    assert cli("leaderboard", "build", finished.output, "-o", tmp_path).code == 0
+    done = cli("report", finished.output, "-o", tmp_path, "--brief")
+    assert (done.code, done.err.splitlines()[0]) == (
+        2,
+        f"{tmp_path / 'README.md'} was not written by this command and would be replaced",
     )

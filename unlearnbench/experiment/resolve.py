@@ -26,6 +26,7 @@ from unlearnbench.experiment.problem import Problem, class_order, problem_choice
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
 from unlearnbench.experiment.scenarios.federation import check_federation, check_shares
 from unlearnbench.experiment.toml_positions import KeyPath
+from unlearnbench.machine import source_folder
 from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights, find_weights
@@ -300,7 +301,9 @@ def _unmet(text: str) -> str:
         return f'{text!r} is not a requirement as pip takes it, such as "unlearnbench-zoo>=0.1": {reason}'
     if requirement.marker is not None and not requirement.marker.evaluate():
         return ""
-    install = f"\n  pip install {shlex.quote(text)}"
+    own = source_folder(requirement.name)
+    install = f"-e {own}   (in the repository of unlearnbench; it is on no index)" if own else shlex.quote(text)
+    install = f"\n  pip install {install}"
     try:
         here = version(requirement.name)
     except PackageNotFoundError:

@@ -208,8 +208,11 @@ def record_roots(folder: Path) -> list[Path]:
     """Return the folders that hold records: a folder itself and the submissions in it.
 
     Raises:
-        InvalidFileError: If the folder holds output folders and no records of its own.
+        InvalidFileError: If the folder holds output folders and no records of its own, or is part of one.
     """
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place.name == "store" and (place.parent / "records").is_dir():
+            raise WrongUseError(f"{folder} is part of an output folder\n  Name that: {place.parent}")
     if not (folder / "records").is_dir():
         inside = sorted(path.parent for path in folder.glob("*/store") if (path.parent / "records").is_dir())
         if inside:

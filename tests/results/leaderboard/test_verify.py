@@ -328,7 +328,13 @@ def test_a_submission_holds_what_others_need(submission: Path, finished: Finishe
     told = read_submission(submission / "submission.json")
     assert told.methods == {"erwp": "erwp of unlearnbench 0.1.0"}
     assert len(told.records) == 6
-    assert told.rerun[1:] == ["unlearnbench run short.toml -o runs", "unlearnbench compare . runs"]
+    # No index has the benchmark itself, so that its own checkout is installed.
+    assert told.rerun == [
+        "pip install -e UNLEARNBENCH",
+        "unlearnbench run short.toml -o runs",
+        "unlearnbench compare . runs",
+    ]
+    assert "where UNLEARNBENCH is a checkout of the benchmark's repository" in (submission / "README.md").read_text()
     for place, digest in told.features.items():
         assert read_record(submission / place).files["features"].sha256 == digest
     assert str(finished.output) not in "".join(path.read_text() for path in submission.rglob("*.*"))

@@ -92,6 +92,7 @@ class RayEngine:
         self._room: tuple[float, dict[str, float]] = (0.0, {})
         self._last_need = Need()
         self._heard = monotonic()
+        self._greeted = False
         self.workers: list[int] = []
 
     def __enter__(self) -> Self:
@@ -196,11 +197,13 @@ class RayEngine:
             messages = self._ray.get(self._board.take.remote(), timeout=ANSWER_SECONDS / 4)
         # Ray raises whatever its part that is missing makes it raise.
         except Exception as error:
-            if monotonic() - self._heard > ANSWER_SECONDS:
-                text = f"the cluster has not answered for {ANSWER_SECONDS:.0f} s ({type(error).__name__})"
+            # The board has a worker of its own, which a busy cluster takes its time to start.
+            limit = ANSWER_SECONDS if self._greeted else START_SECONDS
+            if monotonic() - self._heard > limit:
+                text = f"the cluster has not answered for {limit:.0f} s ({type(error).__name__})"
                 raise _lost(text) from error
             return
-        self._heard = monotonic()
+        self._heard, self._greeted = monotonic(), True
         for number, kind, *values in messages:
             if kind == "say":
                 self._say(*values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,17 @@ from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
 from unlearnbench.escape import markdown
 from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.machine import source_folder, was_on_index
 from unlearnbench.names import Place
 from unlearnbench.paths import below
+from unlearnbench.registry.plugin_file import FILE
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
 from unlearnbench.results.record import stored_file, write_record
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
+CHECKOUT = "UNLEARNBENCH"
 # Readers copy this into a shell.
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
@@ -119,7 +122,6 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
     methods = {
         found.label: f"{found.name} of {found.distribution} {found.distribution_version}" for found in unlearners
     }
-    installs = {f"{r.method.distribution}=={r.method.distribution_version}" for r in records.values()}
     environments = {json.dumps(record.environment, sort_keys=True): record.environment for record in records.values()}
     return Submission(
         methods=methods,
@@ -129,17 +131,37 @@ def _submission(entries: Sequence[Entry], folder: Path, manifests: Sequence[str]
         features={place: r.files["features"].sha256 for place, r in records.items() if "features" in r.files},
         environments=[environments[key] for key in sorted(environments)],
         rerun=[
-            f"pip install {' '.join(sorted(filter(_REQUIREMENT.fullmatch, installs)))}",
+            *_installation({(r.method.distribution, r.method.distribution_version) for r in records.values()}),
             f"unlearnbench run {' '.join(manifests)} -o runs",
             "unlearnbench compare . runs",
         ],
     )
 
 
+def _installation(distributions: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the command that installs what the methods come from, and a remark on what only its author has.
+
+    A method in a file is of no distribution; its file has to be sent along.
+    """
+    wanted = []
+    for name, version in sorted(distributions):
+        if folder := source_folder(name):
+            wanted.append(f"-e {CHECKOUT}" if folder == "." else f"-e {CHECKOUT}/{folder}")
+        elif name == FILE or not _REQUIREMENT.fullmatch(f"{name}=={version}"):
+            continue
+        elif was_on_index(name):
+            wanted.append(f"{name}=={version}")
+        else:
+            yield f"# {name} {version} is on no index: get its source, and pip install that"
+    yield f"pip install {' '.join(wanted)}"
+
+
 def _readme(submission: Submission) -> str:
     methods = "\n".join(f"- {markdown(label)}: {markdown(text)}" for label, text in submission.methods.items())
     problems = "\n".join(f"- {markdown(title)} (`{identity}`)" for identity, title in submission.problems.items())
     rerun = "\n".join(submission.rerun)
+    commits = sorted({str(found["commit"]) for found in submission.environments if found.get("commit")})
+    commit = f" at {markdown(', '.join(commits))}" if commits else ""
     return (
         "# Submission to the leaderboard\n\n"
         "Made by `unlearnbench submit`. Put this folder below `leaderboard/submissions/`, check it, build the pages, "
@@ -147,7 +169,9 @@ def _readme(submission: Submission) -> str:
         "```console\nunlearnbench leaderboard check leaderboard/submissions/NAME --features RUNS\n"
         "unlearnbench leaderboard build leaderboard -o leaderboard\n```\n\n"
         f"## Methods\n\n{methods or 'none'}\n\n## Problems\n\n{problems}\n\n"
-        f"## How to run it again\n\nIn this folder:\n\n```console\n{rerun}\n```\n\n"
+        "## How to run it again\n\n"
+        f"In this folder, where {CHECKOUT} is a checkout of the benchmark's repository{commit}:\n\n"
+        f"```console\n{rerun}\n```\n\n"
         f"`{SUBMISSION_FILE}` holds the hash of every record and manifest, the hashes of the feature files that the "
         "records were made from, and the environments.\n"
     )
