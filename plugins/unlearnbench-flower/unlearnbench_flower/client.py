@@ -32,9 +32,9 @@ def train(message: Message, context: Context) -> Message:
         weights: Any = message.content[ARRAYS]
         training.model.load_state_dict({**unpacked(told["buffers"]), **weights.to_torch_state_dict()})
         training.epoch = told["round"]
-        training.proximal = float(message.content[CONFIG].get(PROXIMAL, 0.0))  # type: ignore[union-attr,arg-type]
+        training.proximal = float(message.content[CONFIG].get(PROXIMAL, 0.0))
         ((state, images),) = training.sent([told["party"]])
-    trainable = [name for name, _ in training.model.named_parameters()]
+    trainable = sorted(name for name, _ in training.model.named_parameters())
     content = RecordDict(
         {
             ARRAYS: ArrayRecord({name: state[name].detach().cpu() for name in trainable}),

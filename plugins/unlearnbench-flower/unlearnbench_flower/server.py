@@ -61,7 +61,8 @@ def _play(strategy: Any, parties: _Parties, asked: Round) -> Played:
     """Let a strategy ask the parties and make something of their replies."""
     remember(strategy, asked.memory)
     server_round = asked.index + 1
-    arrays = ArrayRecord(unpacked(asked.weights))
+    # FedAvgM goes by the order of arrays, which has to be that of the parties.
+    arrays = ArrayRecord(dict(sorted(unpacked(asked.weights).items())))
     # A strategy that keeps the server's weights takes those that it is given now.
     if hasattr(strategy, "current_arrays"):
         strategy.current_arrays = None
