@@ -255,15 +255,7 @@ class Maker:
         self, cell: Cell, reference: ReferenceModel, federation: Federation, folder: Path
     ) -> dict[str, Any]:
         """Train a reference model by a federation and save it."""
-        order = FederationOrder(
-            self.network(cell),
-            reference.role,
-            reference.seed,
-            reference.classes,
-            self.recipe,
-            federation,
-            self._plan.resolved.dataset,
-        )
+        order = self.federation_order(cell, reference)
         engine, threads = named_engine(federation), torch.get_num_threads()
         start_measuring(self._device)
         with self._training_stage(reference), contextlib.ExitStack() as played:
@@ -289,6 +281,20 @@ class Maker:
             details["federation_engine"] = {**cell.problem.engine.facts, **engine.provenance}
         facts = self._model_facts({"train": seconds}, reads, details, peak_memory_bytes(self._device))
         return {**facts, "rounds": rounds.model_dump(mode="json")}
+
+    def federation_order(self, cell: Cell, reference: ReferenceModel) -> FederationOrder:
+        """Return what the federation of a cell's problem trains to make a reference."""
+        federation, dataset = cell.problem.federation, self._plan.resolved.dataset
+        assert federation is not None
+        return FederationOrder(
+            self.network(cell),
+            reference.role,
+            reference.seed,
+            reference.classes,
+            self.recipe,
+            federation,
+            dataset,
+        )
 
     def _by_kind(self, cell: Cell, positions: Tensor) -> dict[str, int]:
         """Return how many of the training images at some positions are of forget and of retain classes."""

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
+from torch import nn
 
 from unlearnbench.datasets.dataset import Dataset
+from unlearnbench.models.batches import Batches
 from unlearnbench.models.build import Network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.federation.federation import Federation
+from unlearnbench.models.federation.shares import party_counts, sizes
 from unlearnbench.models.federation.training import Averaging, FederatedTraining, accuracy_on
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.registry.entry_points import find
+
+# Weights are drawn from the random state that all threads share.
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -110,3 +117,42 @@ def named_engine(federation: Federation) -> FederationEngine | None:
         federation.strategy, **(federation.options or {})
     )
     return engine
+
+
+def server_training(
+    order: FederationOrder,
+    train_counts: tuple[int, ...],
+    average: Averaging,
+    accuracy: Callable[[nn.Module], float],
+    say: Callable[[str], None],
+) -> FederatedTraining:
+    """Return a training as the server knows it, that has no image, but how many of them each party trains on.
+
+    Args:
+        order: What is trained.
+        train_counts: K numbers of training images.
+        average: How a round is played.
+        accuracy: How the server's model is judged after a round.
+        say: Receives a line if a checkpoint cannot be used.
+    """
+    held = sizes(party_counts(order.federation, train_counts, order.seed), order.classes)
+    with _DRAWING:
+        model = order.network.build(order.seed, order.role)
+    return FederatedTraining(
+        model,
+        cast(Batches, None),
+        _positions(sum(held)),
+        order.recipe,
+        order.seed,
+        order.role,
+        say=say,
+        federation=order.federation,
+        parties=[_positions(images) for images in held],
+        accuracy=accuracy,
+        average=average,
+    )
+
+
+def _positions(number: int) -> torch.Tensor:
+    """Return a tensor that has a length and takes no room."""
+    return torch.empty(number, dtype=torch.int64, device="meta")
