@@ -14,7 +14,7 @@ from unlearnbench.engine.dry_run import known_passes, planned_work
 from unlearnbench.engine.engines.crew import Crew, check_devices, device_precision, muster
 from unlearnbench.engine.engines.engine import DiedError, Future
 from unlearnbench.engine.engines.place import Place
-from unlearnbench.engine.federated.apart import THINKING_SECONDS, PartiesApart
+from unlearnbench.engine.parties.apart import THINKING_SECONDS, PartiesApart
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits, manifest_limits
 from unlearnbench.engine.progress import Display

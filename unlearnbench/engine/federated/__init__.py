@@ -1,1 +1,1 @@
-"""The training of a reference model by a federation: here, by an engine that a plugin brings, or party by party."""
+"""What a federation trains, and the engines of plugins that play its rounds."""

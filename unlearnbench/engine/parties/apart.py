@@ -15,7 +15,7 @@ from typing import Any
 
 from unlearnbench.engine.engines.engine import Engine, Future, Need
 from unlearnbench.engine.federated.order import FederationOrder, server_training
-from unlearnbench.engine.federated.turns import judge_round, packed, play_turn, unpacked
+from unlearnbench.engine.parties.turns import judge_round, packed, play_turn, unpacked
 from unlearnbench.engine.runner import Runner
 from unlearnbench.engine.schedule import Task
 from unlearnbench.errors import TrainingFailedError
