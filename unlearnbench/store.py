@@ -303,6 +303,29 @@ class Store:
         self._checked[folder] = _listing(folder)
         return folder
 
+    @contextlib.contextmanager
+    def begun(self, kind: str, identity: str) -> Iterator[Path | None]:
+        """Hold an entry while something is done towards it, and give the path of the checkpoint that `get` begins with.
+
+        Args:
+            kind: Kind of the entry.
+            identity: Name of the entry.
+
+        Returns:
+            A context whose value is None if the entry is there.
+        """
+        folder = self.entry(kind, identity)
+        partial = folder.with_name(f"{folder.name}.partial")
+        with writing(partial):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if self.has(kind, identity):
+                yield None
+                return
+            with writing(partial):
+                partial.mkdir(exist_ok=True)
+            yield partial / CHECKPOINT
+
     def _make(self, folder: Path, build: Callable[[Path], dict[str, Any]]) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
         with writing(partial):

@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 from support.commands import cli
-from support.federations import FEDERATION, federated_text
+from support.federations import ENGINE, FEDERATION, federated_text
 from support.manifests import ERWP, FOLNRC, WD, write_manifest
+from support.plugins import fake_distribution
 
 from unlearnbench.datasets.dataset import open_dataset
 from unlearnbench.experiment.plan import make_plan
@@ -143,3 +144,31 @@ def test_options_of_a_federation_are_not_tuned(federated: Federated, tmp_path: P
         2,
         f"{federated.manifest}: federation: trials hold images out of one pool, which the parties do not have",
     )
+
+
+def test_an_engine_plays_the_rounds_and_the_record_names_it(tmp_path: Path, search_path: Path) -> None:
+    fake_distribution(search_path, "their-engine", {"federations": {"theirs": "their_engine:theirs"}}, ENGINE)
+    folders = []
+    for engine in ("", '\nengine = "theirs"\nstrategy = "Mean"'):
+        folders.append(tmp_path / f"runs{len(folders)}")
+        text = federated_text(WD, head="seeds = [1]", federation=f"{UNLIKE}{engine}")
+        manifest = write_manifest(tmp_path, text, "together.toml")
+        done = cli("run", manifest, "-o", folders[-1], "--device", "cpu")
+        assert done.code == 0, done.err
+    plain, played = (Federated(tmp_path, folder).records["original"] for folder in folders)
+    assert (plain.details, played.details["federation_engine"]) == (
+        {},
+        {
+            "name": "theirs",
+            "options": {"rate": 1.0},
+            "version": 1,
+            "distribution": "their-engine",
+            "distribution_version": "1.0",
+            "digest": played.details["federation_engine"]["digest"],
+            "libraries": {"theirs": "1.0"},
+        },
+    )
+    # It averages as we do, so that the models are the same.
+    assert plain.files["model"].sha256 == played.files["model"].sha256
+    assert plain.rounds == played.rounds
+    assert list(inconsistencies(played)) == []

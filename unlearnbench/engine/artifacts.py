@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.engine.epochs import Snapshot, judge_epochs
+from unlearnbench.engine.federated.order import FederationOrder, named_engine
 from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
 from unlearnbench.engine.processes.reference_training import TrainingOrder, missing_library, train
@@ -37,7 +38,6 @@ from unlearnbench.models.classifier import OUTPUT_CLASSES, load_network, save_ne
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.federation.federation import Federation, Rounds
 from unlearnbench.models.federation.shares import party_counts
-from unlearnbench.models.federation.training import FederatedTraining, accuracy_on
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.training import resolve_precision
@@ -255,31 +255,20 @@ class Maker:
         self, cell: Cell, reference: ReferenceModel, federation: Federation, folder: Path
     ) -> dict[str, Any]:
         """Train a reference model by a federation and save it."""
-        model = self.network(cell).build(reference.seed, reference.role).to(self._device)
-        wanted = self.data.train.positions_of(reference.classes)
-        shares = [torch.from_numpy(share).to(self._device) for share in self.data.party_positions(reference.seed)]
-        parties = [share[torch.isin(share, wanted)] for share in shares]
-        judged = self.data.test.positions_of(reference.classes)
+        order = self.federation_order(cell, reference)
+        engine, threads = named_engine(federation), torch.get_num_threads()
         start_measuring(self._device)
-        with self._training_stage(reference):
-            training = FederatedTraining(
-                model,
-                self.data.train,
-                wanted,
-                self.recipe,
-                reference.seed,
-                reference.role,
-                self._told.advance,
-                self._store.say,
-                federation=federation,
-                parties=parties,
-                accuracy=lambda network: accuracy_on(network, self.data.test, judged),
-            )
+        with self._training_stage(reference), contextlib.ExitStack() as played:
+            training = order.training(self.data, self._told.advance, self._store.say)
+            if engine is not None:
+                training.average = played.enter_context(
+                    engine.playing(order, self._device, threads, self._told.advance)
+                )
             seconds = training.train(folder / CHECKPOINT)
-        save_network(model, folder / MODEL_FILE)
+        save_network(training.model, folder / MODEL_FILE)
         reads = {"forget": 0, "retain": 0}
         for party in itertools.chain.from_iterable(training.rounds):
-            for kind, images in self._by_kind(cell, parties[party]).items():
+            for kind, images in self._by_kind(cell, training.parties[party]).items():
                 reads[kind] += federation.local_epochs * images
         rounds = Rounds(
             images_per_class=party_counts(federation, cell.problem.info.train_counts, reference.seed),
@@ -287,8 +276,25 @@ class Maker:
             bytes_sent=training.bytes_sent,
             accuracy_by_round=tuple(training.accuracies),
         )
-        facts = self._model_facts({"train": seconds}, reads, {}, peak_memory_bytes(self._device))
+        details = {}
+        if engine is not None and cell.problem.engine is not None:
+            details["federation_engine"] = {**cell.problem.engine.facts, **engine.provenance}
+        facts = self._model_facts({"train": seconds}, reads, details, peak_memory_bytes(self._device))
         return {**facts, "rounds": rounds.model_dump(mode="json")}
+
+    def federation_order(self, cell: Cell, reference: ReferenceModel) -> FederationOrder:
+        """Return what the federation of a cell's problem trains to make a reference."""
+        federation, dataset = cell.problem.federation, self._plan.resolved.dataset
+        assert federation is not None
+        return FederationOrder(
+            self.network(cell),
+            reference.role,
+            reference.seed,
+            reference.classes,
+            self.recipe,
+            federation,
+            dataset,
+        )
 
     def _by_kind(self, cell: Cell, positions: Tensor) -> dict[str, int]:
         """Return how many of the training images at some positions are of forget and of retain classes."""

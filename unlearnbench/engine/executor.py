@@ -14,6 +14,7 @@ from unlearnbench.engine.dry_run import known_passes, planned_work
 from unlearnbench.engine.engines.crew import Crew, check_devices, device_precision, muster
 from unlearnbench.engine.engines.engine import DiedError, Future
 from unlearnbench.engine.engines.place import Place
+from unlearnbench.engine.parties.apart import THINKING_SECONDS, PartiesApart
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.method import Limits, manifest_limits
 from unlearnbench.engine.progress import Display
@@ -21,9 +22,10 @@ from unlearnbench.engine.recording import kept_records, plan_for, stage_names
 from unlearnbench.engine.runner import Runner
 from unlearnbench.engine.schedule import Schedule, Task
 from unlearnbench.engine.worker import Post, named_dataset, run_stage
+from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.experiment.resolve import Resolved, resolve
-from unlearnbench.mirror import shown
+from unlearnbench.mirror import origin, shown
 from unlearnbench.results.record import Record, write_record
 from unlearnbench.store import Store
 from unlearnbench.terms import SHORT
@@ -136,6 +138,11 @@ def run_plan(
         UnlearnBenchError: If torch cannot use the device.
     """
     tell = _teller(console)
+    if place.parties_apart and origin(output) is not None:
+        raise UnlearnBenchError(
+            f"--parties-apart: nodes go on from a checkpoint in the output folder, and {shown(output)} is an address\n"
+            "  Give a folder that all nodes share"
+        )
     # There are no more workers than there is work for; what records say is the same for the last cell as for the first.
     left = len(plan.cells) - len(finished)
     crew = muster(place, plan.cells[0].problem.info.shape, left, output, tell)
@@ -159,7 +166,8 @@ def run_plan(
             threads=crew.threads,
             limits=limits or manifest_limits(plan.resolved.manifest),
         )
-        return _run_cells(runner, crew, finished, display)
+        federations = crew.jobs if place.parties_apart else 0
+        return _run_cells(runner, crew, finished, display, federations)
 
 
 def _run_cells(
@@ -167,11 +175,13 @@ def _run_cells(
     crew: Crew,
     finished: dict[str, Record],
     display: Display,
+    federations: int,
 ) -> list[Record]:
+    """Run all cells, with so many federations at a time whose parties train in workers of their own."""
     plan, output = runner.plan, runner.output
     runner.check_networks()
     records = {}
-    walk = _walk(runner, crew, finished, display)
+    walk = _walk(runner, crew, finished, display, federations)
     # The walk is closed at once, whatever happens here, since workers must not go on without the user's knowledge.
     with contextlib.closing(walk):
         for cell, record in walk:
@@ -188,7 +198,7 @@ def _run_cells(
 Walk = Generator[tuple[Cell, Record], None, None]
 
 
-def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Display) -> Walk:
+def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Display, federations: int) -> Walk:
     """Yield every cell with its record as it arrives: those done before, followed by those that workers run."""
     plan = runner.plan
     yield from ((cell, finished[cell.id]) for cell in plan.cells if cell.id in finished)
@@ -197,21 +207,30 @@ def _walk(runner: Runner, crew: Crew, finished: dict[str, Record], display: Disp
     sent = replace(plan, resolved=replace(plan.resolved, dataset=named_dataset(plan)))
     running: dict[Future, Task] = {}
     # Two workers may find the same damaged file, and the store reports each thing only once.
-    with crew.engage(display.lanes, runner.store.say) as engine:
+    with contextlib.ExitStack() as opened:
+        engine = opened.enter_context(crew.engage(display.lanes, runner.store.say))
         # A process elsewhere may have another working folder.
         output = shown(runner.output.absolute())
         post = engine.share(Post(sent, output, crew.devices, runner.jobs, runner.threads, runner.limits))
+
+        def submit(task: Task) -> None:
+            need = replace(
+                crew.need,
+                devices=plan.resolved.manifest.devices_per_training if task.trains else 1,
+                priority=int(task.cell.is_reference),
+                name=stage_names(task.cell)[task.makes_record],
+            )
+            stage = (post, task.cell.id, task.makes_record, dict(runner.broken))
+            running[engine.submit(need, run_stage, *stage)] = task
+
+        apart = opened.enter_context(PartiesApart(runner, post, replace(crew.need, priority=1), engine, federations))
         while not schedule.over:
-            while engine.free and (task := schedule.take()):
-                need = replace(
-                    crew.need,
-                    devices=plan.resolved.manifest.devices_per_training if task.trains else 1,
-                    priority=int(task.cell.is_reference),
-                    name=stage_names(task.cell)[task.makes_record],
-                )
-                stage = (post, task.cell.id, task.makes_record, dict(runner.broken))
-                running[engine.submit(need, run_stage, *stage)] = task
-            engine.wait(running, LOOK_SECONDS)
+            while engine.free and not apart.full and (task := schedule.take()):
+                if not apart.begin(task):
+                    submit(task)
+            for task in apart.pass_on():
+                submit(task)
+            engine.wait([*running, *apart.futures], THINKING_SECONDS if apart.thinking else LOOK_SECONDS)
             for future in [future for future in running if future.done]:
                 task = running.pop(future)
                 record = _record(runner, task, future)

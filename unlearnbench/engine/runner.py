@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from unlearnbench.engine.artifacts import MODEL_FILE, Maker, device_name, log_file
+from unlearnbench.engine.federated.order import FederationOrder
 from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import NO_LIMITS, Limits, MethodFailedError
 from unlearnbench.engine.processes.unlearning import reason_of
@@ -27,6 +28,7 @@ from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_featur
 from unlearnbench.metrics.live_model import LiveModel
 from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, NOT_RUN_HERE, Costs, Missing, References
 from unlearnbench.models.federation.federation import Rounds
+from unlearnbench.models.federation.training import FederatedTraining
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.record import EpochRecord, FileRecord, Record, with_hash
@@ -117,6 +119,15 @@ class Runner:
             InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         """
         self._maker.check_networks()
+
+    def federated_training(self, cell: Cell) -> FederatedTraining:
+        """Return the training of a reference by a federation as it is before the first round, with its images."""
+        return self.federation_order(cell).training(self._maker.data)
+
+    def federation_order(self, cell: Cell) -> FederationOrder:
+        """Return what the federation of a reference's cell trains."""
+        assert cell.reference is not None
+        return self._maker.federation_order(cell, cell.reference)
 
     def run_cell(self, cell: Cell) -> Record:
         """Make everything that a cell needs and return its record; an error ends in a record too.

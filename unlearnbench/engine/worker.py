@@ -76,7 +76,7 @@ def run_stage(
     Raises:
         UnwritableError: If a result cannot be written.
     """
-    runner, cells = _runner(post, told)
+    runner, cells = runner_of(post, told)
     runner.take_devices(tuple(post.devices[place % len(post.devices)] for place in told.places))
     runner.broken.update(broken)
     does = runner.run_cell if makes_record else runner.make
@@ -87,7 +87,8 @@ def run_stage(
 _kept: list[tuple[Post, Runner, dict[str, Cell]]] = []
 
 
-def _runner(post: Post, told: Listener) -> tuple[Runner, dict[str, Cell]]:
+def runner_of(post: Post, told: Listener) -> tuple[Runner, dict[str, Cell]]:
+    """Return what runs the stages of a plan in this worker, and the plan's cells by their ids."""
     if not _kept or _kept[0][0] is not post:
         output = local_folder(post.output)
         store = Store(output / "store", told.say, create=False)

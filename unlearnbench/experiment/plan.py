@@ -149,7 +149,7 @@ def _reference(
         seed,
         TRAINING_PROTOCOL,
         processes,
-        *([problem.federation.training_identity, FEDERATION_PROTOCOL] if problem.federation else []),
+        *([*problem.federation_identity, FEDERATION_PROTOCOL] if problem.federation else []),
     )
     if problem.federation is not None:
         passes = planned_passes(problem.federation, party_sizes(problem, classes, seed), seed)

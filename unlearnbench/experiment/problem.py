@@ -186,6 +186,7 @@ class Problem:
         limited_counts: K numbers of limited images; empty where a party's share is left, which depends on the seed.
         limited_text: Limited data in the manifest's terms: "10 %", "3 images" or "party 0".
         federation: Parties that share the images; None if these lie in one place.
+        engine: What plays the rounds of the federation; None if the parties train in one process.
     """
 
     dataset: Component
@@ -200,6 +201,13 @@ class Problem:
     limited_counts: tuple[int, ...]
     limited_text: str
     federation: Federation | None = None
+    engine: Component | None = None
+
+    @property
+    def federation_identity(self) -> list[Any]:
+        """What the training by the federation depends on, whichever party is to unlearn; [] without one."""
+        told = [self.federation.training_identity] if self.federation else []
+        return [*told, *([self.engine.identity] if self.engine else [])]
 
     @property
     def party(self) -> int | None:
@@ -236,7 +244,7 @@ class Problem:
             self.forget_classes,
             self.limited_identity,
             *([self.fdr.identity] if self.fdr else []),
-            *([self.federation.training_identity] if self.federation else []),
+            *self.federation_identity,
         )
 
     @property

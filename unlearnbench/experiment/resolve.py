@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from unlearnbench.experiment.manifest import (
 )
 from unlearnbench.experiment.problem import Problem, class_order, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
-from unlearnbench.experiment.scenarios.federation import check_federation, check_shares
+from unlearnbench.experiment.scenarios.federation import check_federation, check_shares, find_engine
 from unlearnbench.experiment.toml_positions import KeyPath
 from unlearnbench.machine import source_folder
 from unlearnbench.models.federation.federation import Federation
@@ -76,6 +76,7 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
     if network is not None and network.class_order is not None and not weights.keys() - {"start"}:
         file.fault(("architecture", "class_order"), "orders the outputs of `weights`, which are not given")
     problems = []
+    engine = find_engine(file)
     if dataset is not None:
         _check_recipe(file, dataset[1].info, weights)
         _check_processes(file)
@@ -85,7 +86,8 @@ def resolve(path: Path, *, to_run: bool = True) -> Resolved:
             if sides is not None and federation is not None:
                 check_shares(file, federation, dataset[1].info, sides[0])
             if sides is not None and architecture is not None and "training" in file.sections:
-                problems.append(_problem(file, dataset, architecture, weights, choice, *sides))
+                problem = _problem(file, dataset, architecture, weights, choice, *sides)
+                problems.append(replace(problem, engine=engine))
     if len({problem.id for problem in problems}) < len(problems):
         file.fault(("problem", "matrix"), "two combinations are the same problem; remove one")
     if to_run:

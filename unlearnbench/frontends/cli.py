@@ -115,6 +115,9 @@ def run(
     status: Annotated[
         bool, typer.Option("--status", help="Say what is done, runs and waits on Slurm, and do nothing.")
     ] = False,
+    parties_apart: Annotated[
+        bool, typer.Option("--parties-apart", help="Let each party of a federation train in a worker of its own.")
+    ] = False,
     cell_time_limit: Annotated[
         float | None, typer.Option(callback=_above_zero, help="Seconds that a method may take for one cell.")
     ] = None,
@@ -131,7 +134,7 @@ def run(
     try:
         if download:
             _fetch_missing(manifests)
-        where = place(device, jobs, on, profile, detach)
+        where = place(device, jobs, on, profile, detach, parties_apart)
         plans = [_plan(path, tuple(only or ()), output, where, to_run=not (dry_run or status)) for path in manifests]
         if dry_run:
             _show_work(plans, output, as_json)

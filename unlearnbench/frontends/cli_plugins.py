@@ -66,7 +66,8 @@ def tune(
 @plugin_app.command(name="list")
 def list_plugins(
     kind: Annotated[
-        Literal["unlearners", "datasets", "architectures", "metrics"], typer.Argument(help="What to list.")
+        Literal["unlearners", "datasets", "architectures", "metrics", "federations"],
+        typer.Argument(help="What to list."),
     ],
     as_json: JsonOption = False,
 ) -> None:

@@ -17,13 +17,14 @@ from unlearnbench.registry.declare import VERSION
 from unlearnbench.registry.identity import Place, declared_version, source_digest
 from unlearnbench.registry.plugin_file import FILE, check_place, file_module, is_file_name
 
-PluginKind = Literal["unlearners", "datasets", "architectures", "metrics"]
-KINDS: tuple[PluginKind, ...] = ("unlearners", "datasets", "architectures", "metrics")
+PluginKind = Literal["unlearners", "datasets", "architectures", "metrics", "federations"]
+KINDS: tuple[PluginKind, ...] = ("unlearners", "datasets", "architectures", "metrics", "federations")
 SINGULAR: dict[PluginKind, str] = {
     "unlearners": "unlearner",
     "datasets": "dataset",
     "architectures": "architecture",
     "metrics": "metric",
+    "federations": "federation engine",
 }
 
 

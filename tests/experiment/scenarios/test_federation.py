@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.federations import FEDERATION, FORGET, federated_text
+from support.federations import ENGINE, FEDERATION, FORGET, federated_text
 from support.manifests import TRAINING, WD, manifest_text, write_manifest
+from support.plugins import fake_distribution
 
 from unlearnbench.errors import ManifestError
 from unlearnbench.experiment.plan import Plan, make_plan
 from unlearnbench.experiment.problem import Problem
+from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.experiment.resolve import resolve
+from unlearnbench.experiment.scenarios.federation import find_engine
+from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.recipe import recipe_identity
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.store import content_id
@@ -178,8 +182,9 @@ def test_the_work_of_a_federation_is_planned(tmp_path: Path) -> None:
             f"{FEDERATION}\nlocal_epoch = 2",
             [
                 "m.toml:19: federation.local_epoch: unknown key",
-                "  Did you mean 'local_epochs'? Valid: alpha, local_epochs, participation, parties, party, proximal, "
-                "rounds, split, strategy",
+                "  Did you mean 'local_epochs'? Valid: alpha, engine, local_epochs, options, participation, parties, "
+                "party, proximal, rounds, split, strategy",
+                "  Options of the plugin stand in options = { local_epoch = ... }",
             ],
         ),
     ],
@@ -220,4 +225,85 @@ def test_resolutions_and_federations_do_not_go_together(tmp_path: Path) -> None:
     text = federated_text(training=f"{TRAINING}\nresolutions = [[1, 4]]")
     assert faults(tmp_path, text) == [
         "m.toml:15: training.resolutions: a federation trains on images of full size; remove it"
+    ]
+
+
+def test_a_federation_without_an_engine_keeps_its_identity(tmp_path: Path) -> None:
+    # These stood in stores before there were engines.
+    wd = plan_of(tmp_path, federated_text(WD)).cells[-1]
+    assert (wd.problem.id, wd.original.id) == ("e119994d94753acd", "acf35c691ed8844c")
+
+
+@pytest.fixture
+def engine(search_path: Path) -> None:
+    """An engine that is installed, with one strategy."""
+    fake_distribution(search_path, "their-engine", {"federations": {"theirs": "their_engine:theirs"}}, ENGINE)
+
+
+OPTION = "\noptions = { rate = 0.5 }"
+THEIRS = f'{FEDERATION}\nengine = "theirs"\nstrategy = "Mean"'
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_engine_and_its_options_make_another_problem(tmp_path: Path) -> None:
+    plain = plan_of(tmp_path, federated_text(WD)).cells[-1]
+    found = [plan_of(tmp_path, federated_text(WD, federation=f"{THEIRS}{more}")).cells[-1] for more in ("", OPTION)]
+    cells = [plain, *found]
+    assert len({cell.problem.id for cell in cells}) == len({cell.original.id for cell in cells}) == 3
+    assert found[1].problem.engine is not None
+    assert found[1].problem.engine.options == {"rate": 0.5}
+    assert "10 parties, iid, Mean by theirs rate 0.5, 2 rounds" in found[1].problem.title
+    assert "-Mean-iid-" in found[1].problem.slug
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("federation", "messages"),
+    [
+        (
+            THEIRS.replace('"Mean"', '"Median"'),
+            ["m.toml:20: federation.strategy: theirs has no strategy 'Median'\n  Did you mean 'Mean'? Valid: Mean"],
+        ),
+        (
+            f"{THEIRS}\noptions = {{ rat = 0.5 }}",
+            ["m.toml:21: federation.options.rat: theirs has no option 'rat'"],
+        ),
+        (
+            f"{THEIRS}\nproximal = 0.5",
+            ['m.toml:21: federation.proximal: engine = "theirs" has none; what it takes are options'],
+        ),
+        (
+            f"{FEDERATION}{OPTION}",
+            ["m.toml:19: federation.options: are those of an engine, and none is given; remove them"],
+        ),
+        (
+            f'{FEDERATION}\nstrategy = "fedaverage"',
+            [
+                "m.toml:19: federation.strategy: there is no 'fedaverage' without an engine\n"
+                "  Did you mean 'fedavg'? Valid: fedavg, fedprox"
+            ],
+        ),
+        (
+            f'{FEDERATION}\nengine = "their"',
+            ["m.toml:19: federation.engine: no federation engine 'their' is installed\n  Did you mean 'theirs'? "],
+        ),
+    ],
+)
+def test_an_impossible_engine_is_refused(tmp_path: Path, federation: str, messages: list[str]) -> None:
+    text = "\n".join(faults(tmp_path, federated_text(federation=federation)))
+    assert all(message in text for message in messages), text
+    assert text.count("m.toml:") == len(messages)
+
+
+def test_an_engine_of_ours_that_is_missing_names_its_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unlearnbench.registry.entry_points._found", lambda: {"federations": {}})
+    file = ManifestFile("m.toml", "", {})
+    file.sections["federation"] = Federation(parties=2, rounds=1, engine="flower", strategy="FedAvg")
+    assert find_engine(file) is None
+    found = [fault.message for fault in file.faults]
+    assert found == [
+        "no federation engine 'flower' is installed\n  It comes with the distribution unlearnbench-flower "
+        "(pip install ./plugins/unlearnbench-flower), which takes an environment of its own"
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,29 @@ def test_the_bytes_are_those_of_every_tensor_there_and_back() -> None:
     one = job(Federation(parties=4, rounds=3, participation=0.5))
     size = sum(value.numel() * value.element_size() for value in one.model.state_dict().values())
     assert one.bytes_sent == {"to_parties": 6 * size, "from_parties": 6 * size}
+
+
+def test_what_an_engine_remembers_is_taken_up_with_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_momentum(one: FederatedTraining, drawn: Sequence[int]) -> dict[str, Tensor]:
+        before = {name: value.clone() for name, value in one.model.state_dict().items()}
+        mean = averaged(one.sent(drawn))
+        one.memory = {name: 0.5 * one.memory.get(name, 0) + mean[name] - before[name] for name in mean}
+        return {name: (before[name] + one.memory[name]).to(before[name].dtype) for name in mean}
+
+    federation = FEDERATION.model_copy(update={"engine": "theirs"})
+    never = job(federation, average=with_momentum)
+    never.train()
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    def killed(one: FederatedTraining, drawn: Sequence[int]) -> dict[str, Tensor]:
+        if one.epoch == 2:
+            raise KeyboardInterrupt
+        return with_momentum(one, drawn)
+
+    with pytest.raises(KeyboardInterrupt):
+        job(federation, average=killed).train(tmp_path / "checkpoint.pt")
+    again = job(federation, average=with_momentum, model=NETWORK.build(5, "original"))
+    again.train(tmp_path / "checkpoint.pt")
+    assert same(never.model.state_dict(), again.model.state_dict())

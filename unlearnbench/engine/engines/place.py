@@ -65,6 +65,7 @@ class Place:
         on: The engine: `local`, `ray`, the address of a Ray cluster, or `slurm`.
         profile: What a cluster gives a stage.
         detach: Whether to leave the jobs of Slurm running alone.
+        parties_apart: Whether each party of a federation trains in a worker of its own.
     """
 
     device: str = "auto"
@@ -72,6 +73,7 @@ class Place:
     on: str = "local"
     profile: Profile = field(default_factory=Profile)
     detach: bool = False
+    parties_apart: bool = False
 
     @property
     def at_hand(self) -> bool:
@@ -79,7 +81,9 @@ class Place:
         return self.on == "local"
 
 
-def place(device: str, jobs: int | None, on: str, profile: Path | None, detach: bool = False) -> Place:
+def place(
+    device: str, jobs: int | None, on: str, profile: Path | None, detach: bool = False, parties_apart: bool = False
+) -> Place:
     """Return the place that the command line names.
 
     Raises:
@@ -92,7 +96,9 @@ def place(device: str, jobs: int | None, on: str, profile: Path | None, detach: 
         raise UnlearnBenchError("--profile: it says what a cluster gives a stage\n  Name the cluster with --on")
     if detach and on != "slurm":
         raise UnlearnBenchError("--detach: only jobs of Slurm can go on alone\n  Use it with --on slurm")
-    return Place(device, jobs, on, read_profile(profile) if profile else Profile(), detach)
+    if detach and parties_apart:
+        raise UnlearnBenchError("--detach: the rounds of --parties-apart are led from here\n  Leave one of them out")
+    return Place(device, jobs, on, read_profile(profile) if profile else Profile(), detach, parties_apart)
 
 
 def read_profile(path: Path) -> Profile:

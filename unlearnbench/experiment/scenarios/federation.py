@@ -1,16 +1,24 @@
-"""The federation of a manifest, checked against its data set, its seeds and what is to be forgotten."""
+"""The federation of a manifest, checked against its data set, its engine, its seeds and what is to be forgotten."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from unlearnbench.datasets.dataset import NOT_HERE, DatasetInfo
+from unlearnbench.errors import PluginError, did_you_mean
 from unlearnbench.experiment.manifest import ProblemChoice
 from unlearnbench.experiment.reader import ManifestFile
 from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.federation.shares import FEWEST_IMAGES, party_counts, sizes
 from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.registry.component import Component, used
+from unlearnbench.registry.entry_points import Plugin, find, names
+from unlearnbench.registry.options import resolve_options
 
+# What averages without an engine.
+STRATEGIES = ("fedavg", "fedprox")
+# Engines of this project's own, which are not installed with it.
+DISTRIBUTIONS = {"flower": "unlearnbench-flower"}
 LIMITED = ("limited_share", "limited_images_per_class")
 SHOWN_PARTIES = 5
 # A plan and a record hold who trains in which round.
@@ -51,12 +59,70 @@ def _check_pairs(file: ManifestFile, federation: Federation) -> None:
         ("alpha", "split", "dirichlet", "how alike the shares are: 0.1 is very unlike, 100 nearly iid"),
         ("proximal", "strategy", "fedprox", "the weight that holds a party near the round's first weights, as 0.01"),
     )
-    for key, owner, value, meaning in pairs:
+    for key, owner, value, meaning in pairs if federation.engine is None else pairs[:1]:
         chosen, given = getattr(federation, owner), getattr(federation, key)
         if chosen == value and given is None:
             file.fault(("federation", key), f'missing; {owner} = "{value}" needs {meaning}')
         elif chosen != value and given is not None:
             file.fault(("federation", key), f'{owner} = "{chosen}" has none; remove it, or set {owner} = "{value}"')
+
+
+def find_engine(file: ManifestFile) -> Component | None:
+    """Return the engine that plays the rounds, with all its options; None without one, or after noting faults."""
+    federation: Federation | None = file.sections.get("federation")
+    if federation is None:
+        return None
+    if federation.engine is None:
+        _check_without_engine(file, federation)
+        return None
+    if federation.proximal is not None:
+        file.fault(("federation", "proximal"), f'engine = "{federation.engine}" has none; what it takes are options')
+    try:
+        plugin = find("federations", federation.engine)
+    except PluginError as error:
+        file.fault(("federation", "engine"), _missing(federation.engine, error))
+        return None
+    return _engine_in_use(file, federation, plugin)
+
+
+def _engine_in_use(file: ManifestFile, federation: Federation, plugin: Plugin) -> Component | None:
+    """Return an engine that is installed, with all its options, or None after noting faults."""
+    key = "engine"
+    try:
+        options, faults = resolve_options(plugin, federation.options or {})
+        for name, message in faults.items():
+            file.fault(("federation", "options", name), message)
+        if faults:
+            return None
+        play = plugin.load()
+        key = "strategy"
+        # The engine itself knows its strategies, and which options each of them takes.
+        play(federation.strategy, **(federation.options or {}))
+        return used(plugin, options)
+    except PluginError as error:
+        file.fault(("federation", key), str(error))
+        return None
+
+
+def _missing(name: str, error: PluginError) -> str:
+    if name not in DISTRIBUTIONS or name in names("federations"):
+        return str(error)
+    return (
+        f"no federation engine {name!r} is installed\n"
+        f"  It comes with the distribution {DISTRIBUTIONS[name]} (pip install ./plugins/{DISTRIBUTIONS[name]}), which "
+        "takes an environment of its own"
+    )
+
+
+def _check_without_engine(file: ManifestFile, federation: Federation) -> None:
+    """Note what only engines know."""
+    if federation.strategy not in STRATEGIES:
+        file.fault(
+            ("federation", "strategy"),
+            f"there is no {federation.strategy!r} without an engine{did_you_mean(federation.strategy, STRATEGIES)}",
+        )
+    if federation.options is not None:
+        file.fault(("federation", "options"), "are those of an engine, and none is given; remove them")
 
 
 def _check_recipe(file: ManifestFile, federation: Federation) -> None:

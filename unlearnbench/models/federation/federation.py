@@ -8,6 +8,9 @@ from pydantic import Field, NonNegativeInt
 
 from unlearnbench.models.recipe import PositiveInt, Section
 
+# Engines and strategies stand in titles, and in the names of files.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]
+
 
 class Federation(Section):
     """Parties that train one network together, of which one has to unlearn with its own images alone.
@@ -23,9 +26,11 @@ class Federation(Section):
             over the parties.
         alpha: Concentration of the Dirichlet distribution: the smaller, the less alike the shares are. Only with
             `dirichlet`.
+        engine: Plugin that plays the rounds; None lets the parties train one after the other in one process.
         strategy: `fedavg` averages weights by the number of images; `fedprox` does so too and holds each party near
-            the round's first weights meanwhile.
+            the round's first weights meanwhile. With an engine, one of its own strategies.
         proximal: Weight of half the squared distance from these. Only with `fedprox`.
+        options: Options of the engine's strategy.
 
     Source: FedAvg: "Communication-Efficient Learning of Deep Networks from Decentralized Data" (McMahan et al., AISTATS
     2017); FedProx: "Federated Optimization in Heterogeneous Networks" (Li et al., MLSys 2020), equation 2; the
@@ -39,8 +44,14 @@ class Federation(Section):
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
     split: Literal["iid", "dirichlet"] = "iid"
     alpha: Annotated[float, Field(ge=1e-3, le=1e6)] | None = None
-    strategy: Literal["fedavg", "fedprox"] = "fedavg"
+    engine: Word | None = None
+    strategy: Word = "fedavg"
     proximal: Annotated[float, Field(gt=0)] | None = None
+    options: dict[str, Any] | None = None
+
+    def __hash__(self) -> int:
+        """Hash what can be hashed, of which options are no part; equal federations are equal in it."""
+        return hash((self.parties, self.party, self.rounds, self.split, self.alpha, self.engine, self.strategy))
 
     @property
     def training_identity(self) -> dict[str, Any]:
@@ -58,7 +69,11 @@ class Federation(Section):
         epochs = f" of {self.local_epochs} epochs" if self.local_epochs > 1 else ""
         part = f", {self.participation:.10g} of the parties in each" if self.participation < 1 else ""
         proximal = f" {self.proximal:.10g}" if self.proximal else ""
-        return f"{self.parties} parties, {self.alike}, {self.strategy}{proximal}, {self.rounds} rounds{epochs}{part}"
+        strategy = f"{self.strategy} by {self.engine}" if self.engine else self.strategy
+        settings = "".join(f" {key} {value}" for key, value in (self.options or {}).items())
+        return (
+            f"{self.parties} parties, {self.alike}, {strategy}{proximal}{settings}, {self.rounds} rounds{epochs}{part}"
+        )
 
 
 class Rounds(Section):

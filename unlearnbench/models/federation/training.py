@@ -1,10 +1,10 @@
-"""Federated averaging in one process: rounds in which parties train copies of a network that the server averages."""
+"""Federated training: rounds in which parties train copies of a network that the server averages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,24 @@ from unlearnbench.models.federation.shares import rounds_of
 from unlearnbench.models.training import ReferenceTraining, recipe_optimizer
 
 State = dict[str, Tensor]
+
+
+class Averaging(Protocol):
+    """Plays a round: where the parties train, and what the server makes of what they send."""
+
+    def __call__(self, training: FederatedTraining, drawn: Sequence[int]) -> State:
+        """Return the server's weights and buffers after a round.
+
+        Args:
+            training: The training before the round. What the server has to remember for the next one goes into its
+                `memory`, by which a training goes on that was interrupted.
+            drawn: Numbers of the parties that train in the round, at least one.
+        """
+
+
+def in_process(training: FederatedTraining, drawn: Sequence[int]) -> State:
+    """Let the parties train one after the other in this process, and average what they send."""
+    return averaged(training.sent(drawn))
 
 
 @dataclass(kw_only=True)
@@ -31,15 +49,21 @@ class FederatedTraining(ReferenceTraining):
         parties: For each party the (M,) int64 positions of the images that it trains on.
         accuracy: Function that judges the server's model after each round; None does not judge it.
         accuracies: Its values so far, round by round.
+        average: How a round is played.
+        proximal: Weight of half the squared distance from the round's first weights; 0 for none.
+        memory: Tensors that the server keeps from round to round, by name; averaging alone needs none.
     """
 
     federation: Federation
     parties: Sequence[Tensor]
     accuracy: Callable[[nn.Module], float] | None = None
+    average: Averaging = in_process
+    memory: State = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.accuracies: list[float] = []
+        self.proximal = self.federation.proximal or 0.0
         self.rounds = rounds_of(self.federation, [len(images) for images in self.parties], self.seed)
 
     @property
@@ -63,19 +87,19 @@ class FederatedTraining(ReferenceTraining):
     def _train_epoch(self) -> None:
         drawn = self.rounds[self.epoch]
         if drawn:
-            self.model.load_state_dict(averaged(self._sent(drawn)))
+            self.model.load_state_dict(self.average(self, drawn))
         # No party keeps its momentum from one round to the next, and neither does the server.
         self.optimizer = recipe_optimizer(self.model, self.recipe)
 
-    def _sent(self, drawn: Sequence[int]) -> Iterator[tuple[State, int]]:
-        """Yield what each party of a round sends: its weights, which the next call overwrites, and its images."""
+    def sent(self, drawn: Sequence[int]) -> Iterator[tuple[State, int]]:
+        """Yield what each party of the next round sends: weights, which the next party overwrites, and its images."""
         first = {name: value.clone() for name, value in self.model.state_dict().items()}
         for party in drawn:
             self.model.load_state_dict(first)
             self.optimizer = recipe_optimizer(self.model, self.recipe)
             for local in range(self.federation.local_epochs):
                 epoch = self.epoch * self.federation.local_epochs + local
-                penalty = self._pull(first) if self.federation.proximal else None
+                penalty = self._pull(first) if self.proximal else None
                 self._pass(self.parties[party], epoch, self.epoch, "party", party, local, penalty=penalty)
             yield self.model.state_dict(), len(self.parties[party])
 
@@ -84,7 +108,7 @@ class FederatedTraining(ReferenceTraining):
 
         def distance() -> Tensor:
             parts = [(value - first[name]).square().sum() for name, value in self.model.named_parameters()]
-            return (self.federation.proximal or 0.0) / 2 * torch.stack(parts).sum()
+            return self.proximal / 2 * torch.stack(parts).sum()
 
         return distance
 
@@ -94,7 +118,8 @@ class FederatedTraining(ReferenceTraining):
 
     @property
     def _progress(self) -> dict[str, Any]:
-        return {**super()._progress, "accuracies": self.accuracies}
+        kept = {"memory": self.memory} if self.federation.engine else {}
+        return {**super()._progress, "accuracies": self.accuracies, **kept}
 
     @property
     def _identity(self) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Federations of unlearnbench by Flower: real clients in processes of their own, and its strategies by name."""
