@@ -56,6 +56,9 @@ class WarmProcess:
         self, arguments: list[str], folder: Path, environment: Mapping[str, str], mark: str, statements: str = ""
     ) -> None:
         self._streams = folder / f"{mark}.out", folder / f"{mark}.err"
+        # It may be killed before it has opened them.
+        for path in self._streams:
+            path.touch()
         _begin_warming()
         self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
             target=_command, args=(arguments, dict(environment), mark, statements, self._streams)
