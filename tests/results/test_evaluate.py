@@ -350,23 +350,32 @@ def test_missing_and_damaged_features_are_named_and_the_rest_is_done(own_run: Pa
     assert "8 records rewritten" in err
 
 
-def test_without_the_references_features_their_metrics_stay_as_they_are(own_run: Path, stored_run: Path) -> None:
-    (own_run / records(own_run)["fdr/0"].files["features"].path).unlink()
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("features", "no such file; run the manifest again to make it\n  As they were: "),
+        # As it is while a run has yet to write the reference's record.
+        ("record", "holds no finished record of fdr with seed 0\n  As they were: "),
+    ],
+)
+def test_without_a_reference_its_metrics_stay_as_they_are(
+    own_run: Path, stored_run: Path, lost: str, said: str
+) -> None:
+    if lost == "features":
+        (own_run / records(own_run)["fdr/0"].files["features"].path).unlink()
+    else:
+        paths(own_run)["fdr/0"].unlink()
 
     code, _, err = cli("evaluate", own_run)
 
     assert code == 1
     assert "wd, seed 0: " in err
-    assert "no such file; run the manifest again to make it\n  As they were: " in err
-    assert ", speed_up" not in err
+    assert said in err
+    assert (", speed_up" in err) == (lost == "record")
     before, after = records(stored_run), records(own_run)
-    assert before.keys() == after.keys()
+    assert before.keys() - after.keys() == ({"fdr/0"} if lost == "record" else set())
     for name, record in after.items():
-        assert record.metrics.keys() == before[name].metrics.keys()
-        for metric, found in record.metrics.items():
-            # One that had no value before has none now, for another reason.
-            earlier = before[name].metrics[metric]
-            assert found == earlier or (found.value is None and earlier.value is None), metric
+        assert record.metrics == before[name].metrics
 
 
 def test_without_the_references_features_a_new_metric_of_theirs_fails_with_a_reason(own_run: Path) -> None:

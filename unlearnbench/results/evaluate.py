@@ -145,10 +145,11 @@ def evaluated(
     wanted: tuple[str, ...],
     say: Say,
 ) -> tuple[dict[str, MetricRecord], dict[str, list[str]]]:
-    """Return the recomputed metrics of a record by label, and by reason the labels of those that keep their values.
+    """Return the recomputed metrics of a record by label, and by reason the labels of those that stay as they are.
 
-    A metric keeps its value if something that it needs besides the record's own features is missing: losing a file of
-    FDR must not discard what was measured while the file was there.
+    A metric keeps its value, or the reason why it has none, if something that it needs besides the record's own
+    features is missing: losing a file of FDR must not discard what was found while the file was there, nor may a run
+    that has yet to write FDR's record.
     """
     found: dict[str, MetricRecord] = {}
     kept: dict[str, list[str]] = {}
@@ -161,7 +162,7 @@ def evaluated(
                 say(f"{chosen.label} needs the model, which only a run has; it stays as it is")
                 continue
             missing = [lack for lack in (getattr(material, name) for name in asked) if isinstance(lack, Missing)]
-            if missing and before is not None and before.status == "done":
+            if missing and before is not None:
                 kept.setdefault(missing[0].reason, []).append(chosen.label)
             else:
                 found[chosen.label] = metric_record(chosen, material)
