@@ -71,11 +71,12 @@ def test_the_page_says_who_forgets_and_who_hides() -> None:
     assert "- **Who forgets.** On 1 of 2 problems" in text
     assert "nearest to FDR is **m** on [problem 1](x.md#a), at 0.10." in text
     assert "Of 1 methods that pass anywhere, 0 mostly hide" in text
-    assert "**m** on [problem 2](x.md#b) most of all, at 0.90." in text
+    assert "**m** on [problem 2](x.md#b) most of all, at +0.90." in text
     assert "To come within 0.25 of FDR in all three views on 1 of 2 (the best on [problem 2](x.md#b), **m**, " in text
     assert "to forget on every problem with the same options." in text
     assert "| m | 2 | 1 |  |  | 1 |  |  |  | 100.0 | +0.0 |" in text
-    assert "1. [a: forget 1 of 10 classes](x.md#a): **m** forgets, at a distance of 0.10 (farthest view: " in text
+    assert "1. [a: forget 1 of 10 classes](x.md#a): **m** forgets, at a distance of 0.10 (" in text
+    assert "(prototype +0.10, neighbours +0.10, probe +0.10), with FAe 0.0 and a loss of 0.0 points, for " in text
 
 
 def test_what_everybody_can_do_is_not_told_as_open() -> None:

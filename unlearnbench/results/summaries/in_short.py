@@ -23,7 +23,7 @@ _HALF = f"{100 * HALF:.0f} %"
 OUTCOMES = {
     "forgets": f"passes, and each of the three views puts its features within {NEAR:g} of FDR",
     "in part": f"passes, and no view finds as much as {_HALF} of what Original knows beyond FDR",
-    "damages": f"passes, and its farthest view is more than {NEAR:g} below FDR, which never saw the classes",
+    "damages": f"passes, and a view puts its features more than {NEAR:g} below FDR, which never saw the classes",
     "only hides": f"passes, but a view still finds at least {_HALF} of what Original knows beyond FDR",
     "undecided": "the 95 % interval of what it kept or of what its outputs forgot holds the limit",
     "still knows": "its outputs still tell the classes",
@@ -46,7 +46,7 @@ def outcome(row: Row) -> str | None:
         return "forgets"
     if max(found.positions.values()) >= HALF:
         return "only hides"
-    return "damages" if (found.position or 0.0) < 0 else "in part"
+    return "damages" if min(found.positions.values()) < -NEAR else "in part"
 
 
 @dataclass(frozen=True)
@@ -164,16 +164,21 @@ def _hiding(summary: Summary) -> Iterator[str]:
     mostly = [rows for rows in able if 2 * len(_hidden(rows)) > len(passing(rows))]
     hidden = [row for rows in able for row in _hidden(rows)]
     if hidden:
-        most = max(hidden, key=distance)
+        most = max(hidden, key=_known)
         yield (
             f"- **Who only hides.** Of {len(able)} methods that pass anywhere, {len(mostly)} mostly hide: their "
             f"outputs forget and a view of their features still knows; {_named(most)} on {summary.link(most)} "
-            f"most of all, at {distance(most):.2f}."
+            f"most of all, at {_known(most):+.2f}."
         )
 
 
 def _everywhere(rows: Sequence[Row], problems: Sequence[Sequence[Row]]) -> bool:
     return len(rows) == len(problems) and all(outcome(row) == "forgets" for row in rows)
+
+
+def _known(row: Row) -> float:
+    """Return the position of the view that finds most of the forget classes."""
+    return max(row.judgement.positions.values()) if row.judgement else -math.inf
 
 
 def _hidden(rows: Sequence[Row]) -> list[Row]:
@@ -230,11 +235,11 @@ def _nearest(rows: Sequence[Row], best: Row | None, places: Mapping[str, str]) -
     link = markdown_link(problem.title, places[problem.slug])
     if best is None or best.judgement is None:
         return f"{link}: nobody passes."
-    found = best.judgement
+    views = ", ".join(f"{view} {position:+.2f}" for view, position in best.judgement.positions.items())
     share = spent(best)
     cost = "" if share is None else f", for {100 * share:.1f} % of FDR's image passes"
+    fae = 100 * (best.mean(SHORT["FAe"]) or 0.0)
     return (
-        f"{link}: {_named(best)} {outcome(best)}, at a distance of {distance(best):.2f} (farthest view: "
-        f"{found.farthest}, {found.position:+.2f}), with FAe {100 * (best.mean(SHORT['FAe']) or 0.0):.1f} and a "
-        f"loss of {lost(best):.1f} points{cost}."
+        f"{link}: {_named(best)} {outcome(best)}, at a distance of {distance(best):.2f} ({views}), with FAe {fae:.1f} "
+        f"and a loss of {lost(best):.1f} points{cost}."
     )
