@@ -50,9 +50,10 @@ def source_folder(name: str) -> str | None:
 def was_on_index(name: str) -> bool:
     """Return whether a distribution that is installed here came from an index, as far as its installer has noted."""
     try:
-        return distribution(name).read_text("direct_url.json") is None
+        files = distribution(name).files or []
     except PackageNotFoundError:
         return True
+    return all(file.name != "direct_url.json" for file in files)
 
 
 def _git(*arguments: str) -> str | None:

@@ -162,10 +162,12 @@ def evaluated(
                 say(f"{chosen.label} needs the model, which only a run has; it stays as it is")
                 continue
             missing = [lack for lack in (getattr(material, name) for name in asked) if isinstance(lack, Missing)]
-            if missing and before is not None:
+            anew = metric_record(chosen, material)
+            # What a manifest does without was not there before either, and gives the same reason again.
+            if missing and before is not None and (before.status == "done" or before.reason != anew.reason):
                 kept.setdefault(missing[0].reason, []).append(chosen.label)
             else:
-                found[chosen.label] = metric_record(chosen, material)
+                found[chosen.label] = anew
     return found, kept
 
 
