@@ -201,7 +201,12 @@ def test_the_plots_mark_references_means_and_seeds(opened: Any) -> None:
         assert [len(mark.find_elements("css selector", "circle.seed")) for mark in marks] == [SEEDS] * 6
         assert "Original" in plot.text
         assert "FDR" in plot.text
-    label = plots[1].find_elements("css selector", "g.mark")[2].find_element("tag name", "title").get_attribute("textContent")
+    label = (
+        plots[1]
+        .find_elements("css selector", "g.mark")[2]
+        .find_element("tag name", "title")
+        .get_attribute("textContent")
+    )
     assert label == "good: FPAe 55.50 %, CAne 90.00 %"
 
 

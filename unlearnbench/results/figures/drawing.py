@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from unlearnbench.results.rows import Row
 
+# These pictures lie in a repository.
+BRIEF_DOTS_PER_INCH = 140
+
 
 class NotDrawnError(UnlearnBenchError):
     """A figure needs something that is missing, such as features or models; the user is told, and the rest is drawn.
@@ -142,12 +145,13 @@ def save(drawing: Drawing, folder: Path, *, brief: bool = False) -> list[Path]:
     Args:
         drawing: Drawing to write.
         folder: Folder to write into, created if missing.
-        brief: Whether to write only the PNG.
+        brief: Whether to write only the PNG, and for the screen.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [below(folder, f"{drawing.name}.{suffix}") for suffix in ("png", "svg", "csv")]
     # The program's version and the date are left out because they would change the file each time.
-    drawing.figure.savefig(paths[0], dpi=DOTS_PER_INCH, metadata={"Software": None})
+    dots = BRIEF_DOTS_PER_INCH if brief else DOTS_PER_INCH
+    drawing.figure.savefig(paths[0], dpi=dots, metadata={"Software": None})
     if brief:
         return paths[:1]
     drawing.figure.savefig(paths[1], metadata={"Date": None, "Creator": None})

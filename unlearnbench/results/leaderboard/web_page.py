@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -75,17 +74,14 @@ def _sortable(value: float | None) -> str:
 
 
 def _provenance(line: Line) -> list[tuple[str, str]]:
-    """Return the origin of a row, as names and values."""
+    """Return the origin of a row, as names and values; versions of libraries stand in its records."""
     records = line.row.records
     commits = sorted({str(record.environment.get("commit") or "unknown") for record in records})
-    libraries = {json.dumps(record.environment.get("libraries") or {}, sort_keys=True) for record in records}
-    texts = ("; ".join(f"{name} {version}" for name, version in json.loads(one).items()) for one in sorted(libraries))
     method = line.row.method
     facts = [
         ("method", f"{method.name}, version {method.version}, of {method.distribution} {method.distribution_version}"),
         ("computed on", computed_on(records)),
         ("commit", ", ".join(commits)),
         ("standing", line.standing),
-        ("libraries", " / ".join(text for text in texts if text)),
     ]
     return [(name, value) for name, value in facts if value]
