@@ -97,6 +97,9 @@ def _has_dashboard() -> bool:
     return True
 
 
+ATTEMPTS = 3
+
+
 def _joined(ray: Any, place: str, settings: dict[str, Any]) -> Any:
     """Connect to a cluster that runs, which may not answer for ever."""
     host, _, port = place.removeprefix("ray://").rpartition(":")
@@ -105,12 +108,18 @@ def _joined(ray: Any, place: str, settings: dict[str, Any]) -> Any:
             socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
         except OSError as error:
             raise ConnectionError(f"nothing answers at {host}:{port}: {error}") from error
-    try:
-        return answered(lambda: ray.init(address=place, **settings))
-    except TimeoutError as error:
-        raise ConnectionError(
-            f"the cluster has not answered for {ANSWER_SECONDS:.0f} s; ray status tells how it is"
-        ) from error
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return answered(lambda: ray.init(address=place, **settings))
+        except TimeoutError as error:
+            raise ConnectionError(
+                f"the cluster has not answered for {ANSWER_SECONDS:.0f} s; ray status tells how it is"
+            ) from error
+        except ConnectionAbortedError:
+            # A busy head has not started the process for this client within Ray's own limit, and may the next time.
+            if not left:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def answered(ask: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
