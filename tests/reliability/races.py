@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 from support.commands import Done
@@ -27,14 +28,14 @@ def attempt(random: Random, bench: Bench, number: int) -> Trial:
     return Trial(kind, fault)
 
 
-def _take_away(random: Random, bench: Bench, output: object) -> None:
+def _take_away(random: Random, bench: Bench, output: Path) -> None:
     """Remove some records, so that there is something to run while others read."""
-    paths = sorted(output.glob("records/**/*.json"))  # type: ignore[attr-defined]
+    paths = sorted(output.glob("records/**/*.json"))
     for path in random.sample(paths, len(paths) // 2):
         path.unlink()
 
 
-def _reader(reader: str, output: object) -> list[str]:
+def _reader(reader: str, output: Path) -> list[str]:
     if reader == "leaderboard":
         return ["leaderboard", "build", str(output), "-o", f"{output}-board"]
     return [reader, str(output)]

@@ -128,6 +128,7 @@ def _command(
     from unlearnbench.engine.processes import fork_server
     from unlearnbench.frontends.command import main
 
+    # It has what is used of a process, and is none.
     fork_server.launched = WarmServer().launched  # type: ignore[assignment]
     try:
         main()

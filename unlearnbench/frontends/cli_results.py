@@ -87,7 +87,7 @@ def leaderboard_check(
     ] = None,
     rank_by: RankBy = RankOrder.paper,
 ) -> None:
-    """Check records, their hashes, metrics, problems and seeds, and that pages and manifests are what they give."""
+    """Check records, their hashes, metrics, problems and seeds, and that pages are what they give."""
     from unlearnbench.results.leaderboard.verify import verify
 
     bad = False

@@ -31,6 +31,7 @@ from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, 
 from unlearnbench.models.recipe import Section
 from unlearnbench.names import Label, Name, StorePlace
 from unlearnbench.paths import below
+from unlearnbench.registry.component import label_slug
 from unlearnbench.store import Store, content_id, write_json, writing
 
 SCHEMA = 2
@@ -80,6 +81,11 @@ class ProblemRecord(RecordPart):
     train_images: NonNegativeInt
     test_images: NonNegativeInt
     federation: Annotated[dict[str, Any], AfterValidator(_federated)] | None = None
+
+    @property
+    def network_slug(self) -> str:
+        """Name for files about all problems of one network on one data set."""
+        return label_slug(f"{self.dataset}-{self.architecture}")
 
     @model_serializer(mode="wrap")
     def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def _hand_over_app(network: FlowerNetwork, port: int) -> None:
 
 def _met(network: FlowerNetwork, listener: Listener) -> Connection:
     """Return the connection to the server's app, once it is there."""
+    # A listener waits for ever and takes no limit, but its socket does.
     waiting: Any = listener._listener._socket  # type: ignore[attr-defined]
     waiting.settimeout(LOOK_SECONDS)
     for _ in _waiting(network, "server's app"):

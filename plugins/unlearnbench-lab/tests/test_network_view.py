@@ -1,12 +1,14 @@
 """The network view finds what no linear reader does, and needs images that no method saw."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from unlearnbench.errors import MetricError
 from unlearnbench.metrics.builtin.recovery import LinearProbe
+from unlearnbench.metrics.features import FeatureFile
 
 from unlearnbench_lab.network_view import network_view_accuracy
 
@@ -40,14 +42,14 @@ def test_it_finds_a_class_that_no_line_parts_from_the_other() -> None:
     (known, labels), (rows, truth) = features.part("probe"), features.part("test")
     linear = LinearProbe(known.astype(np.float64), labels, 0.01).predict(rows.astype(np.float64))
     assert (linear == truth).mean() < 0.6
-    found = network_view_accuracy(features)  # type: ignore[arg-type]
+    found = network_view_accuracy(cast(FeatureFile, features))
     assert found > 0.9
     assert found.hits is not None
     assert found.hits.mean() == pytest.approx(float(found))
 
 
 def test_the_same_file_gives_the_same_value() -> None:
-    once, again = (network_view_accuracy(Crossed(200), epochs=2) for _ in range(2))  # type: ignore[arg-type]
+    once, again = (network_view_accuracy(cast(FeatureFile, Crossed(200)), epochs=2) for _ in range(2))
     assert once == again
 
 
@@ -55,4 +57,4 @@ def test_without_images_for_probes_it_has_no_value() -> None:
     with pytest.raises(
         MetricError, match=r"^the feature file has no images for probes, as the limited data are all training images$"
     ):
-        network_view_accuracy(Crossed(0))  # type: ignore[arg-type]
+        network_view_accuracy(cast(FeatureFile, Crossed(0)))

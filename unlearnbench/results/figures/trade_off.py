@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearnbench.registry.component import label_slug
 from unlearnbench.results.figures.drawing import Drawing, FigureData
 from unlearnbench.results.figures.style import BLUE, GREY, MarkerStyle, legend_below, looks, new_figure, percent_axis
 from unlearnbench.results.judgement import MOST_LOSS
@@ -52,8 +51,7 @@ def one_for_each_network(source: FigureData) -> Iterator[Drawing]:
                 largest[rows[0].problem.id] = shown
     networks: dict[str, list[tuple[Row, ...]]] = {}
     for rows in largest.values():
-        name = label_slug(f"{rows[0].problem.dataset}-{rows[0].problem.architecture}")
-        networks.setdefault(name, []).append(rows)
+        networks.setdefault(rows[0].problem.network_slug, []).append(rows)
     yield from (_sheet(f"{name}-trade-off", problems) for name, problems in sorted(networks.items()))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from unlearnbench.escape import markdown, markdown_link
-from unlearnbench.registry.component import label_slug
 from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
 from unlearnbench.results.leaderboard.reported import TITLE as REPORTED
 from unlearnbench.results.leaderboard.reported import reported_sections
@@ -70,7 +69,7 @@ def pages_of(board: Board) -> dict[str, list[ProblemBoard]]:
 
 def page_name(board: ProblemBoard) -> str:
     """Return the file name of the page that holds a problem."""
-    return f"{label_slug(f'{board.problem.dataset}-{board.problem.architecture}')}.md"
+    return f"{board.problem.network_slug}.md"
 
 
 def network_page(problems: Sequence[ProblemBoard], order: str) -> str:

@@ -190,7 +190,7 @@ def _named(row: Row) -> str:
 
 
 def _cheapest(summary: Summary) -> Iterator[str]:
-    """Yield what passing costs, and what the method costs that lies nearest to FDR."""
+    """Yield what passing costs, and who passes at the least cost."""
     able = [row for rows in summary.by_method.values() for row in passing(rows) if row.role == "unlearner"]
     known = [(share, row) for row in able if (share := spent(row)) is not None]
     if known:
