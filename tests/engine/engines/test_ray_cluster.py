@@ -30,7 +30,7 @@ from support.clusters import (
     wait_until,
 )
 from support.commands import cli, python, start
-from support.manifests import WD, manifest_text, write_manifest
+from support.manifests import TRAINING, WD, manifest_text, write_manifest
 from support.paths import REPOSITORY
 from support.records import comparable_records
 
@@ -208,7 +208,10 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_pat
 def test_a_killed_head_ends_the_run_in_one_line_and_another_engine_goes_on(nodes: Any, tmp_path: Path) -> None:
     """This comes last of those with a cluster, which it ends."""
     manifest = write_manifest(tmp_path, manifest_text(WD))
-    command = ("-m", "unlearnbench", "run", manifest, "-o", tmp_path / "runs", "--device", "cpu")
+    # What is begun already may end well without a head, so there is work for longer than its silence is borne.
+    lasting = manifest_text(WD, head="seeds = [1]", training=TRAINING.replace("epochs = 2", "epochs = 20000"))
+    others = write_manifest(tmp_path, lasting, "lasting.toml")
+    command = ("-m", "unlearnbench", "run", manifest, others, "-o", tmp_path / "runs", "--device", "cpu")
     process = start(*command, "--on", nodes.address, own_group=True)
     end = time.monotonic() + LIMIT_SECONDS
     while not entry_times(tmp_path / "runs"):
