@@ -31,8 +31,9 @@ from unlearnbench.engine.processes.fence import Fence, close_in
 from unlearnbench.engine.processes.warden import guard
 from unlearnbench.errors import UnlearnBenchError
 
-# What most of these processes need. The first optimizer of a process imports torch._dynamo, which takes seconds.
-PRELOADED = ("torch", "torch._dynamo", "safetensors.torch", "unlearnbench.engine.processes.unlearning")
+# What most of these processes need; each would import it anew. The first optimizer of a process imports torch._dynamo,
+# which takes seconds, and the first metric scipy.special.
+PRELOADED = ("torch", "torch._dynamo", "scipy.special", "unlearnbench.engine.worker")
 # A process has this long to end after its leash was cut.
 END_SECONDS = 10.0
 _HEADER = struct.Struct("<Q")
