@@ -38,7 +38,7 @@ PROTOCOLS: dict[str, tuple[Place, ...]] = {
     "TASK_PROTOCOL": (
         ("unlearnbench.unlearners.task", "UnlearningTask"),
         ("unlearnbench.models.random_state", "own_random_state"),
-        ("unlearnbench.engine.artifacts", "Maker"),
+        ("unlearnbench.engine.artifacts.unlearned", "UnlearnedMaker"),
     ),
     "FEATURES_FORMAT": (("unlearnbench.metrics.feature_writer", "write_features"),),
     "FEDERATION_PROTOCOL": (

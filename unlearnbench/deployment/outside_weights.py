@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from unlearnbench.deployment.class_names import classes_of
 from unlearnbench.deployment.first_look import BETTER, counted
-from unlearnbench.engine.artifacts import filled_judged
+from unlearnbench.engine.artifacts.unlearned import filled_judged
 from unlearnbench.engine.engines.crew import device_precision
 from unlearnbench.engine.executor import finish
 from unlearnbench.engine.recording import plan_for

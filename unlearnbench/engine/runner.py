@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from unlearnbench.engine.artifacts import MODEL_FILE, Maker, device_name, log_file
+from unlearnbench.engine.artifacts.maker import Maker
+from unlearnbench.engine.artifacts.unlearned import log_file
+from unlearnbench.engine.artifacts.workplace import MODEL_FILE, device_name
 from unlearnbench.engine.federated.order import FederationOrder
 from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import NO_LIMITS, Limits, MethodFailedError
@@ -94,21 +96,22 @@ class Runner:
         self.threads = threads
         self.limits = limits
         self._maker = Maker(plan, store, device, told, server, limits, output)
+        self._place = self._maker.place
         torch.set_num_threads(threads)
 
     def take_devices(self, devices: tuple[torch.device, ...]) -> None:
         """Let a training of several devices use these, of which the first is this process's own."""
-        self._maker.devices = devices
+        self._place.devices = devices
 
     @property
     def broken(self) -> dict[str, str]:
         """Reasons why reference models or their features could not be made, by their names in the store."""
-        return self._maker.broken
+        return self._maker.references.broken
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Description of the machine that this run uses."""
-        precision = resolve_precision(self._maker.recipe.precision, self.device)
+        precision = resolve_precision(self._place.recipe.precision, self.device)
         # The number of processes is recorded because they ran while seconds were measured.
         return {**environment(device_name(self.device), precision, torch.get_num_threads()), "jobs": self.jobs}
 
@@ -118,16 +121,16 @@ class Runner:
         Raises:
             InvalidFileError: If a network cannot process the data set's images, or weights do not fit.
         """
-        self._maker.check_networks()
+        self._maker.check()
 
     def federated_training(self, cell: Cell) -> FederatedTraining:
         """Return the training of a reference by a federation as it is before the first round, with its images."""
-        return self.federation_order(cell).training(self._maker.data)
+        return self.federation_order(cell).training(self._place.data)
 
     def federation_order(self, cell: Cell) -> FederationOrder:
         """Return what the federation of a reference's cell trains."""
         assert cell.reference is not None
-        return self._maker.federation_order(cell, cell.reference)
+        return self._maker.references.federation_order(cell, cell.reference)
 
     def run_cell(self, cell: Cell) -> Record:
         """Make everything that a cell needs and return its record; an error ends in a record too.
@@ -171,7 +174,7 @@ class Runner:
         if log.is_file() and (isinstance(error, MethodFailedError) or not isinstance(error, UnlearnBenchError)):
             self.told.say(f"{cell.method.label}, seed {cell.seed}: what it printed last is in {log}")
         details = {"log": list(error.log)} if isinstance(error, MethodFailedError) and error.log else {}
-        return self.failed(cell, reason, self._maker.epochs_of_failed.get(cell.id, ()), details)
+        return self.failed(cell, reason, self._maker.unlearned.epochs_of_failed.get(cell.id, ()), details)
 
     def failed(
         self, cell: Cell, reason: str, epochs: tuple[EpochRecord, ...] = (), details: dict[str, Any] | None = None
@@ -259,12 +262,12 @@ class Runner:
         opened: contextlib.ExitStack,
     ) -> Material:
         """Return what the metrics of a cell can ask for."""
-        network, problem = self._maker.network(cell), cell.problem
+        network, problem = self._place.network(cell), cell.problem
         model = LiveModel(
-            load=lambda: self._maker.load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
-            limited=lambda: self._maker.data.limited(problem.limited(cell.seed), cell.seed),
-            test=lambda: self._maker.data.test,
-            original=lambda: self._maker.load(network, self._maker.reference_folder(cell, cell.original) / MODEL_FILE),
+            load=lambda: self._place.load(network, self.store.entry("models", cell.model_id) / MODEL_FILE),
+            limited=lambda: self._place.data.limited(problem.limited(cell.seed), cell.seed),
+            test=lambda: self._place.data.test,
+            original=lambda: self._place.load(network, self._maker.references.folder(cell, cell.original) / MODEL_FILE),
         )
         if isinstance(references, Missing):
             return Material(features, references, references, model)
