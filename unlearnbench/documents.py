@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ DECOMPRESSING_BYTES = 2**27
 MOST_VALUES = 1_000_000
 MOST_LEVELS = 32
 LARGEST_INTEGER = 2**64
+# Only a text with one of these, or one that is not ASCII, can hold half of a character or a number of so many digits.
+_SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[0-9]{20}")
 
 
 def read_text(path: Path, largest: int = LARGEST_BYTES) -> str:
@@ -90,7 +93,7 @@ def parsed_json(text: str) -> Any:
     # Python refuses to read an integer of thousands of digits.
     except ValueError as error:
         raise ValueError("it holds a number of too many digits") from error
-    for fault in _excesses(values):
+    for fault in _excesses(text, values):
         raise ValueError(fault)
     return values
 
@@ -108,16 +111,26 @@ def read_json(path: Path) -> Any:
         raise InvalidFileError(f"{path}: not a whole JSON file: {error}") from error
 
 
-def _excesses(values: Any) -> Iterator[str]:
-    """Yield what in JSON values goes beyond the bounds."""
-    waiting = [(values, 1)]
+def _excesses(text: str, values: Any) -> Iterator[str]:
+    """Yield what in a JSON text and its values goes beyond the bounds."""
+    layer, level = [values], 0
+    while layer := [value for value in layer if isinstance(value, dict | list)]:
+        level += 1
+        if level > MOST_LEVELS:
+            yield f"it is nested more than {MOST_LEVELS} levels deep"
+        layer = [inner for value in layer for inner in (value.values() if isinstance(value, dict) else value)]
+    if not text.isascii() or _SUSPECT.search(text):
+        yield from _bad_leaves(values)
+
+
+def _bad_leaves(values: Any) -> Iterator[str]:
+    waiting = [values]
     while waiting:
-        value, level = waiting.pop()
-        if isinstance(value, dict | list):
-            if level > MOST_LEVELS:
-                yield f"it is nested more than {MOST_LEVELS} levels deep"
-            inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-            waiting += [(item, level + 1) for item in inner]
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
         elif isinstance(value, str):
             if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
                 yield "it holds half of a character (a lone surrogate)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -153,8 +154,14 @@ def _fits(form: TypeAdapter[Any], values: Any) -> None:
     Raises:
         ValueError: If they do not; the message is one line.
     """
+    _check_form(form, json.dumps(values))
+
+
+# The records of a manifest, of which one file may hold hundreds, repeat it.
+@functools.lru_cache(maxsize=256)
+def _check_form(form: TypeAdapter[Any], text: str) -> None:
     try:
-        form.validate_json(json.dumps(values))
+        form.validate_json(text)
     except ValidationError as error:
         raise ValueError(_first_fault(error)) from None
 
@@ -256,8 +263,21 @@ def with_hash(record: Record) -> Record:
 
 def content_hash(values: dict[str, Any]) -> str:
     """Return the hash of a record's values, leaving out `hash` itself."""
+    return _hash(_content(values))
+
+
+def _content(values: dict[str, Any]) -> str:
+    """Return what a record's hash covers.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
     rest = {key: value for key, value in values.items() if key != "hash"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return json.dumps(rest, sort_keys=True, allow_nan=False)
+
+
+def _hash(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -316,18 +336,20 @@ def checked_record(values: Any, where: str, foreign: str = "not a run record") -
         InvalidFileError: If the values are of another schema, or were changed after they were written.
     """
     version = values.get("schema_version") if isinstance(values, dict) else None
-    # JSON has no NaN or infinity, but Python reads and writes them.
-    unreal = next(_not_finite(values), None)
-    if unreal is not None:
-        raise InvalidFileError(f"{where}: {unreal[0]}: {unreal[1]} is not a number that a record can hold")
     if version != SCHEMA:
         what = foreign if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
         raise InvalidFileError(f"{where}: {what}")
     try:
-        record = Record.model_validate_json(json.dumps(values))
+        content, known = _content(values), json.dumps(values.get("hash"), allow_nan=False)
+    # JSON has no NaN or infinity, but Python reads and writes them.
+    except ValueError:
+        key, value = next(_not_finite(values))
+        raise InvalidFileError(f"{where}: {key}: {value} is not a number that a record can hold") from None
+    try:
+        record = Record.model_validate_json(f'{{"hash": {known}, {content[1:]}')
     except ValidationError as error:
         raise InvalidFileError(f"{where}: {_first_fault(error)}{_AGAIN}") from error
-    if record.hash != content_hash(values):
+    if record.hash != _hash(content):
         raise ChangedRecordError(
             f"{where}: the content was changed after the run: its hash is not {record.hash[:16]}..."
         )
