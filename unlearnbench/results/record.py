@@ -263,17 +263,17 @@ def with_hash(record: Record) -> Record:
 
 def content_hash(values: dict[str, Any]) -> str:
     """Return the hash of a record's values, leaving out `hash` itself."""
-    return _hash(_content(values))
+    return _hash(_content(values, allow_nan=True))
 
 
-def _content(values: dict[str, Any]) -> str:
+def _content(values: dict[str, Any], *, allow_nan: bool) -> str:
     """Return what a record's hash covers.
 
     Raises:
-        ValueError: If a number is not finite.
+        ValueError: If a number is not finite, which JSON has not, unless that is allowed.
     """
     rest = {key: value for key, value in values.items() if key != "hash"}
-    return json.dumps(rest, sort_keys=True, allow_nan=False)
+    return json.dumps(rest, sort_keys=True, allow_nan=allow_nan)
 
 
 def _hash(content: str) -> str:
@@ -340,8 +340,7 @@ def checked_record(values: Any, where: str, foreign: str = "not a run record") -
         what = foreign if version is None else f"record schema {version!r}, this version reads {SCHEMA}"
         raise InvalidFileError(f"{where}: {what}")
     try:
-        content, known = _content(values), json.dumps(values.get("hash"), allow_nan=False)
-    # JSON has no NaN or infinity, but Python reads and writes them.
+        content, known = _content(values, allow_nan=False), json.dumps(values.get("hash"), allow_nan=False)
     except ValueError:
         key, value = next(_not_finite(values))
         raise InvalidFileError(f"{where}: {key}: {value} is not a number that a record can hold") from None
