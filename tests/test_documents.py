@@ -37,6 +37,7 @@ def test_json_beyond_the_bounds_is_refused_in_one_line(text: str, fault: str) ->
     assert str(caught.value) == fault
 
 
+@pytest.mark.slow
 def test_a_compressed_file_is_read_within_the_same_bounds(tmp_path: Path) -> None:
     path = tmp_path / "lines.xz"
     path.write_bytes(whole := compressed("a" * 1000))

@@ -55,6 +55,7 @@ def test_a_finished_run_is_read_and_run_again_at_once(finished: FinishedRun) -> 
         assert mine.options.iloc[0] == record.method.options
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_path_and_shows_what_it_does(finished: FinishedRun, tmp_path: Path) -> None:
     shown = io.StringIO()
     console = Console(file=shown, width=100)

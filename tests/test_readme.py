@@ -233,6 +233,7 @@ def instead(command: str) -> str | None:
     return next((other for start, (other, _) in INSTEAD.items() if plain.startswith(start)), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", given("console"))
 def test_every_command_of_the_pages_runs(shown: Block, sandbox: Path) -> None:
     if "my-model.toml" in shown.text and "data add" not in shown.text:
@@ -301,6 +302,7 @@ def defined(containing: str) -> Any:
     return scope[containing]
 
 
+@pytest.mark.slow
 def test_the_example_unlearner_keeps_to_the_contract() -> None:
     check_unlearner(defined("masked_distillation"), {"learning_rate": 0.01, "epochs": 20})
 
@@ -364,6 +366,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
         assert not anchor or anchor in anchors(path), f"{page}: {target}"
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_committed_records() -> None:
     findings = (REPOSITORY / FINDINGS).read_text()
     every = set()

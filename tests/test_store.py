@@ -326,6 +326,7 @@ FULL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
     [

@@ -22,6 +22,8 @@ from unlearnbench.deployment.certificate.signature import content_digest
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.metrics.features import open_features
 
+pytestmark = pytest.mark.slow
+
 CHOSEN = ("--only", "erwp", "--seed", "1")
 
 

@@ -74,6 +74,7 @@ def records(output: Path) -> dict[str, Record]:
     return {name.partition("/")[0]: read_record(path) for name, path in record_files(output).items()}
 
 
+@pytest.mark.slow
 def test_what_bad_methods_do_is_recorded_and_changes_no_other_result(search_path: Path, tmp_path: Path) -> None:
     install(search_path, *FAILING, *MEDDLING)
     good = write_manifest(tmp_path, manifest_text(WD, FOLNRC), "good.toml")
@@ -94,6 +95,7 @@ def test_what_bad_methods_do_is_recorded_and_changes_no_other_result(search_path
         assert found[name].image_passes == record.image_passes
 
 
+@pytest.mark.slow
 def test_an_allocation_that_torch_refuses_is_a_failed_cell(search_path: Path, tmp_path: Path) -> None:
     install(search_path, "allocates_too_much")
     path = write_manifest(tmp_path, manifest_text(entry("allocates_too_much"), WD))

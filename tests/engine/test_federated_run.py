@@ -146,6 +146,7 @@ def test_options_of_a_federation_are_not_tuned(federated: Federated, tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_an_engine_plays_the_rounds_and_the_record_names_it(tmp_path: Path, search_path: Path) -> None:
     fake_distribution(search_path, "their-engine", {"federations": {"theirs": "their_engine:theirs"}}, ENGINE)
     folders = []

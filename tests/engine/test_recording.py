@@ -27,6 +27,7 @@ def test_a_new_folder_takes_the_precision_of_the_device(resolved: Resolved, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_machine_goes_on_in_its_precision_and_nothing_is_made_again(
     resolved: Resolved, tmp_path: Path
 ) -> None:

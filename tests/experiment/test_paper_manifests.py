@@ -109,6 +109,7 @@ def shortened(path: Path, folder: Path, epochs: int) -> Path:
     return short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_manifest_is_valid_and_its_dry_run_shows_the_cost(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

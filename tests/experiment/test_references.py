@@ -16,6 +16,8 @@ from unlearnbench.experiment.resolve import resolve
 from unlearnbench.models.build import Network
 from unlearnbench.results.tables import NO_YARDSTICK
 
+pytestmark = pytest.mark.slow
+
 
 def checkpoint(path: Path, seed: int = 7, width: int = 4) -> Path:
     torch.save(Network("digits_net", {"width": width}, 10, (1, 8, 8)).build(seed, "original").state_dict(), path)

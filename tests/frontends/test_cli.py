@@ -226,6 +226,7 @@ def test_a_second_run_does_nothing(copied: FinishedRun) -> None:
     assert done.out == cli("table", copied.output).out
 
 
+@pytest.mark.slow
 def test_a_manifest_may_get_more_seeds(copied: FinishedRun) -> None:
     fewer = copied.manifest.read_text()
     copied.manifest.write_text(fewer.replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
@@ -272,6 +273,7 @@ def test_another_manifest_shares_what_is_in_the_store(copied: FinishedRun, tmp_p
     assert {path for path in (copied.output / "store").rglob("*") if path.is_file()} == store
 
 
+@pytest.mark.slow
 def test_a_model_stays_that_of_the_machine_that_made_it(copied: FinishedRun) -> None:
     (record,) = [record for record in load_records(copied.output) if (record.method.name, record.seed) == ("wd", 0)]
     entry = copied.output / Path(record.files["model"].path).with_name(ENTRY)
@@ -315,6 +317,7 @@ def test_a_dry_run_tells_the_work_and_does_none(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_both_counts_are_told_where_the_resolution_grows(tmp_path: Path) -> None:
     path = write_manifest(tmp_path, manifest_text(training=f"{TRAINING}\nresolutions = [[1, 4]]"))
     done = cli("run", path, "-o", tmp_path / "runs", "--dry-run", "--json")
@@ -415,6 +418,7 @@ def _remove(path: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "cell"), [("model", "original/seed-0.json"), ("model", "erwp/seed-1.json"), ("features", "wd/seed-0.json")]
 )
@@ -548,6 +552,7 @@ def test_doctor_finds_this_installation_healthy() -> None:
     assert set(found.values()) == {"ok"}
 
 
+@pytest.mark.slow
 def test_doctor_names_a_broken_plugin_and_looks_at_the_rest(search_path: Path) -> None:
     fake_distribution(search_path, "sick", {"metrics": {"sick": "sick_module:f"}}, {"sick_module": "1 / 0"})
     fake_distribution(search_path, "twin", {"metrics": {"forget_accuracy": "sick_module:f"}})
@@ -586,6 +591,7 @@ def fine(model, task):
 BROKEN_METRIC = "def odd(features):\n    raise KeyError('nothing')\n"
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_is_a_failed_cell_while_the_others_finish(search_path: Path, tmp_path: Path) -> None:
     methods = ["raises", "leaves", "not_here", "no_model", "no_number", "empties", "fine"]
     fake_distribution(
@@ -631,6 +637,7 @@ def test_a_method_that_fails_is_a_failed_cell_while_the_others_finish(search_pat
     assert "raises, seed 0: failed: ValueError: first line\n" in again.err
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_fails_its_methods_with_the_reason(tmp_path: Path) -> None:
     text = manifest_text().replace("learning_rate = 0.1", "learning_rate = 1e30")
     done = cli("run", write_manifest(tmp_path, text), "-o", tmp_path / "runs", "--device", "cpu")

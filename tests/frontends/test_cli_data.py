@@ -68,6 +68,7 @@ def test_a_run_says_what_is_missing_and_downloads_nothing(
     assert server.ranges == []
 
 
+@pytest.mark.slow
 def test_run_with_download_fetches_first_and_only_once(
     cifar_online: None, data: Path, tmp_path: Path, server: WebServer
 ) -> None:
@@ -126,6 +127,7 @@ def test_list_shows_what_is_here_and_how_to_get_the_rest(data: Path, small_cifar
     assert "rose, tulip" in table.out
 
 
+@pytest.mark.slow
 def test_an_image_folder_is_named_by_its_source_in_a_manifest(data: Path, tmp_path: Path) -> None:
     cli("data", "add", "image_folder", class_tree(tmp_path / "flowers", {"rose": 9, "tulip": 9}), "--as", "my-flowers")
     text = manifest_text(

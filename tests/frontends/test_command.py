@@ -27,6 +27,7 @@ def shell(line: str, *arguments: str | Path | bytes, **environment: str) -> Done
     return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
+@pytest.mark.slow
 @WRITES
 @pytest.mark.parametrize("arguments", [("table",), ("table", "--json"), ("--help",)])
 def test_a_full_output_ends_in_one_line(finished: FinishedRun, arguments: tuple[str, ...]) -> None:
@@ -40,12 +41,14 @@ def test_two_full_streams_end_in_an_exit_code(finished: FinishedRun) -> None:
     assert shell('"$@" >/dev/full 2>/dev/full', "table", finished.output) == Done(1, "", "")
 
 
+@pytest.mark.slow
 def test_a_closed_output_ends_in_one_line(finished: FinishedRun) -> None:
     done = shell('"$@" >&-', "table", finished.output)
     assert (done.code, done.err) == (1, "the output: cannot be written: Bad file descriptor\n")
     assert shell('"$@" >&-', "validate", finished.manifest, "none.toml").code == 1
 
 
+@pytest.mark.slow
 def test_closed_messages_leave_the_output_as_it_is(finished: FinishedRun) -> None:
     done = shell('"$@" 2>&-', "table", finished.output, "--json")
     assert done.code == 0

@@ -13,6 +13,7 @@ from unlearnbench.frontends import doctor
 PROJECT = REPOSITORY / "pyproject.toml"
 
 
+@pytest.mark.slow
 def test_a_data_folder_that_is_a_file_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "file"
     place.write_text("")
@@ -28,6 +29,7 @@ def test_a_data_folder_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypa
     assert doctor._folder(tmp_path) == (f"{tmp_path} cannot be read; set UNLEARNBENCH_DATA to another", False)
 
 
+@pytest.mark.slow
 def test_an_output_folder_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "deep" / "runs"
     assert doctor._output(output) == (f"{output} can be written, and locks work there", True)

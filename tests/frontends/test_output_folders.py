@@ -30,6 +30,7 @@ def test_a_page_of_somebody_else_is_not_replaced(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_our_own_pages_are_written_again(finished: Any, tmp_path: Path) -> None:
     for _ in range(2):
         assert cli("leaderboard", "build", finished.output, "-o", tmp_path / "board").code == 0

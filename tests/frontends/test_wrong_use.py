@@ -63,6 +63,7 @@ def test_wrong_use_is_told_with_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_is_not_named_is_runs(
     finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

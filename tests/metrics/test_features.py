@@ -330,6 +330,7 @@ def test_a_truncated_file_is_named(written: Path, share: float) -> None:
     assert str(caught.value) == f"{written}: truncated, or not an HDF5 file{AGAIN}"
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named(written: Path) -> None:
     whole = written.read_bytes()
     told = set()

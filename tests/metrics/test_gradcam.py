@@ -106,6 +106,7 @@ def test_a_map_counted_by_hand() -> None:
 
 
 # torchcam follows the last call of a module whatever its size, and sees what later modules do in place; see below.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"residual", "in_place"}))
 def test_maps_are_those_of_torchcam(name: str) -> None:
     model, images = network(name)

@@ -41,6 +41,7 @@ def run(path: Path, folder: Path, *more: str) -> Done:
     return cli("run", path, "-o", folder / "runs", "--device", "cpu", *more)
 
 
+@pytest.mark.slow
 def test_given_weights_are_the_original_of_every_seed_and_nobody_trains_it(tmp_path: Path) -> None:
     checkpoint(tmp_path / "mine.pth")
     path = manifest(tmp_path, 'weights = "mine.pth"')
@@ -78,6 +79,7 @@ def test_another_checkpoint_is_another_problem_and_a_moved_one_is_not(tmp_path: 
     assert resolve(path.with_name("small.toml")).problems[0].id != first
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_start_and_so_do_fdr_and_tslnrc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ def test_published_weights_that_are_missing_are_named_with_the_command(
     assert server.ranges == []
 
 
+@pytest.mark.slow
 def test_run_with_download_fetches_them_first(published: PublishedWeights, tmp_path: Path, data: Path) -> None:
     done = run(manifest(tmp_path, 'weights = "theirs"', seeds="seeds = [0]"), tmp_path, "--download")
     assert done.code == 0, done.err

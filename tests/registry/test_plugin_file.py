@@ -49,6 +49,7 @@ def problem_id(manifest: Path) -> str:
     return resolve(manifest).problems[0].id
 
 
+@pytest.mark.slow
 def test_a_function_in_a_file_beside_the_manifest_is_a_network(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

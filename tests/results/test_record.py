@@ -204,6 +204,7 @@ def test_records_are_found_in_an_output_folder_and_in_any_other(finished: Finish
     assert load_records(tmp_path) == every
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_manifest_differ_only_in_what_is_measured(finished: FinishedRun, tmp_path: Path) -> None:
     done = cli("run", finished.manifest, "-o", tmp_path / "again", "--device", "cpu")
     assert done.code == 0, done.err

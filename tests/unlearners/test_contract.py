@@ -20,6 +20,7 @@ from unlearnbench.unlearners.task import UnlearningTask
 from unlearnbench.unlearners.toy_problem import small_problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", built_in("unlearners"))
 def test_every_built_in_unlearner_keeps_to_the_contract(name: str) -> None:
     results = check_unlearner(find("unlearners", name).load())
@@ -125,6 +126,7 @@ def raises(model: nn.Module, task: UnlearningTask) -> nn.Module:
     raise ValueError("no such layer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unlearner", "check", "message"),
     [

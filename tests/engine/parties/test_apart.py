@@ -19,6 +19,7 @@ def records(output: Path) -> dict[str, Record]:
     return {record.method.label: record for record in found}
 
 
+@pytest.mark.slow
 def test_parties_apart_make_the_models_of_one_process(tmp_path: Path) -> None:
     text = federated_text(WD, head="seeds = [0]", federation=UNLIKE)
     manifest = write_manifest(tmp_path, text, "together.toml")

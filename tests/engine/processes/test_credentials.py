@@ -85,6 +85,7 @@ def _told(process: Process) -> tuple[list[str], list[str], list[str]]:
     return has, began, read
 
 
+@pytest.mark.slow
 def test_only_a_trusted_process_has_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**SECRETS, "MONKEY": "x"}.items():
         monkeypatch.setenv(name, value)

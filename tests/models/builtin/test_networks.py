@@ -85,6 +85,7 @@ def test_published_weights_are_those_that_torchvision_and_pytorchcv_name() -> No
             assert get_model_weights(name)[label].url == published.url
 
 
+@pytest.mark.slow
 def test_cifar_networks_do_without_the_slow_part_of_pytorchcv() -> None:
     code = (
         "import sys, unlearnbench.models.builtin.cifar_resnet; "

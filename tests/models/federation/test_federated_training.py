@@ -95,6 +95,7 @@ def test_a_round_is_the_mean_of_what_each_party_makes_of_the_server_s_weights() 
         assert value.numpy() == pytest.approx(expected[name], abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_the_federation_learns_the_digits() -> None:
     recipe = RECIPE.model_copy(update={"epochs": 10, "batch_size": 16})
     test = torch.arange(len(DATA.test))
@@ -132,6 +133,7 @@ def test_fedprox_s_gradient_is_its_weight_times_the_distance() -> None:
         assert value.grad.flatten().tolist() == pytest.approx([0.125] * value.numel(), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds_before", [1, 2])
 @pytest.mark.parametrize("settings", [{}, {"participation": 0.5}, {"strategy": "fedprox", "proximal": 0.1}])
 def test_a_federation_taken_up_again_ends_in_the_same_weights(

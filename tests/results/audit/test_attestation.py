@@ -19,6 +19,8 @@ from unlearnbench.results.leaderboard.verify import verify
 from unlearnbench.results.record import Record
 from unlearnbench.store import write_json
 
+pytestmark = pytest.mark.slow
+
 OTHER_MACHINE = ((0.01, 0.56, 0.89), (0.0, 0.57, 0.91))
 
 

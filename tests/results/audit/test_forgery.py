@@ -22,6 +22,8 @@ from unlearnbench.results.load import read_entries
 from unlearnbench.results.record import content_hash, read_record
 from unlearnbench.store import file_hash
 
+pytestmark = pytest.mark.slow
+
 Values = dict[str, Any]
 
 

@@ -96,6 +96,7 @@ def test_the_same_records_in_any_folders_give_the_same_bytes(tmp_path: Path, see
     assert files(tmp_path / "first") == files(tmp_path / "second")
 
 
+@pytest.mark.slow
 def test_the_committed_leaderboard_is_what_its_records_give(tmp_path: Path) -> None:
     shutil.copytree(COMMITTED, tmp_path / "board")
     pages = (page for page in (tmp_path / "board").glob("*.md") if GENERATED in page.read_text())

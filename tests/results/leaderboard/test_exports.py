@@ -126,6 +126,7 @@ def test_inspects_logs_have_the_cells_that_several_manifests_share() -> None:
     assert [seed for name, label, seed in cells if (name, label) == ("second", "weak")] == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_committed_leaderboard_has_every_seed_of_every_manifest_for_inspects_logs() -> None:
     found = inspect_records(make_board(load_records(LEADERBOARD)))
     seeds: dict[tuple[str, str, str], list[int]] = {}

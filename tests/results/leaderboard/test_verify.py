@@ -25,6 +25,8 @@ from unlearnbench.results.leaderboard.verify import verify
 from unlearnbench.results.load import read_collection
 from unlearnbench.results.record import content_hash, read_record
 
+pytestmark = pytest.mark.slow
+
 Values = dict[str, Any]
 
 

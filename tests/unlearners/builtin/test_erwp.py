@@ -213,6 +213,7 @@ def recognised(model: nn.Module) -> int:
     return sum(int((model(images).argmax(dim=1) == labels).sum()) for images, labels in small_task().plain("forget"))
 
 
+@pytest.mark.slow
 def test_removal_stops_after_the_first_epoch_without_a_recognised_forget_image() -> None:
     task = small_task()
     rough = {"augmentation": "none", "l_kd": False, "learning_rate": 1e-3}

@@ -6,19 +6,18 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
 from unlearnbench.datasets.dataset import Dataset
+from unlearnbench.engine.processes.reference_training import ReferenceOrder
 from unlearnbench.models.batches import Batches
-from unlearnbench.models.build import Network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.federation.shares import party_counts, sizes
 from unlearnbench.models.federation.training import Averaging, FederatedTraining, accuracy_on
-from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.registry.entry_points import find
 
 # Weights are drawn from the random state that all threads share.
@@ -26,24 +25,14 @@ _DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class FederationOrder:
-    """What a federation trains.
+class FederationOrder(ReferenceOrder):
+    """A reference that a federation trains.
 
     Attributes:
-        network: Network to train.
-        role: Which reference it becomes.
-        seed: Seed of its weights, batches and shares.
-        classes: Classes that it is trained on.
-        recipe: Training recipe, with its precision resolved.
         federation: The parties, and how they train.
         dataset: The data set, which each process opens anew.
     """
 
-    network: Network
-    role: Literal["original", "fdr"]
-    seed: int
-    classes: tuple[int, ...]
-    recipe: TrainingRecipe
     federation: Federation
     dataset: Dataset
 

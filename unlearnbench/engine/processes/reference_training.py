@@ -37,17 +37,15 @@ TELL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class TrainingOrder:
-    """What a reference model is trained on, and where it goes.
+class ReferenceOrder:
+    """What a reference model is and how it is trained.
 
     Attributes:
         network: Network to train.
         role: Which reference it becomes.
-        seed: Seed of its weights and batches.
+        seed: Seed of whatever is drawn: its weights, batches and, in a federation, shares.
         classes: Classes that it is trained on.
         recipe: Training recipe, with its precision resolved.
-        checkpoint: File that the training is resumed from and saved to from time to time.
-        result: File for the trained weights.
     """
 
     network: Network
@@ -55,6 +53,17 @@ class TrainingOrder:
     seed: int
     classes: tuple[int, ...]
     recipe: TrainingRecipe
+
+
+@dataclass(frozen=True)
+class TrainingOrder(ReferenceOrder):
+    """A reference that is trained on all images of its classes.
+
+    Attributes:
+        checkpoint: File that the training is resumed from and saved to from time to time.
+        result: File for the trained weights.
+    """
+
     checkpoint: Path
     result: Path
 
