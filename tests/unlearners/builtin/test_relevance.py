@@ -19,11 +19,10 @@ from unlearnbench.unlearners.builtin.relevance import (
     most_looks,
     relevant_parameters,
     search,
-    searched_layers,
-    searched_parameters,
     zeroed_count,
 )
 from unlearnbench.unlearners.builtin.relevance_search import LiteralLooks, QuickLooks
+from unlearnbench.unlearners.builtin.searched_layers import searched_layers, searched_parameters
 from unlearnbench.unlearners.task import UnlearningTask
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=4, learning_rate=0.1)

@@ -19,7 +19,7 @@ from unlearnbench.metrics.measurement import Measurement
 from unlearnbench.models.batches import Batches
 from unlearnbench.models.classifier import output_classes
 from unlearnbench.seeds import derived_seed
-from unlearnbench.unlearners.builtin.relevance import searched_parameters
+from unlearnbench.unlearners.builtin.searched_layers import searched_parameters
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Bits = Annotated[int, Field(ge=2, le=16)]

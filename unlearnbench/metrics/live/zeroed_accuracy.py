@@ -18,14 +18,9 @@ from unlearnbench.metrics.measurement import Measurement
 from unlearnbench.models.batches import Batches, in_batches
 from unlearnbench.models.classifier import output_classes
 from unlearnbench.seeds import derived_seed
-from unlearnbench.unlearners.builtin.relevance import (
-    AugmentationName,
-    augmented,
-    first_of,
-    searched_parameters,
-    zeroed_count,
-)
+from unlearnbench.unlearners.builtin.relevance import AugmentationName, augmented, first_of, zeroed_count
 from unlearnbench.unlearners.builtin.relevance_search import zeros
+from unlearnbench.unlearners.builtin.searched_layers import searched_parameters
 
 # Larger gradients than these, 1 GiB in float32, are not kept, so that each value computes its own.
 KEPT_VALUES = 2**28
