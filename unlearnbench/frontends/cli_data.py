@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnbench.frontends.terminal import echo, messages, table_console
+from unlearnbench.frontends.terminal import echo, echo_json, messages, table_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +42,7 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON f
 
     found = holdings()
     if as_json:
-        echo(json.dumps([vars(holding) for holding in found], indent=1))
+        echo_json([vars(holding) for holding in found])
         return
     from unlearnbench.results.tables import show
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from unlearnbench.frontends.cli_results import JsonOption
-from unlearnbench.frontends.terminal import echo, tell
+from unlearnbench.frontends.terminal import echo, echo_json, tell
 from unlearnbench.mirror import at_hand
 
 plugin_app = typer.Typer()
@@ -76,7 +75,7 @@ def list_plugins(
 
     plugins = installed(kind)
     if as_json:
-        echo(json.dumps([vars(plugin) for plugin in plugins], indent=1))
+        echo_json([vars(plugin) for plugin in plugins])
         return
     width = max((len(plugin.name) for plugin in plugins), default=0)
     for plugin in plugins:
@@ -94,7 +93,7 @@ def show(
 
     plugins = plugins_named(name)
     if as_json:
-        echo(json.dumps([plugin_json(plugin) for plugin in plugins], indent=1))
+        echo_json([plugin_json(plugin) for plugin in plugins])
         return
     for number, plugin in enumerate(plugins):
         echo(("\n\n" if number else "") + plugin_page(plugin))

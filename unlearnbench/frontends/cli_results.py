@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from unlearnbench.frontends.terminal import echo, put, table_console, tell
+from unlearnbench.frontends.terminal import echo, echo_json, put, table_console, tell
 from unlearnbench.mirror import at_hand
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def show_tables(records: list[Record], as_json: bool, order: str = "paper") -> N
 
     problems = rows_by_problem(records, order)
     if as_json:
-        echo(json.dumps([row.as_json() for rows in problems for row in rows], indent=1))
+        echo_json([row.as_json() for rows in problems for row in rows])
     else:
         print_tables(problems, table_console(), order)
 
@@ -188,7 +187,7 @@ def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_j
     from unlearnbench.results.tables import show
 
     if as_json:
-        echo(json.dumps([comparison_json(comparison) for comparison in comparisons], indent=1))
+        echo_json([comparison_json(comparison) for comparison in comparisons])
         return
     console = table_console()
     for problem in dict.fromkeys(comparison.first.problem.id for comparison in comparisons):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -23,6 +24,11 @@ class PlainConsole(Console):
 def echo(message: object, *, err: bool = False) -> None:
     """Print a message that may hold text from outside."""
     typer.echo(terminal(str(message)), err=err)
+
+
+def echo_json(value: Any) -> None:
+    """Print JSON values."""
+    echo(json.dumps(value, indent=1))
 
 
 def tell(line: str) -> None:

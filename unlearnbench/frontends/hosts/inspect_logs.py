@@ -20,7 +20,7 @@ from inspect_ai.log import (
 from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score
 
-from unlearnbench.frontends.inspect_task import outcome, sample_facts, sample_id
+from unlearnbench.frontends.hosts.inspect_task import outcome, sample_facts, sample_id
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.record import Record
 from unlearnbench.store import content_id

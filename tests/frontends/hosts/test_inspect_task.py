@@ -18,7 +18,7 @@ from inspect_ai.log import EvalLog, read_eval_log
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.resolve import resolve
 from unlearnbench.frontends.hosts.inspect_logs import write_inspect_logs
-from unlearnbench.frontends.inspect_task import SOLVERS, _number, chosen_method
+from unlearnbench.frontends.hosts.inspect_task import SOLVERS, _number, chosen_method
 from unlearnbench.registry.entry_points import names
 from unlearnbench.results.load import load_records
 from unlearnbench.results.record import read_record
