@@ -31,8 +31,9 @@ from unlearnbench.metrics.compute import needs
 from unlearnbench.metrics.features import open_features
 from unlearnbench.metrics.measurement import References
 from unlearnbench.registry.entry_points import names
-from unlearnbench.results.load import load_records, read_collection
 from unlearnbench.results.ranking import rows_by_problem
+from unlearnbench.results.records.collection import read_collection
+from unlearnbench.results.records.load import load_records
 from unlearnbench.results.tables import cells
 from unlearnbench.unlearners.contract import check_unlearner
 

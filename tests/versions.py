@@ -24,7 +24,7 @@ from unlearnbench.machine import processor_name
 from unlearnbench.registry import identity
 from unlearnbench.registry.entry_points import KINDS, installed
 from unlearnbench.registry.identity import Place, source_digest
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 
 HERE = Path(__file__).parent
 LOCK, MANIFEST, NUMBERS = HERE / "versions.lock", HERE / "golden.toml", HERE / "golden.json"

@@ -15,8 +15,8 @@ from pathlib import Path
 from unlearnbench.engine.schedule import Schedule, Task
 from unlearnbench.experiment.plan import Cell, make_plan
 from unlearnbench.experiment.resolve import resolve
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.record import Record
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from support.records import record_files
 
 from unlearnbench.models.build import Network
 from unlearnbench.models.checkpoints import naming, read_state
-from unlearnbench.results.record import content_hash
+from unlearnbench.results.records.record import content_hash
 from unlearnbench.store import file_hash
 
 NETWORK = Network("digits_net", {"width": 4}, 10, (1, 8, 8))

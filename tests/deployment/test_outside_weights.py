@@ -15,7 +15,7 @@ from support.records import record_files
 
 from unlearnbench.models.classifier import OUTPUT_CLASSES
 from unlearnbench.results.audit.consistency import inconsistencies
-from unlearnbench.results.load import load_entries
+from unlearnbench.results.records.load import load_entries
 from unlearnbench.store import file_hash
 
 

@@ -8,7 +8,8 @@ from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import record_files
 
-from unlearnbench.results.record import Record, read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.record import Record
 
 METHODS = """
 import random

@@ -18,7 +18,8 @@ from unlearnbench.experiment.plan import make_plan
 from unlearnbench.experiment.resolve import resolve
 from unlearnbench.models.federation.shares import party_images
 from unlearnbench.results.audit.consistency import inconsistencies
-from unlearnbench.results.record import Record, read_record, with_hash
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.record import Record, with_hash
 
 UNLIKE = f'{FEDERATION}\nsplit = "dirichlet"\nalpha = 0.3\nparticipation = 0.8\nlocal_epochs = 2'.replace(
     "party = 0\nrounds = 2", "party = 1\nrounds = 1"

@@ -18,7 +18,8 @@ from support.manifests import manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import comparable_records
 
-from unlearnbench.results.record import read_record, with_hash, write_record
+from unlearnbench.results.records.files import read_record, write_record
+from unlearnbench.results.records.record import with_hash
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,8 @@ from support.manifests import TRAINING, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import comparable_records, record_files
 
-from unlearnbench.results.record import Record, read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.record import Record
 
 pytestmark = pytest.mark.slow
 

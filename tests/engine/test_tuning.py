@@ -23,9 +23,9 @@ from unlearnbench.experiment.resolve import resolve
 from unlearnbench.registry.declare import RANGES, Range
 from unlearnbench.registry.entry_points import find, names
 from unlearnbench.registry.options import schema
-from unlearnbench.results.load import load_records
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.load import load_records
 
 pytestmark = pytest.mark.slow
 

@@ -23,8 +23,8 @@ from unlearnbench.errors import did_you_mean
 from unlearnbench.machine import cores
 from unlearnbench.mirror import ENTRY
 from unlearnbench.registry.entry_points import KINDS, installed, names
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.load import load_records
 
 # Cells of the digits run as many at a time as there are cores.
 AT_A_TIME = f", {cores()} at a time" if cores() > 1 else ""

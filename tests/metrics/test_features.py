@@ -22,7 +22,7 @@ from unlearnbench.metrics.features import open_features
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.build import Network
 from unlearnbench.models.classifier import keep_outputs
-from unlearnbench.results.record import read_record
+from unlearnbench.results.records.files import read_record
 
 ATTRIBUTES = {
     "model": "abc",

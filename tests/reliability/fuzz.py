@@ -18,7 +18,7 @@ from typing import Any
 from support.commands import Done, cli
 from support.paths import REPOSITORY
 
-from unlearnbench.results.record import content_hash
+from unlearnbench.results.records.record import content_hash
 
 from .bench import Bench, traceback_in
 from .trials import Trial

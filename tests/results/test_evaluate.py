@@ -28,9 +28,10 @@ from unlearnbench.metrics.standard import standard_metrics
 from unlearnbench.registry.entry_points import Plugin
 from unlearnbench.results.evaluate import evaluate
 from unlearnbench.results.leaderboard.build import build_leaderboard
-from unlearnbench.results.load import load_records
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import Record, read_record, with_hash, write_record
+from unlearnbench.results.records.files import read_record, write_record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.record import Record, with_hash
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from support.records import make_record, with_changes
 from unlearnbench.metrics.metric_record import packed
 from unlearnbench.results.judgement import noise_floor, word
 from unlearnbench.results.ranking import ORDERS, rows_by_problem
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row
 from unlearnbench.terms import POSITIONS, VIEW_METRICS
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from support.commands import Done, cli
 from support.manifests import WD, manifest_text, write_manifest
 
-from unlearnbench.results.load import load_records
+from unlearnbench.results.records.load import load_records
 
 pytestmark = pytest.mark.slow
 

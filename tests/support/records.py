@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.results.record import Record, content_hash, with_hash, write_record
+from unlearnbench.results.records.files import write_record
+from unlearnbench.results.records.record import Record, content_hash, with_hash
 from unlearnbench.terms import POSITIONS, VIEW_METRICS
 
 

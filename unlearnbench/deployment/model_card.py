@@ -13,7 +13,7 @@ from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.escape import markdown
 from unlearnbench.models.build import input_shape
 from unlearnbench.registry.plugin_file import is_file_name
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.tables import markdown_line, percent
 from unlearnbench.store import file_hash
 from unlearnbench.terms import JUDGED, SHORT

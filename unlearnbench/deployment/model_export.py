@@ -24,7 +24,7 @@ from unlearnbench.models.checkpoints import misfits, read_state
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import TrainingRecipe, read_recipe
 from unlearnbench.registry.plugin_file import is_file_name, located
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 
 # What the name of a file ends in, by format; readers go by it too.
 ENDINGS = {"safetensors": (".safetensors",), "state_dict": (".pt", ".pth", ".bin", ".ckpt"), "onnx": (".onnx",)}

@@ -30,7 +30,7 @@ from unlearnbench.models.classifier import OUTPUT_CLASSES
 from unlearnbench.models.recipe import read_recipe
 from unlearnbench.models.weights import find_weights
 from unlearnbench.registry.component import label_slug
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.terms import REFERENCES
 
 _LABEL = TypeAdapter[str](Label)

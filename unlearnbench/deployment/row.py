@@ -7,8 +7,9 @@ from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
 from unlearnbench.mirror import origin
-from unlearnbench.results.load import read_entries
-from unlearnbench.results.record import Record, read_record, stored_file
+from unlearnbench.results.records.files import read_record, stored_file
+from unlearnbench.results.records.load import read_entries
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import file_hash
 
 

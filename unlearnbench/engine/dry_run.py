@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from unlearnbench.experiment.plan import Cell, Plan
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import Store
 from unlearnbench.terms import REFERENCES
 

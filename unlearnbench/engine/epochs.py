@@ -10,7 +10,7 @@ from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import open_features
 from unlearnbench.metrics.measurement import Missing
 from unlearnbench.registry.component import Metric
-from unlearnbench.results.record import EpochRecord
+from unlearnbench.results.records.record import EpochRecord
 from unlearnbench.terms import HEADLINE
 
 NOT_KEPT = Missing("epochs are judged by the headline metrics alone")

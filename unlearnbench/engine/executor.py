@@ -26,7 +26,8 @@ from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.mirror import origin, shown
-from unlearnbench.results.record import Record, write_record
+from unlearnbench.results.records.files import write_record
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import Store
 from unlearnbench.terms import SHORT
 

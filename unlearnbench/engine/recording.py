@@ -16,7 +16,8 @@ from unlearnbench.machine import Precision
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.models.federation.federation import Rounds
 from unlearnbench.registry.component import label_slug
-from unlearnbench.results.record import (
+from unlearnbench.results.records.files import read_record, write_record
+from unlearnbench.results.records.record import (
     SCHEMA,
     EpochRecord,
     FileRecord,
@@ -25,9 +26,7 @@ from unlearnbench.results.record import (
     ProblemRecord,
     Record,
     Status,
-    read_record,
     with_hash,
-    write_record,
 )
 from unlearnbench.store import Store
 from unlearnbench.terms import JUDGED

@@ -33,7 +33,7 @@ from unlearnbench.models.federation.federation import Rounds
 from unlearnbench.models.federation.training import FederatedTraining
 from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
-from unlearnbench.results.record import EpochRecord, FileRecord, Record, with_hash
+from unlearnbench.results.records.record import EpochRecord, FileRecord, Record, with_hash
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import Store, file_hash, writing
 from unlearnbench.terms import JUDGED

@@ -16,7 +16,7 @@ from unlearnbench.engine.processes.method import Limits
 from unlearnbench.engine.runner import Runner
 from unlearnbench.experiment.plan import Cell, Plan
 from unlearnbench.mirror import local_folder
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import Store
 
 # Progress is reported at this interval, since a message for every batch would cost more than it is worth.

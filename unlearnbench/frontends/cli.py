@@ -92,7 +92,7 @@ def validate(manifests: Manifests) -> None:
 @app.command()
 def table(folder: Runs, rank_by: RankBy = RankOrder.paper, as_json: JsonOption = False) -> None:
     """Print the table that the records in DIR add up to."""
-    from unlearnbench.results.load import load_records
+    from unlearnbench.results.records.load import load_records
 
     show_tables(load_records(folder, tell), as_json, rank_by.value)
 
@@ -128,7 +128,7 @@ def evaluate(
 @app.command()
 def relevance(folder: Runs, as_json: JsonOption = False) -> None:
     """Show which share of each layer ERwP found relevant in the runs of DIR, and save it as CSV."""
-    from unlearnbench.results.load import load_records
+    from unlearnbench.results.records.load import load_records
     from unlearnbench.results.relevance import relevance_json, relevance_tables, searches, write_relevance
     from unlearnbench.results.tables import show
 

@@ -14,7 +14,7 @@ from unlearnbench.mirror import at_hand
 if TYPE_CHECKING:
     from unlearnbench.results.leaderboard.exports import Files
     from unlearnbench.results.leaderboard.view import Board
-    from unlearnbench.results.record import Record
+    from unlearnbench.results.records.record import Record
     from unlearnbench.results.report.compare import Comparison
 
 
@@ -138,7 +138,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Put the runs A and B side by side, with the paired interval of every difference."""
-    from unlearnbench.results.load import load_records
+    from unlearnbench.results.records.load import load_records
     from unlearnbench.results.report.compare import compare as compare_records
 
     one, other = (load_records(folder, tell) for folder in (first, second))
@@ -217,7 +217,7 @@ def export(
     from unlearnbench.results.leaderboard.exports import export as export_board
     from unlearnbench.results.leaderboard.exports import write_files
     from unlearnbench.results.leaderboard.view import make_board
-    from unlearnbench.results.load import check_entries, load_entries
+    from unlearnbench.results.records.load import check_entries, load_entries
 
     entries = load_entries(runs, tell)
     check_entries(entries)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unlearnbench.engine.engines.place import Place
     from unlearnbench.experiment.plan import Plan
     from unlearnbench.machine import Precision
-    from unlearnbench.results.record import Record
+    from unlearnbench.results.records.record import Record
 
 OutputOption = Annotated[
     Path,

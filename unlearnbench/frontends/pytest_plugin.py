@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from unlearnbench.experiment.resolve import Resolved
-    from unlearnbench.results.record import Record
+    from unlearnbench.results.records.record import Record
     from unlearnbench.results.report.expectations import Expectation
 
 

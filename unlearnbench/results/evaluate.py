@@ -15,16 +15,9 @@ from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.metrics.standard import metric, standard_metrics
 from unlearnbench.registry.component import Metric
 from unlearnbench.registry.entry_points import find, names
-from unlearnbench.results.load import Say, unheard
-from unlearnbench.results.record import (
-    Record,
-    is_collection,
-    read_record,
-    record_paths,
-    stored_file,
-    with_hash,
-    write_record,
-)
+from unlearnbench.results.records.files import is_collection, read_record, record_paths, stored_file, write_record
+from unlearnbench.results.records.load import Say, unheard
+from unlearnbench.results.records.record import Record, with_hash
 from unlearnbench.store import file_hash
 from unlearnbench.terms import JUDGED, REFERENCES
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.results.records.record import ProblemRecord, Record
 from unlearnbench.results.rows import Row
 
 # These are the names in tables of what a problem's matrix can vary.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.results.judgement import MOST_LOSS, distances, drawn_distances, judged, positions_by_seed
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Judgement, Row, grouped_rows, missing_values
 from unlearnbench.results.statistics import IMAGE_DRAWS, simultaneous_verdicts
 from unlearnbench.terms import SHORT

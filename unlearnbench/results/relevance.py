@@ -14,7 +14,7 @@ from rich.table import Table
 from unlearnbench.errors import InvalidFileError, StoreError, os_reason
 from unlearnbench.mirror import ENTRY
 from unlearnbench.paths import below
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import Store, content_id
 
 COLUMNS = ("seed", "class", "class_name", "layer", "share", "accuracy_before", "accuracy_after", "low")

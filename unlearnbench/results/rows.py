@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.metrics.metric_record import MetricRecord, unpacked
-from unlearnbench.results.record import MethodRecord, ProblemRecord, Record, distinct_titles
+from unlearnbench.results.records.problems import distinct_titles
+from unlearnbench.results.records.record import MethodRecord, ProblemRecord, Record
 from unlearnbench.results.statistics import mean, standard_deviation, t_interval
 from unlearnbench.terms import CONTROLS, DIFFERENCES, JUDGED, SHARES, SHORT
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from unlearnbench.escape import one_line
 from unlearnbench.results.judgement import FEWEST_SEEDS, MOST_FAE, MOST_FAE_SHARE, MOST_LOSS
 from unlearnbench.results.ranking import CONTROL, ORDER_TEXTS, PAPER, WITHOUT_FDR, is_provisional
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row
 from unlearnbench.terms import REFERENCES, SHORT
 

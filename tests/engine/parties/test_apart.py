@@ -9,7 +9,8 @@ from support.commands import cli
 from support.federations import FEDERATION, federated_text
 from support.manifests import TRAINING, WD, write_manifest
 
-from unlearnbench.results.record import Record, read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.record import Record
 
 UNLIKE = f'{FEDERATION}\nsplit = "dirichlet"\nalpha = 0.3'.replace("parties = 10", "parties = 3")
 

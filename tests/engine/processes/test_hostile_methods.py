@@ -15,7 +15,8 @@ from support.plugins import fake_distribution
 from support.records import comparable_records, record_files
 
 from unlearnbench.engine.processes.fence import landlock
-from unlearnbench.results.record import Record, read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.record import Record
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from unlearnbench.models.build import Network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.training import ReferenceTraining
-from unlearnbench.results.load import load_records
+from unlearnbench.results.records.load import load_records
 
 CPU = torch.device("cpu")
 # 1438 images of 10 classes: the last batch has 30, of which each of two processes takes 15.

@@ -20,8 +20,8 @@ from unlearnbench.experiment.resolve import resolve
 from unlearnbench.frontends.hosts.inspect_logs import write_inspect_logs
 from unlearnbench.frontends.hosts.inspect_task import SOLVERS, _number, chosen_method
 from unlearnbench.registry.entry_points import names
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.load import load_records
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.results.audit.attestation import Attestation, attested, read_attestations, standing
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.verify import verify
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import write_json
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,9 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.verify import verify
-from unlearnbench.results.load import read_entries
-from unlearnbench.results.record import content_hash, read_record
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.load import read_entries
+from unlearnbench.results.records.record import content_hash
 from unlearnbench.store import file_hash
 
 pytestmark = pytest.mark.slow

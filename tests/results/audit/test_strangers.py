@@ -12,7 +12,7 @@ import pytest
 from support.commands import cli
 from support.records import small_board
 
-from unlearnbench.results.record import Record, content_hash
+from unlearnbench.results.records.record import Record, content_hash
 
 Values = dict[str, Any]
 PAYLOAD = (

@@ -9,7 +9,7 @@ import pytest
 from support.records import make_record, with_changes, write_records
 
 from unlearnbench.models.federation.federation import Rounds
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 
 pytest.importorskip("matplotlib")
 

@@ -10,7 +10,7 @@ import pytest
 from support.records import make_record, with_changes, write_records
 
 from unlearnbench.metrics.metric_record import MetricRecord
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 
 pytest.importorskip("matplotlib")
 

@@ -11,7 +11,7 @@ from support.records import STAGES, make_record, small_board, with_stages, write
 
 from unlearnbench.results.figures import performance_profile, stage_map
 from unlearnbench.results.figures.drawing import FigureData
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.report.report import FIGURES, write_report
 
 

@@ -17,9 +17,10 @@ from support.records import make_record, small_board, with_changes, write_record
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.results.leaderboard.build import build_leaderboard, rebuilt_pages
 from unlearnbench.results.leaderboard.markdown import COLUMNS, GENERATED
-from unlearnbench.results.load import read_collection, read_entries
 from unlearnbench.results.ranking import PAPER
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.collection import read_collection
+from unlearnbench.results.records.load import read_entries
+from unlearnbench.results.records.record import Record
 
 COMMITTED = REPOSITORY / "leaderboard"
 PAGE = "digits-digits_net.md"

@@ -16,8 +16,8 @@ from support.records import small_board, with_changes, write_records
 
 from unlearnbench.results.leaderboard.exports import WRITERS, _latex, export, inspect_records
 from unlearnbench.results.leaderboard.view import make_board
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.record import Record
 
 LEADERBOARD = REPOSITORY / "leaderboard"
 

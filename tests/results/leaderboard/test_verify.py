@@ -22,8 +22,9 @@ from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.rerun import read_row
 from unlearnbench.results.leaderboard.submission import read_submission, write_submission
 from unlearnbench.results.leaderboard.verify import verify
-from unlearnbench.results.load import read_collection
-from unlearnbench.results.record import content_hash, read_record
+from unlearnbench.results.records.collection import read_collection
+from unlearnbench.results.records.files import read_record
+from unlearnbench.results.records.record import content_hash
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.metrics.metric_record import MetricRecord
 from unlearnbench.registry.entry_points import find, names
 from unlearnbench.registry.options import plugin_schema
-from unlearnbench.results.record import EpochRecord, Record
+from unlearnbench.results.records.record import EpochRecord, Record
 from unlearnbench.results.report.claims import Claims, known_claims, read_claims, values_of
 from unlearnbench.results.report.published import _tables
 from unlearnbench.results.report.verdicts import JudgedClaim, judged_claims

@@ -12,7 +12,7 @@ from support.records import make_record, small_board, with_changes, write_record
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.metrics.metric_record import packed
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.report.compare import Comparison, compare
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.paths import REPOSITORY
 from support.records import make_record
 
-from unlearnbench.results.record import MethodRecord, ProblemRecord
+from unlearnbench.results.records.record import MethodRecord, ProblemRecord
 from unlearnbench.results.report.published import _tables, published_table
 
 CIFAR = {

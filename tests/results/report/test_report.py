@@ -22,8 +22,8 @@ from unlearnbench.results.experiments import experiments
 from unlearnbench.results.figures.feature_map import fitted, turned
 from unlearnbench.results.figures.style import COLUMN, DOTS_PER_INCH, PAGE, legend_below, looks, new_figure, styled
 from unlearnbench.results.leaderboard.build import build_leaderboard
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.report.report import write_report
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from support.records import make_record
 
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.summaries.in_short import in_short, outcome
 
 Positions = tuple[float, float, float]

@@ -8,7 +8,7 @@ import pytest
 from support.records import make_record
 
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.summaries.profile import Overall, overall
 
 REFERENCES = {"original": (0.9, 0.8, 0.9), "fdr": (0.0, 0.5, 0.9)}

@@ -8,7 +8,7 @@ import pytest
 from support.records import STAGES, make_record, with_changes, with_stages
 
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.summaries.stages import STAGE_METRICS, StageMap, stage_map
 
 GAP, PROBE, LIKE_ORIGINAL, LIKE_FDR = STAGE_METRICS

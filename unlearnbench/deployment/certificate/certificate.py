@@ -24,7 +24,7 @@ from unlearnbench.deployment.row import FinishedCell, finished_cell
 from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, unreadable
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.metrics.features import open_features
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.terms import JUDGED
 
 KIND, FORMAT = "unlearnbench certificate", 1

@@ -28,7 +28,7 @@ from unlearnbench.models.checkpoints import naming
 from unlearnbench.models.classifier import OUTPUT_CLASSES, save_network
 from unlearnbench.models.weights import weights_folder
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
-from unlearnbench.results.record import EpochRecord
+from unlearnbench.results.records.record import EpochRecord
 from unlearnbench.store import content_id, writing
 
 HANDED = "handed"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from unlearnbench.results.judgement import MASKED, MOST_FAE, MOST_FAE_SHARE, MOST_LOSS
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row
 from unlearnbench.terms import HEADLINE, POSITIONS, SHORT, VIEW_METRICS
 

@@ -23,7 +23,7 @@ from unlearnbench.registry.component import Method
 from unlearnbench.registry.declare import Range, SearchSpace
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 
 if TYPE_CHECKING:
     import optuna

@@ -143,7 +143,7 @@ def judge(
 ) -> None:
     """Score weights that were unlearned elsewhere on the problem of MANIFEST, beside the rows that were run."""
     from unlearnbench.deployment.outside_weights import Outside, judge
-    from unlearnbench.results.load import load_records
+    from unlearnbench.results.records.load import load_records
 
     order = tuple(name.strip() for name in class_order.split(",") if name)
     outside = Outside(checkpoint, label, seed, order)

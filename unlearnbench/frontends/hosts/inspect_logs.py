@@ -22,7 +22,7 @@ from inspect_ai.scorer import Score
 
 from unlearnbench.frontends.hosts.inspect_task import outcome, sample_facts, sample_id
 from unlearnbench.registry.component import label_slug
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import content_id
 
 

@@ -25,7 +25,7 @@ from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.registry.component import Method, used
 from unlearnbench.registry.entry_points import find, names
 from unlearnbench.registry.options import resolve_options
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.terms import HEADLINE
 
 # Unlearners own the global random state while they run, so that only one may run at a time.

@@ -16,7 +16,7 @@ from unlearnbench.experiment.manifest import Seed
 from unlearnbench.metrics.metric_record import RecordPart
 from unlearnbench.names import Label, Name
 from unlearnbench.registry.component import label_slug
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.tables import computed_on
 from unlearnbench.terms import SHORT
 

@@ -15,7 +15,7 @@ from unlearnbench.metrics.metric_record import Hits, unpacked
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.results.audit.shares import contradictions
-from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.results.records.record import ProblemRecord, Record
 from unlearnbench.terms import JUDGED
 
 MOST_ENTRIES = 10_000

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from unlearnbench.metrics.features import open_features
 from unlearnbench.results.evaluate import feature_path
-from unlearnbench.results.load import Entry
-from unlearnbench.results.record import Record, stored_file
+from unlearnbench.results.records.files import Entry, stored_file
+from unlearnbench.results.records.record import Record
 from unlearnbench.store import content_id, file_hash
 from unlearnbench.terms import JUDGED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unlearnbench.models.federation.federation import Federation, Rounds
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 
 
 def contradictions(record: Record) -> Iterator[str]:

@@ -14,7 +14,8 @@ from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.paths import below
 from unlearnbench.results.experiments import Experiment, experiments
 from unlearnbench.results.figures.style import DOTS_PER_INCH
-from unlearnbench.results.record import FileRecord, Record, stored_file
+from unlearnbench.results.records.files import stored_file
+from unlearnbench.results.records.record import FileRecord, Record
 from unlearnbench.store import file_hash
 
 if TYPE_CHECKING:

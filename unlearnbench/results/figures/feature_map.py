@@ -14,7 +14,7 @@ from unlearnbench.metrics.features import FeatureFile, open_features
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures.drawing import Drawing, FigureData, each_drawn, of_seed
 from unlearnbench.results.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, new_figure
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.results.record import MethodRecord
+from unlearnbench.results.records.record import MethodRecord
 
 try:
     import matplotlib

@@ -21,9 +21,10 @@ from unlearnbench.results.leaderboard.markdown import (
 )
 from unlearnbench.results.leaderboard.view import Board, make_board
 from unlearnbench.results.leaderboard.web_page import web_page
-from unlearnbench.results.load import Entry, Say, check_entries, collection_text, load_entries, read_entries, unheard
 from unlearnbench.results.ranking import PAPER
-from unlearnbench.results.record import COLLECTION
+from unlearnbench.results.records.collection import collection_text
+from unlearnbench.results.records.files import COLLECTION, Entry
+from unlearnbench.results.records.load import Say, check_entries, load_entries, read_entries, unheard
 
 OVERVIEW, HURRY, REPORTED = "README.md", "SUMMARY.md", "REPORTED.md"
 # The web page's own title; its text is HTML.

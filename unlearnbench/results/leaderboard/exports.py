@@ -13,7 +13,7 @@ from unlearnbench.errors import StoreError, os_reason
 from unlearnbench.paths import below
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Judgement
 from unlearnbench.results.tables import points, position_text, words
 from unlearnbench.terms import SHORT, VIEWS

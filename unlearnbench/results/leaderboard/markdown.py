@@ -9,7 +9,8 @@ from unlearnbench.results.audit.attestation import AGREEMENT, SELF_REPORTED
 from unlearnbench.results.leaderboard.reported import TITLE as REPORTED
 from unlearnbench.results.leaderboard.reported import reported_sections
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
-from unlearnbench.results.record import COLLECTION, ProblemRecord
+from unlearnbench.results.records.files import COLLECTION
+from unlearnbench.results.records.record import ProblemRecord
 from unlearnbench.results.summaries.in_short import TITLE as HURRY
 from unlearnbench.results.summaries.in_short import in_short
 from unlearnbench.results.summaries.profile import FEWEST_PROBLEMS, Overall

@@ -9,8 +9,10 @@ from pathlib import Path
 from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
 from unlearnbench.experiment.plan import Plan
 from unlearnbench.experiment.writer import manifest_toml
-from unlearnbench.results.load import Entry, read_collection, read_entries
-from unlearnbench.results.record import Record, is_collection, read_record
+from unlearnbench.results.records.collection import read_collection
+from unlearnbench.results.records.files import Entry, is_collection, read_record
+from unlearnbench.results.records.load import read_entries
+from unlearnbench.results.records.record import Record
 from unlearnbench.terms import JUDGED
 
 

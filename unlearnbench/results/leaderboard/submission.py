@@ -19,8 +19,8 @@ from unlearnbench.names import Place
 from unlearnbench.paths import below
 from unlearnbench.registry.plugin_file import FILE
 from unlearnbench.results.leaderboard.view import manifest_id
-from unlearnbench.results.load import Entry, Say, check_entries, load_entries, unheard
-from unlearnbench.results.record import stored_file, write_record
+from unlearnbench.results.records.files import Entry, stored_file, write_record
+from unlearnbench.results.records.load import Say, check_entries, load_entries, unheard
 from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"

@@ -15,24 +15,19 @@ from unlearnbench.results.audit.forgery import copied, exchanged, missing_seeds,
 from unlearnbench.results.evaluate import evaluated, reference_records
 from unlearnbench.results.leaderboard.build import outdated, rebuilt_pages
 from unlearnbench.results.leaderboard.submission import SUBMISSION_FILE, submission_faults
-from unlearnbench.results.load import (
+from unlearnbench.results.ranking import PAPER
+from unlearnbench.results.records.faults import entry_faults
+from unlearnbench.results.records.files import Entry, record_paths, stored_file
+from unlearnbench.results.records.load import (
     SUBMISSIONS,
-    Entry,
     Say,
-    entry_faults,
     read_entries,
     record_roots,
     unheard,
     without_foreign_references,
 )
-from unlearnbench.results.ranking import PAPER
-from unlearnbench.results.record import (
-    ProblemRecord,
-    Record,
-    differences,
-    record_paths,
-    stored_file,
-)
+from unlearnbench.results.records.problems import differences
+from unlearnbench.results.records.record import ProblemRecord, Record
 
 # Values computed on another machine may differ in their last digits.
 TOLERANCE = 1e-6

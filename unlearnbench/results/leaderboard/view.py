@@ -11,7 +11,7 @@ from typing import Any
 
 from unlearnbench.results.audit.attestation import SELF_REPORTED, Attestation, standing
 from unlearnbench.results.ranking import PAPER, rows_by_problem
-from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.results.records.record import ProblemRecord, Record
 from unlearnbench.results.report.published import PublishedTable, published_table
 from unlearnbench.results.rows import Row
 from unlearnbench.results.summaries.profile import Overall, overall

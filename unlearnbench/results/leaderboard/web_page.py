@@ -14,7 +14,7 @@ from unlearnbench.results.leaderboard import plot
 from unlearnbench.results.leaderboard.markdown import interval_text, page_name, place_text, score_text
 from unlearnbench.results.leaderboard.view import Board, Line, factor
 from unlearnbench.results.ranking import ORDER_TEXTS
-from unlearnbench.results.record import COLLECTION
+from unlearnbench.results.records.files import COLLECTION
 from unlearnbench.results.summaries.stages import STAGE_LEGEND, StageMetric
 from unlearnbench.results.tables import LEGEND, computed_on, method_name, points, ranking_text, words
 from unlearnbench.terms import SHORT

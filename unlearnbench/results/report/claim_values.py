@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unlearnbench.results.record import EpochRecord, ProblemRecord, Record
+from unlearnbench.results.records.record import EpochRecord, ProblemRecord, Record
 from unlearnbench.results.report.claims import Value
 from unlearnbench.results.report.published import is_papers_own
 from unlearnbench.results.rows import Row, grouped_rows

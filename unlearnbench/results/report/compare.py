@@ -11,7 +11,8 @@ from rich.table import Table
 
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError, did_you_mean
 from unlearnbench.results.judgement import MASKED
-from unlearnbench.results.record import Record, differences
+from unlearnbench.results.records.problems import differences
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row, grouped_rows, is_share
 from unlearnbench.results.statistics import bootstrap_means, percentile_interval
 from unlearnbench.results.tables import method_name, points

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unlearnbench.experiment.manifest import Bound, Manifest
 from unlearnbench.results.ranking import rows_by_problem
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row
 
 

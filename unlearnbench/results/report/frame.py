@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.record import Record
 
 COLUMNS = ("problem", "unlearner", "role", "seed", "options", "metric", "value", "status", "reason", "dataset", "title")
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from unlearnbench.escape import markdown
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.report.claim_values import distinct_rows
 from unlearnbench.results.report.published import PublishedTable, published_table
 from unlearnbench.results.report.verdicts import JudgedClaim, judged_claims

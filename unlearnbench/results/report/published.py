@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from unlearnbench.results.record import MethodRecord, ProblemRecord
+from unlearnbench.results.records.record import MethodRecord, ProblemRecord
 
 # The paper varies these options, so that an unlearner that differs from the paper's own setting in one is another row.
 DEFAULTS: dict[str, Any] = {"l_e": True, "l_kd": True, "l_ne": True, "keep_share": 1.0, "beta": 10.0, "kappa": 2.0}

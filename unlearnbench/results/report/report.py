@@ -24,8 +24,8 @@ from unlearnbench.results.figures.drawing import Draw, Drawing, FigureData, NotD
 from unlearnbench.results.figures.paper import attention_maps, epochs, matrix, relevance_curves, relevant_share
 from unlearnbench.results.figures.style import styled
 from unlearnbench.results.figures.trade_off import one_for_each_network
-from unlearnbench.results.load import Say, load_entries, unheard
-from unlearnbench.results.record import is_collection
+from unlearnbench.results.records.files import is_collection
+from unlearnbench.results.records.load import Say, load_entries, unheard
 from unlearnbench.results.report.paper_page import paper_page
 from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import (

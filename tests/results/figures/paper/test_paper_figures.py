@@ -28,8 +28,8 @@ from unlearnbench.results.figures.paper import attention_maps, relevance_curves
 from unlearnbench.results.figures.paper.attention_maps import chosen_pictures
 from unlearnbench.results.figures.paper.relevance_curves import _protocols
 from unlearnbench.results.figures.style import COLUMN, DOTS_PER_INCH
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.report.report import FIGURES, write_report
 from unlearnbench.results.rows import Row
 

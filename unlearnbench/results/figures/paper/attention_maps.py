@@ -27,7 +27,7 @@ from unlearnbench.models.recipe import read_recipe
 from unlearnbench.results.experiments import Experiment
 from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError, each_drawn, of_seed
 from unlearnbench.results.figures.style import BLUE, COLUMN, PAGE, VERMILION, new_figure, percent_axis
-from unlearnbench.results.record import ProblemRecord, Record
+from unlearnbench.results.records.record import ProblemRecord, Record
 from unlearnbench.results.rows import Row
 from unlearnbench.results.tables import method_name
 

@@ -14,7 +14,7 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.paths import below
 from unlearnbench.results.figures.drawing import Drawing, FigureData, NotDrawnError
 from unlearnbench.results.figures.style import ERWP, GREY, ORANGE, legend_below, new_figure, percent_axis
-from unlearnbench.results.record import Record
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.relevance import SearchRecord, grouped_searches, searches
 from unlearnbench.store import Store
 

@@ -18,15 +18,10 @@ from unlearnbench.errors import InvalidFileError
 from unlearnbench.metrics.builtin.accuracy import forget_accuracy, retain_accuracy
 from unlearnbench.metrics.builtin.prototype import forget_prototype_accuracy
 from unlearnbench.metrics.features import open_features
-from unlearnbench.results.load import load_records
-from unlearnbench.results.record import (
-    ProblemRecord,
-    content_hash,
-    differences,
-    distinct_titles,
-    read_record,
-    write_record,
-)
+from unlearnbench.results.records.files import read_record, write_record
+from unlearnbench.results.records.load import load_records
+from unlearnbench.results.records.problems import differences, distinct_titles
+from unlearnbench.results.records.record import ProblemRecord, content_hash
 from unlearnbench.store import file_hash
 
 AGAIN = "  Run the manifest again, which writes it anew"

@@ -6,9 +6,7 @@ import functools
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,18 +20,15 @@ from pydantic import (
     model_serializer,
 )
 
-from unlearnbench.documents import parsed_json, read_text
-from unlearnbench.errors import InvalidFileError, WrongUseError
+from unlearnbench.errors import InvalidFileError
 from unlearnbench.experiment.manifest import Manifest, Seed
 from unlearnbench.metrics.metric_record import MetricRecord, RecordPart
-from unlearnbench.mirror import origin, publish
 from unlearnbench.models.federation.federation import Federation, Rounds
 from unlearnbench.models.libraries.published_accuracy import PublishedAccuracy, beside_published
 from unlearnbench.models.recipe import Section
 from unlearnbench.names import Label, Name, StorePlace
-from unlearnbench.paths import below
 from unlearnbench.registry.component import label_slug
-from unlearnbench.store import Store, content_id, write_json, writing
+from unlearnbench.store import content_id
 
 SCHEMA = 2
 MOST_CLASSES = 1_000_000
@@ -41,7 +36,7 @@ MOST_CLASSES = 1_000_000
 Status = Literal["done", "failed", "not_applicable"]
 # A metric that compares with Original or FDR has no value if one of them failed, and its reason begins with this.
 NO_REFERENCES = "no references: "
-_AGAIN = "\n  Run the manifest again, which writes it anew"
+AGAIN = "\n  Run the manifest again, which writes it anew"
 
 
 def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -280,50 +275,6 @@ def _hash(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def write_record(record: Record, path: Path) -> None:
-    """Write a record so that a reader finds either the old file or the complete new one.
-
-    A folder in its place is removed, since only records belong there.
-
-    Raises:
-        UnwritableError: If the file cannot be written.
-    """
-    with writing(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        write_json(path, record.model_dump(mode="json"))
-    publish(path)
-
-
-def stored_file(folder: Path, file: FileRecord) -> Path:
-    """Return the path of a record's file in an output folder.
-
-    Raises:
-        InvalidFileError: If the path leads out of the store.
-    """
-    # The store itself may be a link to a larger disk.
-    place = file.path.removeprefix("store/")
-    path = below(folder / "store", place)
-    if not path.exists() and origin(folder) is not None:
-        kind, identity, *_ = place.split("/")
-        Store(folder / "store", create=False).entry(kind, identity)
-    return path
-
-
-def read_record(path: Path) -> Record:
-    """Return the record in a file.
-
-    Raises:
-        InvalidFileError: If the file is missing, truncated, of another schema, or was changed after it was written.
-    """
-    text = read_text(path)
-    try:
-        values = parsed_json(text)
-    except ValueError as error:
-        raise InvalidFileError(f"{path}: not a whole JSON file: {error}{_AGAIN}") from error
-    return checked_record(values, str(path), f"not a run record\n  Move it out of {path.parent}")
-
-
 def checked_record(values: Any, where: str, foreign: str = "not a run record") -> Record:
     """Return the record that JSON values describe.
 
@@ -347,7 +298,7 @@ def checked_record(values: Any, where: str, foreign: str = "not a run record") -
     try:
         record = Record.model_validate_json(f'{{"hash": {known}, {content[1:]}')
     except ValidationError as error:
-        raise InvalidFileError(f"{where}: {_first_fault(error)}{_AGAIN}") from error
+        raise InvalidFileError(f"{where}: {_first_fault(error)}{AGAIN}") from error
     if record.hash != _hash(content):
         raise ChangedRecordError(
             f"{where}: the content was changed after the run: its hash is not {record.hash[:16]}..."
@@ -367,75 +318,3 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def _not_finite(values: Any) -> Iterator[tuple[str, float]]:
     return ((key, value) for key, value in leaves(values) if isinstance(value, float) and not math.isfinite(value))
-
-
-# Ending of a file that holds the records of one problem, a line each.
-COLLECTION = ".jsonl.xz"
-
-
-def is_collection(path: Path) -> bool:
-    """Return whether a file holds many records, according to its name."""
-    return path.name.endswith(COLLECTION)
-
-
-def record_paths(folder: Path) -> list[Path]:
-    """Return the files below a folder that hold run records, of one (.json) or of many (.jsonl.xz), sorted by path.
-
-    Raises:
-        InvalidFileError: If there is none, or no such folder.
-    """
-    if not folder.is_dir():
-        raise WrongUseError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
-    place = folder / "records" if (folder / "records").is_dir() else folder
-    found = [*place.rglob("*.json"), *place.rglob(f"*{COLLECTION}")]
-    paths = sorted(path for path in found if not path.name.startswith("."))
-    if not paths:
-        raise InvalidFileError(f"{folder}: holds no run records\n  unlearnbench run MANIFEST -o {folder}")
-    return paths
-
-
-# These settings follow from others, or repeat them in numbers.
-DERIVED = frozenset({"forget_classes", "limited_counts", "num_classes", "train_images", "test_images"})
-SHOWN_SETTINGS = 3
-SHOWN_VALUES = 4
-
-
-def settings(problem: ProblemRecord) -> dict[str, Any]:
-    """Return the settings that identify a problem, by dotted key."""
-    values = problem.model_dump(exclude={"id", "slug", "title", "training"})
-    return values | {f"training.{key}": value for key, value in problem.training.items()}
-
-
-def differences(one: ProblemRecord, other: ProblemRecord) -> list[tuple[str, Any, Any]]:
-    """Return the key and both values of each setting in which two problems differ.
-
-    A setting that an older record does not know is one that is off.
-    """
-    own, theirs = settings(one), settings(other)
-    pairs = ((key, own.get(key), theirs.get(key)) for key in sorted(own | theirs))
-    return [(key, mine, yours) for key, mine, yours in pairs if (mine or None) != (yours or None)]
-
-
-def distinct_titles(problems: Iterable[ProblemRecord]) -> dict[str, str]:
-    """Return a title for each problem's id; titles that would be equal state how their problems differ."""
-    by_title: dict[str, list[ProblemRecord]] = {}
-    for problem in problems:
-        by_title.setdefault(problem.title, []).append(problem)
-    return {
-        problem.id: title if len(same) == 1 else f"{title}; {_peculiar(problem, same)}"
-        for title, same in by_title.items()
-        for problem in same
-    }
-
-
-def _peculiar(problem: ProblemRecord, same: Sequence[ProblemRecord]) -> str:
-    """Return what distinguishes a problem from others of its title, or the start of its id if no setting does."""
-    keys = sorted({key for other in same for key, _, _ in differences(problem, other)} - DERIVED)
-    own = settings(problem)
-    return ", ".join(f"{key} = {_shown(own.get(key))}" for key in keys[:SHOWN_SETTINGS]) or problem.id[:6]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"{' '.join(map(str, value[:SHOWN_VALUES]))}{' ...' if len(value) > SHOWN_VALUES else ''}"
-    return str(value)

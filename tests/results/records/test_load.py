@@ -15,8 +15,9 @@ from support.records import make_record, small_board, with_changes, write_record
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.submission import write_submission
-from unlearnbench.results.load import check_entries, entry_faults, load_entries, load_records, read_entries
-from unlearnbench.results.record import Record, content_hash
+from unlearnbench.results.records.faults import entry_faults
+from unlearnbench.results.records.load import check_entries, load_entries, load_records, read_entries
+from unlearnbench.results.records.record import Record, content_hash
 
 PLACE = "records/small/problem"
 

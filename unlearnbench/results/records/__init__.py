@@ -1,0 +1,1 @@
+"""Records: what one holds, its files, and those that make up a table."""
