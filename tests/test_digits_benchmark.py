@@ -7,11 +7,11 @@ import pytest
 from safetensors.torch import load_file
 from support.paths import REPOSITORY
 
+from unlearnbench.files import file_hash
 from unlearnbench.frontends.cli import app
 from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.records.load import load_records
 from unlearnbench.results.rows import Row
-from unlearnbench.store import file_hash
 
 pytestmark = pytest.mark.slow
 

@@ -21,8 +21,9 @@ from support.manifests import ERWP, WD, manifest_text, write_manifest
 from support.records import comparable_records
 
 from unlearnbench.errors import StoreError, UnwritableError
+from unlearnbench.files import file_hash
 from unlearnbench.mirror import at_hand, mirror, publish, shown
-from unlearnbench.store import CHECKPOINT, Store, file_hash
+from unlearnbench.store import CHECKPOINT, Store
 
 
 def entry_of(text: str, built: list[str]) -> Any:

@@ -16,10 +16,10 @@ from support.commands import cli
 from support.manifests import ERWP, WD, manifest_text, write_manifest
 from support.records import record_files
 
+from unlearnbench.files import file_hash
 from unlearnbench.models.build import Network
 from unlearnbench.models.checkpoints import naming, read_state
 from unlearnbench.results.records.record import content_hash
-from unlearnbench.store import file_hash
 
 NETWORK = Network("digits_net", {"width": 4}, 10, (1, 8, 8))
 

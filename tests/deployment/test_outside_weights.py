@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from support.commands import cli
 from support.records import record_files
 
+from unlearnbench.files import file_hash
 from unlearnbench.models.classifier import OUTPUT_CLASSES
 from unlearnbench.results.audit.consistency import inconsistencies
 from unlearnbench.results.records.load import load_entries
-from unlearnbench.store import file_hash
 
 
 @pytest.fixture(scope="module")

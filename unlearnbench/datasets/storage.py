@@ -38,8 +38,8 @@ from unlearnbench.datasets.images import (
 )
 from unlearnbench.documents import parsed_json
 from unlearnbench.errors import DatasetError, os_reason
+from unlearnbench.files import write_json
 from unlearnbench.machine import require_space
-from unlearnbench.store import write_json
 
 FACTS = "facts.json"
 FORMAT = 1

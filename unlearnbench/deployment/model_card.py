@@ -11,11 +11,11 @@ from unlearnbench.deployment.deployable import Deployable, state_digest
 from unlearnbench.deployment.model_export import Check, recipe_of
 from unlearnbench.deployment.row import FinishedCell
 from unlearnbench.escape import markdown
+from unlearnbench.files import file_hash
 from unlearnbench.models.build import input_shape
 from unlearnbench.registry.plugin_file import is_file_name
 from unlearnbench.results.records.record import Record
 from unlearnbench.results.tables import markdown_line, percent
-from unlearnbench.store import file_hash
 from unlearnbench.terms import JUDGED, SHORT
 
 SHOWN_CLASSES = 40

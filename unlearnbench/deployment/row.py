@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
+from unlearnbench.files import file_hash
 from unlearnbench.mirror import origin
 from unlearnbench.results.records.files import read_record, stored_file
 from unlearnbench.results.records.load import read_entries
 from unlearnbench.results.records.record import Record
-from unlearnbench.store import file_hash
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from unlearnbench.engine.progress import Told
 from unlearnbench.engine.recording import Outcome, make_record
 from unlearnbench.errors import NotApplicable, TrainingFailedError, UnlearnBenchError, UnwritableError
 from unlearnbench.experiment.plan import Cell, Plan, ReferenceModel
+from unlearnbench.files import file_hash, writing
 from unlearnbench.machine import cores, environment
 from unlearnbench.metrics.compute import Material, judge
 from unlearnbench.metrics.features import FEATURE_FILE, FeatureFile, open_features
@@ -35,7 +36,7 @@ from unlearnbench.models.random_state import own_random_state
 from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.records.record import EpochRecord, FileRecord, Record, with_hash
 from unlearnbench.seeds import derived_seed
-from unlearnbench.store import Store, file_hash, writing
+from unlearnbench.store import Store
 from unlearnbench.terms import JUDGED
 
 # Images with up to this many values leave a CPU's threads nothing to share, so that they only wait for each other, most

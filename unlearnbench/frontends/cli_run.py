@@ -282,8 +282,8 @@ def reproduce(
 
 def _attest(recorded: Sequence[Record], here: Sequence[Record], by: str, output: Path) -> None:
     """Write the attestation of a row that was run again."""
+    from unlearnbench.files import write_json
     from unlearnbench.results.audit.attestation import ATTESTATIONS, attested
-    from unlearnbench.store import write_json
 
     made = attested(recorded, here, by)
     path = output / made.file_name

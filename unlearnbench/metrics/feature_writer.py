@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from unlearnbench.datasets.split import probe_indices
 from unlearnbench.errors import PluginError
+from unlearnbench.files import held
 from unlearnbench.metrics.feature_parts import ClassSums, Column, StoredImages, columns_of, compact
 from unlearnbench.metrics.features import FORMAT
 from unlearnbench.models.batches import Batches, in_batches
 from unlearnbench.models.classifier import Head, captured_features, classifier, classifier_name, output_classes
 from unlearnbench.models.stages import captured_stages, find_stages
-from unlearnbench.store import held
 
 # Probes learn from as many images as they are judged on, which keeps the file small, and from at most these.
 MOST_PROBE_IMAGES = 20_000

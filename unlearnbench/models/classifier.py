@@ -15,7 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from unlearnbench.errors import PluginError
-from unlearnbench.store import writing
+from unlearnbench.files import writing
 
 OUTPUT_CLASSES = "output_classes"
 # A network whose architecture declares its stages holds their names under this name.

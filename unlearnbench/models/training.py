@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnbench.errors import TrainingFailedError
+from unlearnbench.files import held
 from unlearnbench.machine import Precision, cpu_precision
 from unlearnbench.models.batches import ALONE, Augmentation, Batches, Share, resized
 from unlearnbench.models.build import STREAMS
 from unlearnbench.models.checkpoints import misfits
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.seeds import derived_seed
-from unlearnbench.store import held
 from unlearnbench.terms import REFERENCES
 
 CHECKPOINT_SECONDS = 30.0

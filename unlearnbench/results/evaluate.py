@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, PluginError, did_you_mean
+from unlearnbench.files import file_hash
 from unlearnbench.metrics.compute import Material, metric_record, needs
 from unlearnbench.metrics.features import open_features
 from unlearnbench.metrics.measurement import GIVEN_FDR, NO_FDR, NOT_RUN_HERE, Costs, Missing, References
@@ -18,7 +19,6 @@ from unlearnbench.registry.entry_points import find, names
 from unlearnbench.results.records.files import is_collection, read_record, record_paths, stored_file, write_record
 from unlearnbench.results.records.load import Say, unheard
 from unlearnbench.results.records.record import Record, with_hash
-from unlearnbench.store import file_hash
 from unlearnbench.terms import JUDGED, REFERENCES
 
 

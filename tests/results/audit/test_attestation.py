@@ -13,11 +13,11 @@ from support.commands import cli
 from support.records import make_record, record_files, small_board, write_records
 
 from unlearnbench.errors import InvalidFileError
+from unlearnbench.files import write_json
 from unlearnbench.results.audit.attestation import Attestation, attested, read_attestations, standing
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.verify import verify
 from unlearnbench.results.records.record import Record
-from unlearnbench.store import write_json
 
 pytestmark = pytest.mark.slow
 

@@ -15,13 +15,13 @@ from support.commands import cli
 from support.records import make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError
+from unlearnbench.files import file_hash
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.verify import verify
 from unlearnbench.results.records.files import read_record
 from unlearnbench.results.records.load import read_entries
 from unlearnbench.results.records.record import content_hash
-from unlearnbench.store import file_hash
 
 pytestmark = pytest.mark.slow
 

@@ -15,6 +15,7 @@ from support.commands import cli
 from support.records import comparable_records, make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError
+from unlearnbench.files import file_hash
 from unlearnbench.metrics.builtin.accuracy import forget_accuracy, retain_accuracy
 from unlearnbench.metrics.builtin.prototype import forget_prototype_accuracy
 from unlearnbench.metrics.features import open_features
@@ -22,7 +23,6 @@ from unlearnbench.results.records.files import read_record, write_record
 from unlearnbench.results.records.load import load_records
 from unlearnbench.results.records.problems import differences, distinct_titles
 from unlearnbench.results.records.record import ProblemRecord, content_hash
-from unlearnbench.store import file_hash
 
 AGAIN = "  Run the manifest again, which writes it anew"
 

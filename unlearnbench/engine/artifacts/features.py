@@ -7,8 +7,8 @@ from typing import Any
 
 from unlearnbench.engine.artifacts.workplace import Workplace
 from unlearnbench.experiment.plan import Cell
+from unlearnbench.files import file_hash
 from unlearnbench.metrics.feature_writer import write_features
-from unlearnbench.store import file_hash
 
 
 def extract(place: Workplace, cell: Cell, weights: Path, path: Path, stage: str) -> None:

@@ -23,13 +23,14 @@ from unlearnbench.engine.processes.unlearning import LIMITED, ORIGINAL, Assignme
 from unlearnbench.errors import PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.experiment.components import JudgedMethod
 from unlearnbench.experiment.plan import Cell
+from unlearnbench.files import writing
 from unlearnbench.models.build import Network
 from unlearnbench.models.checkpoints import naming
 from unlearnbench.models.classifier import OUTPUT_CLASSES, save_network
 from unlearnbench.models.weights import weights_folder
 from unlearnbench.registry.identity import STORE_FORMAT, TASK_PROTOCOL
 from unlearnbench.results.records.record import EpochRecord
-from unlearnbench.store import content_id, writing
+from unlearnbench.store import content_id
 
 HANDED = "handed"
 TENSORS = "tensors.safetensors"

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from unlearnbench.files import file_hash
 from unlearnbench.metrics.features import open_features
 from unlearnbench.results.evaluate import feature_path
 from unlearnbench.results.records.files import Entry, stored_file
 from unlearnbench.results.records.record import Record
-from unlearnbench.store import content_id, file_hash
+from unlearnbench.store import content_id
 from unlearnbench.terms import JUDGED
 
 

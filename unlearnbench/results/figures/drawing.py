@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.files import file_hash
 from unlearnbench.paths import below
 from unlearnbench.results.experiments import Experiment, experiments
 from unlearnbench.results.figures.style import DOTS_PER_INCH
 from unlearnbench.results.records.files import stored_file
 from unlearnbench.results.records.record import FileRecord, Record
-from unlearnbench.store import file_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,7 @@ from unlearnbench.documents import read_json
 from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
 from unlearnbench.escape import markdown
 from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.files import file_hash, write_json
 from unlearnbench.machine import source_folder, was_on_index
 from unlearnbench.names import Place
 from unlearnbench.paths import below
@@ -21,7 +22,6 @@ from unlearnbench.registry.plugin_file import FILE
 from unlearnbench.results.leaderboard.view import manifest_id
 from unlearnbench.results.records.files import Entry, stored_file, write_record
 from unlearnbench.results.records.load import Say, check_entries, load_entries, unheard
-from unlearnbench.store import file_hash, write_json
 
 SUBMISSION_FILE = "submission.json"
 CHECKOUT = "UNLEARNBENCH"

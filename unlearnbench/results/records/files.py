@@ -8,10 +8,11 @@ from pathlib import Path
 
 from unlearnbench.documents import parsed_json, read_text
 from unlearnbench.errors import InvalidFileError, WrongUseError
+from unlearnbench.files import write_json, writing
 from unlearnbench.mirror import origin, publish
 from unlearnbench.paths import below
 from unlearnbench.results.records.record import AGAIN, FileRecord, Record, checked_record
-from unlearnbench.store import Store, write_json, writing
+from unlearnbench.store import Store
 
 
 def write_record(record: Record, path: Path) -> None:

@@ -19,7 +19,8 @@ from unlearnbench.engine.engines.place import Profile
 from unlearnbench.engine.engines.slurm.job import Batch, CallFiles, Shared, write_whole
 from unlearnbench.engine.engines.slurm.queue import SlurmQueue
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.store import Say, writing
+from unlearnbench.files import writing
+from unlearnbench.store import Say
 
 LOOK_SECONDS = 1.0
 QUEUE_SECONDS = 5.0
