@@ -176,13 +176,14 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def require_space(folder: Path, size: int, what: str) -> None:
+def require_space(folder: Path, size: int, what: str, variable: str = "UNLEARNBENCH_DATA") -> None:
     """Check that there is room for `size` bytes.
 
     Args:
         folder: Folder that they will be written to; it need not exist yet.
         size: Number of bytes.
         what: Name of what is written, for the message.
+        variable: Environment variable that names another folder for it.
 
     Raises:
         DatasetError: If there is not enough room.
@@ -192,5 +193,5 @@ def require_space(folder: Path, size: int, what: str) -> None:
     if free < size:
         raise DatasetError(
             f"{what} needs {size_text(size)} at {folder}, where {size_text(free)} are free\n"
-            "  Make room, or set UNLEARNBENCH_DATA to a folder on a larger disk"
+            f"  Make room, or set {variable} to a folder on a larger disk"
         )

@@ -1,10 +1,18 @@
-"""Networks in the cache of the Hugging Face hub, written as the hub's own command does."""
+"""The Hugging Face hub on this machine: its cache, written as its own library does, and a server like it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
+
+from support.tiny_data import WebServer
+
+COMMIT = "0f1e" * 10
 
 VIT = {
     **{"architectures": ["ViTForImageClassification"], "model_type": "vit", "image_size": 224, "patch_size": 4},
@@ -22,3 +30,56 @@ def cache(home: Path, repository: str, files: dict[str, Any], revision: str = "m
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
     return folder
+
+
+class HubServer(WebServer):
+    """A server on 127.0.0.1 that answers as the Hugging Face hub does when files are downloaded.
+
+    Attributes:
+        repositories: Files of each repository, by its kind and name, such as `datasets/zoo/animals`; each has one
+            commit, which is its branch `main`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repositories: dict[str, dict[str, bytes]] = {}
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = unquote(request.path.partition("?")[0]).removeprefix("/").removeprefix("api/")
+        kind = "" if path.startswith(("models/", "datasets/")) else "models/"
+        asked = re.fullmatch(r"(\w+/[^/]+/[^/]+)(?:/(revision|tree|resolve)/([^/]+)/?(.*))?", kind + path)
+        files = self.repositories.get(asked[1]) if asked else None
+        if asked is None or files is None:
+            _say(request, 404, {"X-Error-Code": "RepoNotFound"})
+        elif asked[3] not in (None, "main", COMMIT):
+            _say(request, 404, {"X-Error-Code": "RevisionNotFound"})
+        elif asked[2] == "resolve":
+            content = files[asked[4]]
+            self.send(request, content, {"ETag": f'"{_sha(content)}"', "X-Repo-Commit": COMMIT})
+        else:
+            content = _tree(files) if asked[2] == "tree" else _facts(asked[1], files)
+            _say(request, 200, {"Content-Type": "application/json"}, content)
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+def _facts(repository: str, files: dict[str, bytes]) -> bytes:
+    siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+    return json.dumps({"id": repository.partition("/")[2], "sha": COMMIT, "siblings": siblings}).encode()
+
+
+def _tree(files: dict[str, bytes]) -> bytes:
+    entries = (
+        {"type": "file", "path": name, "size": len(content), "oid": _sha(content)} for name, content in files.items()
+    )
+    return json.dumps(list(entries)).encode()
+
+
+def _say(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes = b"") -> None:
+    request.send_response(status)
+    for name, value in {"Content-Length": str(len(content)), **headers}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(content)

@@ -133,6 +133,9 @@ class WebServer:
             def do_GET(self) -> None:
                 outer.answer(self)
 
+            def do_HEAD(self) -> None:
+                outer.answer(self)
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -143,18 +146,24 @@ class WebServer:
         return f"http://127.0.0.1:{self.server.server_port}{path}"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        asked = request.headers.get("Range")
-        self.ranges.append(asked)
         content = self.files.get(request.path)
         if content is None:
             request.send_error(404)
             return
+        self.send(request, content, {})
+
+    def send(self, request: BaseHTTPRequestHandler, content: bytes, headers: dict[str, str]) -> None:
+        asked = request.headers.get("Range")
+        self.ranges.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.resumable else 0
         if start and start >= len(content):
             request.send_error(416)
             return
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(content) - start))
+        for name, value in {"Content-Length": str(len(content) - start), **headers}.items():
+            request.send_header(name, value)
         request.end_headers()
+        if request.command == "HEAD":
+            return
         end = start + self.cuts.pop(0) if self.cuts else None
         request.wfile.write(content[start:end])

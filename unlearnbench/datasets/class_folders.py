@@ -62,12 +62,14 @@ class Found:
         train: The training part.
         test: The test part.
         notes: What the user should know about how the folders were read, a line each.
+        origin: Repository and commit that the files come from; "" if they are the user's own.
     """
 
     class_names: tuple[str, ...]
     train: FoundPart
     test: FoundPart
     notes: tuple[str, ...] = ()
+    origin: str = ""
 
     def counts(self, part: FoundPart) -> tuple[int, ...]:
         """Return how many images each class has in a part."""

@@ -93,6 +93,7 @@ class DatasetInfo:
         mean: Mean of each channel of the training images, in [0, 1].
         std: Standard deviation of each channel of the training images, in [0, 1].
         superclasses: K indices, the superclass of each class; empty if the data set has none.
+        origin: Repository and commit that its files came from; "" if that is not known.
     """
 
     name: str
@@ -104,6 +105,7 @@ class DatasetInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     superclasses: tuple[int, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,7 @@ def _write_facts(found: Found, folder: Path, name: str, facts: dict[str, Any], d
             "format": FORMAT,
             "name": name,
             "revision": digest.hexdigest()[:16],
+            "origin": found.origin,
             "class_names": found.class_names,
             "train_counts": found.counts(found.train),
             "test_counts": found.counts(found.test),
@@ -276,6 +277,8 @@ def _info(facts: dict[str, Any]) -> DatasetInfo:
         shape=(channels, height, width),
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
+        # Data sets that earlier versions prepared do not say.
+        origin=facts.get("origin", ""),
     )
 
 

@@ -21,6 +21,8 @@ from unlearnbench.registry.entry_points import names
 from unlearnbench.registry.plugin_file import is_file_name
 
 SHOWN_CLASSES = 100
+# These data sets hold images of a user's own, each under a name.
+OWN = ("image_folder", "parquet")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def propose(wish: Wish, manifest: Path, listener: Listener, say: Callable[[str],
 def _dataset(data: str, listener: Listener) -> dict[str, Any]:
     """Return the manifest's table of the data set; class folders that were not added before are added."""
     path = Path(data)
-    for name in ("image_folder", "parquet"):
+    for name in OWN:
         if data in sources(data_folder(), name) and not path.is_dir():
             return {"name": name, "options": {"source": data}}
     if path.exists():
@@ -105,7 +107,7 @@ def _dataset(data: str, listener: Listener) -> dict[str, Any]:
         return {"name": data}
     raise UnlearnBenchError(
         f"--data {data}: no folder, no data set, and no images were added under this name\n"
-        f"  Added: {', '.join(sources(data_folder(), 'image_folder')) or 'none'}"
+        f"  Added: {', '.join(name for kind in OWN for name in sources(data_folder(), kind)) or 'none'}"
     )
 
 

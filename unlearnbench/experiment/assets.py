@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnbench.datasets.add import SILENT, Listener, add, offer_of
+from unlearnbench.datasets.add import SILENT, FolderOptions, Listener, add, offer_of
 from unlearnbench.datasets.catalog import DATASET_DOWNLOADS, download_bytes, sources
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
 from unlearnbench.datasets.download import Progress, fetch, is_archive, unpacked
+from unlearnbench.datasets.parquet.hub_cache import HUB, MAIN, dataset_name
+from unlearnbench.datasets.parquet.hub_download import fetch_files
 from unlearnbench.datasets.storage import is_prepared
-from unlearnbench.errors import DatasetError, PluginError, did_you_mean
+from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.machine import size_text
-from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights, published_weights
+from unlearnbench.models.libraries import hub
+from unlearnbench.models.weights import WEIGHTS, cached_weights, fetch_weights, find_weights, published_weights
 from unlearnbench.registry.entry_points import names
 
 
@@ -34,7 +37,7 @@ class Holding:
         size: Size in the data folder in bytes; None if it needs no space.
         shape: Channels, height and width of its images; empty if it is not there.
         class_names: Names of its classes, likewise.
-        note: Why it is not there, and the command that helps.
+        note: Why it is not there and the command that helps, or where it came from if that is known.
     """
 
     name: str
@@ -82,6 +85,7 @@ def _dataset_holding(name: str, options: dict[str, str]) -> Holding:
         test,
         info.revision,
         size,
+        note=info.origin,
         shape=info.shape,
         class_names=info.class_names,
     )
@@ -101,11 +105,19 @@ def _note(name: str, folder: Path, error: Exception) -> str:
 def fetch_dataset(name: str, listener: Listener = SILENT, progress: Progress = lambda done, total: None) -> DatasetInfo:
     """Download a data set, add it and remove what was downloaded.
 
-    Photos that are too many to be packed are unpacked below `images` of the data folder, and stay there.
+    Photos that are too many to be packed are unpacked below `images` of the data folder, and stay there. Files of the
+    Hugging Face hub stay in the hub's own cache.
+
+    Args:
+        name: Name of the data set; `hub:ORGANISATION/NAME` becomes the parquet data set NAME.
+        listener: Callbacks that follow the adding.
+        progress: Callback for the download of a file.
 
     Raises:
         DatasetError: If it cannot be downloaded, or `fetch` or `add` fails.
     """
+    if name.startswith(HUB):
+        return _fetch_from_hub(name, listener)
     if name not in DATASET_DOWNLOADS:
         if name == "imagenet1k":
             raise DatasetError(
@@ -135,12 +147,28 @@ def fetch_dataset(name: str, listener: Listener = SILENT, progress: Progress = l
     return info
 
 
-def fetch_published(architecture: str, label: str, progress: Progress = lambda done, total: None) -> Path:
+def _fetch_from_hub(name: str, listener: Listener) -> DatasetInfo:
+    def parquet(files: Sequence[str]) -> list[str]:
+        return [file for file in files if file.endswith(".parquet")]
+
+    repository, revision = dataset_name(name)
+    fetch_files("datasets", repository, parquet, revision, listener.say)
+    return add("parquet", [Path(name)], FolderOptions(repository.partition("/")[2]), listener)
+
+
+def fetch_published(
+    architecture: str,
+    label: str,
+    progress: Progress = lambda done, total: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Path:
     """Download published weights, unless they are on this machine.
 
     Raises:
         DatasetError: If none are published under this name, or `fetch` fails.
     """
+    if architecture.startswith((HUB, hub.TIMM)):
+        return hub.fetch(architecture, label, say).weights or Path()
     published = published_weights(architecture).get(label)
     if published is None:
         known = [f"{name} {label}" for name, label in WEIGHTS]
@@ -172,9 +200,32 @@ def fetch_missing(
     if name in DATASET_DOWNLOADS and not is_prepared(data_folder() / name):
         fetch_dataset(name, listener, progress(name))
     architecture: ArchitectureChoice | None = sections.get("architecture")
-    for label in (architecture.weights, architecture.start) if architecture else ():
-        if label is not None and architecture and label in published_weights(architecture.name):
+    if architecture is None:
+        return
+    if architecture.name.startswith(HUB):
+        _fetch_network(architecture, listener)
+    for label in filter(None, (architecture.weights, architecture.start)):
+        if label in published_weights(architecture.name):
             fetch_published(architecture.name, label, progress(f"{architecture.name} {label}"))
+        elif architecture.name.startswith((HUB, hub.TIMM)) and not _is_here(architecture.name, label, manifest.parent):
+            hub.fetch(architecture.name, label, listener.say)
+
+
+def _fetch_network(architecture: ArchitectureChoice, listener: Listener) -> None:
+    """Download the configuration of a network of the hub, unless it is here."""
+    revision = str(architecture.options.get("revision", MAIN))
+    if hub.cached_model(*hub.place_on_hub(architecture.name, revision)) is None:
+        hub.fetch(architecture.name, revision, listener.say, weights=False)
+
+
+def _is_here(architecture: str, label: str, folder: Path) -> bool:
+    try:
+        find_weights(architecture, label, folder)
+    except NotHereError:
+        return False
+    except DatasetError:
+        pass  # No download helps, and `resolve` says what is wrong.
+    return True
 
 
 def _silent(done: int, total: int | None) -> None:

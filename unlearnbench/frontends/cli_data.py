@@ -70,7 +70,10 @@ def data_add(
         str | None, typer.Option(help="parquet: column of classes, likewise.", metavar="COLUMN")
     ] = None,
 ) -> None:
-    """Check the images in PATH and prepare them once, for all manifests."""
+    """Check the images in PATH and prepare them once, for all manifests.
+
+    For parquet, PATH can be `hub:ORG/NAME`, or `hub:ORG/NAME@REVISION`, in the cache of the Hugging Face hub.
+    """
     from unlearnbench.datasets.add import FolderOptions, add
 
     with telling() as (_, listener):
@@ -94,12 +97,16 @@ def data_remove(
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="A data set, such as cifar100, or `weights`.")],
+    name: Annotated[str, typer.Argument(help="A data set, such as cifar100 or hub:ORG/NAME, or `weights`.")],
     weights: Annotated[
         list[str] | None, typer.Argument(help="After `weights`: architecture and name.", metavar="[ARCHITECTURE NAME]")
     ] = None,
 ) -> None:
-    """Download and add a data set, or download published weights; a cut download goes on where it stopped."""
+    """Download and add a data set, or download published weights; a cut download goes on where it stopped.
+
+    `hub:ORG/NAME` is a data set of the Hugging Face hub (extras hub and parquet) and becomes the parquet data set NAME.
+    Weights of the hub go by `hub:ORG/NAME` and a revision, such as main, and those of timm by `timm:NETWORK` and a tag.
+    """
     from unlearnbench.errors import DatasetError
     from unlearnbench.experiment.assets import fetch_dataset, fetch_published
 
@@ -110,7 +117,7 @@ def data_fetch(
                     "unlearnbench data fetch weights takes ARCHITECTURE and NAME\n  See: unlearnbench data list"
                 )
             architecture, label = weights or ["", ""]
-            text = str(fetch_published(architecture, label, counting.download(f"{architecture} {label}")))
+            text = str(fetch_published(architecture, label, counting.download(f"{architecture} {label}"), listener.say))
         elif weights:
             raise DatasetError(f"{' '.join(weights)}: only `weights` takes more than a name")
         else:
@@ -123,7 +130,7 @@ def _sentence(info: DatasetInfo) -> str:
     classes = len(info.class_names)
     return (
         f"{info.name}: {classes} classes ({some_names(info.class_names)}), {train:,} training and {test:,} test images "
-        f"of {shape_text(info.shape)}, revision {info.revision}"
+        f"of {shape_text(info.shape)}, revision {info.revision}{f', from {info.origin}' if info.origin else ''}"
     )
 
 

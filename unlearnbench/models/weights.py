@@ -175,16 +175,12 @@ def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
 
 def _of_hub(architecture: str, label: str) -> Weights:
     """Return weights from the cache of the Hugging Face hub: a tag of timm's, or a revision of a repository."""
-    family, _, member = architecture.partition(":")
-    if f"{family}:" == hub.TIMM:
-        repository, revision = hub.timm_repository(member, label), "main"
-    else:
-        repository, revision = member, label
+    repository, revision = hub.place_on_hub(architecture, label)
     found = hub.cached_model(repository, revision)
     if found is None or found.weights is None:
         stand_in = Weights(label, "", Path(repository))
         raise NotHereError(
-            f"{label!r} of {architecture} is not on this machine{hub.how_to_fetch(repository, revision)}", stand_in
+            f"{label!r} of {architecture} is not on this machine{hub.how_to_fetch(architecture, label)}", stand_in
         )
     own = _own_checkpoint(architecture, str(found.weights), Path())
     return replace(own, label=label, num_classes=found.num_classes, mean=found.mean, std=found.std, side=found.side)

@@ -80,13 +80,14 @@ def test_a_data_set_in_the_hub_s_cache_goes_by_its_name(
     assert (missing.code, missing.err) == (
         2,
         f"hub:zoo/animals is not on this machine: nothing at {place / 'snapshots' / 'main'}\n"
-        "  Fetch it: hf download --repo-type dataset zoo/animals   (of huggingface_hub; the extra `hub` brings it)\n",
+        "  Fetch it: unlearnbench data fetch hub:zoo/animals\n",
     )
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text("0f1e")
     write(place / "snapshots" / "0f1e" / "data" / "train.parquet", [0, 1, 2] * 2)
     done = cli("data", "add", "parquet", "hub:zoo/animals", "--as", "zoo")
     assert done.out.startswith("zoo: 3 classes (cat, dog, owl), 3 training and 3 test images of 3x8x8, revision ")
+    assert done.out.endswith(", from hub:zoo/animals@0f1e\n")
     assert "parquet zoo" in cli("data", "list").out
 
 

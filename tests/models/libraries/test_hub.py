@@ -65,7 +65,9 @@ def test_a_damaged_configuration_is_named(home: Path) -> None:
 
 @has_transformers
 def test_a_network_that_is_not_here_is_named_with_the_command_that_brings_it(home: Path) -> None:
-    expected = r"^'hub:org/net' is not on this machine\n  Fetch it: hf download org/net   "
+    expected = (
+        r"^'hub:org/net' is not on this machine\n  Fetch it: unlearnbench data fetch weights hub:org/net main, or "
+    )
     with pytest.raises(NotHereError, match=expected):
         check_member("hub:org/net")
     with pytest.raises(PluginError, match="is not ORGANISATION/NAME"):
@@ -97,7 +99,9 @@ def test_weights_of_the_hub_fill_it_and_bring_their_normalisation(home: Path, tm
     filled = network.filled(found).eval()
     images = torch.linspace(-1, 1, 128).view(2, *SHAPE)
     assert torch.equal(filled(images), trained.eval()(images))
-    with pytest.raises(NotHereError, match=r"^'v2' of hub:org/net is not on this machine\n.*org/net --revision v2 "):
+    with pytest.raises(
+        NotHereError, match=r"^'v2' of hub:org/net is not on this machine\n.*fetch weights hub:org/net v2, "
+    ):
         find_weights("hub:org/net", "v2", tmp_path)
 
 
@@ -142,10 +146,13 @@ def test_weights_of_timm_go_by_their_tag(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unlearnbench.models.libraries import members
+    from unlearnbench.models.libraries import hub, members
 
     monkeypatch.setattr(members, "package_file", lambda *_: None)
     for name, package, extra in (("timm:resnet18", "timm", "timm"), ("hub:org/net", "transformers", "hub")):
         expected = f"{package} is not installed\n  pip install 'unlearnbench[{extra}]'"
         with pytest.raises(PluginError, match=f"^{re.escape(expected)}$"):
             check_member(name)
+    monkeypatch.setattr(hub, "package_file", lambda *_: None)
+    with pytest.raises(DatasetError, match=r"^timm is not installed\n  pip install 'unlearnbench\[timm\]'$"):
+        find_weights("timm:resnet18", "a1_in1k", Path())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,9 @@ from unlearnbench.errors import DatasetError
 HUB = "hub:"
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAIN = "main"
+
+Kind = Literal["models", "datasets"]
 
 
 def cache_folder() -> Path:
@@ -20,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
-def snapshot(kind: Literal["models", "datasets"], repository: str, revision: str = "main") -> Path:
+def snapshot(kind: Kind, repository: str, revision: str = MAIN) -> Path:
     """Return the folder that a revision of a repository has in the cache, called as its commit; it may not exist.
 
     Args:
@@ -39,6 +43,12 @@ def snapshot(kind: Literal["models", "datasets"], repository: str, revision: str
     return place / "snapshots" / commit
 
 
+def dataset_name(name: str) -> tuple[str, str]:
+    """Return the repository and the revision of `hub:ORGANISATION/NAME` or `hub:ORGANISATION/NAME@REVISION`."""
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    return repository, revision or MAIN
+
+
 def dataset_folder(path: Path) -> Path:
     """Return the folder of the cache that `hub:ORGANISATION/NAME` stands for, and any other path as it is.
 
@@ -48,12 +58,22 @@ def dataset_folder(path: Path) -> Path:
     name = path.as_posix()
     if not name.startswith(HUB):
         return path
-    repository = name.removeprefix(HUB)
-    folder = snapshot("datasets", repository)
+    folder = snapshot("datasets", *dataset_name(name))
     if not folder.is_dir():
         raise DatasetError(
-            f"{name} is not on this machine: nothing at {folder}\n"
-            f"  Fetch it: hf download --repo-type dataset {repository}   "
-            "(of huggingface_hub; the extra `hub` brings it)"
+            f"{name} is not on this machine: nothing at {folder}\n  Fetch it: unlearnbench data fetch {name}"
         )
     return folder
+
+
+def origin(folders: Sequence[Path]) -> str:
+    """Return `hub:ORGANISATION/NAME@COMMIT` for the cache's folder of a data set, and "" for any other folders."""
+    place = folders[0].relative_to(cache_folder().resolve()) if _is_cached(folders) else Path()
+    match place.parts:
+        case (repository, "snapshots", commit):
+            return f"{HUB}{repository.removeprefix('datasets--').replace('--', '/')}@{commit}"
+    return ""
+
+
+def _is_cached(folders: Sequence[Path]) -> bool:
+    return len(folders) == 1 and folders[0].is_relative_to(cache_folder().resolve())

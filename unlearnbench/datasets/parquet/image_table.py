@@ -14,7 +14,7 @@ from unlearnbench.datasets.builtin.image_folder import TEST_NAMES, TRAIN_NAMES
 from unlearnbench.datasets.catalog import added
 from unlearnbench.datasets.class_folders import Found, FoundPart, alike, raise_faults, share_for_test
 from unlearnbench.datasets.dataset import Dataset
-from unlearnbench.datasets.parquet.hub_cache import dataset_folder
+from unlearnbench.datasets.parquet.hub_cache import dataset_folder, origin
 from unlearnbench.datasets.parquet.table import Cell, Table, TableError
 
 NAME = "parquet"
@@ -24,8 +24,8 @@ NAME = "parquet"
 def parquet(folder: Path, *, source: str = "default") -> Dataset:
     """Return images that were added with `unlearnbench data add parquet PATH --as NAME`.
 
-    PATH is a folder of parquet files, or `hub:ORGANISATION/NAME` for what the Hugging Face hub's own command has
-    brought to this machine.
+    PATH is a folder of parquet files, or `hub:ORGANISATION/NAME@REVISION` for what is in the cache of the Hugging Face
+    hub on this machine. `unlearnbench data fetch hub:ORGANISATION/NAME` brings it there and adds it.
 
     Args:
         folder: The data folder.
@@ -92,7 +92,7 @@ def find(roots: Sequence[Path], options: FolderOptions) -> Found:
         if lacking and not faults:
             faults.append(f"no {what} image of {len(lacking)} of {len(names)} classes: {', '.join(lacking[:3])}")
     raise_faults(NAME, faults)
-    return Found(names, train, test, tuple(alike(names)))
+    return Found(names, train, test, tuple(alike(names)), origin(roots))
 
 
 def _parts(files: Mapping[Path, Path], options: FolderOptions, faults: list[str]) -> Iterator[_Part]:

@@ -90,7 +90,8 @@ def hub_network(repository: str, num_classes: int, shape: tuple[int, int, int], 
     """
     found = cached_model(repository, revision)
     if found is None:
-        raise PluginError(f"{HUB}{repository} is not on this machine{how_to_fetch(repository, revision)}")
+        name = f"{HUB}{repository}"
+        raise PluginError(f"{name} is not on this machine{how_to_fetch(name, revision)}")
     try:
         from transformers import AutoConfig, AutoModelForImageClassification
     except ImportError as error:

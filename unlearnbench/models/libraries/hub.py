@@ -1,6 +1,6 @@
-"""Networks and weights of the Hugging Face hub, timm's among them, found in the hub's own cache on this machine.
+"""Networks and weights of the Hugging Face hub, timm's among them, in the hub's own cache on this machine.
 
-Nothing is downloaded here: what is missing is named with the hub's command that brings it.
+They are looked for in the cache, and only `fetch` downloads. What is missing is named with the command that does so.
 """
 
 from __future__ import annotations
@@ -8,17 +8,20 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.datasets.parquet.hub_cache import snapshot
+from unlearnbench.datasets.parquet.hub_cache import HUB, MAIN, snapshot
+from unlearnbench.datasets.parquet.hub_download import fetch_files
 from unlearnbench.errors import DatasetError, did_you_mean
 from unlearnbench.models.libraries.sources import package_file
 
 TIMM = "timm:"
 # These are the files that weights come in, the safe form first.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIGURATION, PREPARATION = "config.json", "preprocessor_config.json"
 REGISTERED = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)\(", re.M)
 
 
@@ -69,7 +72,7 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
     return tuple(float(value) for value in values) if values else None
 
 
-def cached_model(repository: str, revision: str = "main") -> HubModel | None:
+def cached_model(repository: str, revision: str = MAIN) -> HubModel | None:
     """Return a network of the hub, or None if the cache has not this revision of it.
 
     Args:
@@ -80,10 +83,10 @@ def cached_model(repository: str, revision: str = "main") -> HubModel | None:
         DatasetError: If the name has another form, or a file of it is damaged.
     """
     folder = snapshot("models", repository, revision)
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIGURATION).is_file():
         return None
-    config = _read(folder / "config.json")
-    prepared = folder / "preprocessor_config.json"
+    config = _read(folder / CONFIGURATION)
+    prepared = folder / PREPARATION
     preparation = config.get("pretrained_cfg") or (_read(prepared) if prepared.is_file() else {})
     return HubModel(folder, config, preparation)
 
@@ -96,10 +99,56 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def how_to_fetch(repository: str, revision: str = "main") -> str:
-    """Return the line with the command that brings a network of the hub to this machine."""
-    at = "" if revision == "main" else f" --revision {revision}"
-    return f"\n  Fetch it: hf download {repository}{at}   (of huggingface_hub; the extra `hub` brings it)"
+def how_to_fetch(architecture: str, label: str = MAIN) -> str:
+    """Return the line with the command that brings weights of the hub, and their network, to this machine."""
+    return f"\n  Fetch it: unlearnbench data fetch weights {architecture} {label}, or run with --download"
+
+
+def place_on_hub(architecture: str, label: str) -> tuple[str, str]:
+    """Return the repository and the revision of weights of `timm:` or `hub:`.
+
+    Args:
+        architecture: Name of the network, with its family.
+        label: A tag of timm's, or a revision of a repository of the hub.
+
+    Raises:
+        DatasetError: If timm publishes no weights of this tag.
+    """
+    family, colon, member = architecture.partition(":")
+    return (timm_repository(member, label), MAIN) if f"{family}{colon}" == TIMM else (member, label)
+
+
+def fetch(
+    architecture: str,
+    label: str = MAIN,
+    say: Callable[[str], None] = lambda message: None,
+    *,
+    weights: bool = True,
+) -> HubModel:
+    """Download a network's configuration from the hub, and its weights.
+
+    Args:
+        architecture: Name of the network, `timm:...` or `hub:...`.
+        label: A tag of timm's, or a revision of a repository of the hub.
+        say: Callback that receives a line with the size.
+        weights: Whether the weights are wanted too.
+
+    Raises:
+        DatasetError: If the repository holds no such network, or `fetch_files` fails.
+    """
+
+    def choose(files: Sequence[str]) -> list[str]:
+        if CONFIGURATION not in files:
+            return []
+        best = [name for name in WEIGHT_FILES if name in files][:1]
+        return [CONFIGURATION, *([PREPARATION] if PREPARATION in files else []), *(best if weights else [])]
+
+    repository, revision = place_on_hub(architecture, label)
+    fetch_files("models", repository, choose, revision, say)
+    found = cached_model(repository, revision)
+    if found is None or (weights and found.weights is None):
+        raise DatasetError(f"{HUB}{repository} at {revision!r} has no weights: none of {', '.join(WEIGHT_FILES)}")
+    return found
 
 
 def timm_networks() -> set[str]:
@@ -123,8 +172,10 @@ def timm_repository(network: str, tag: str) -> str:
     """Return where timm keeps the weights of a tag on the hub.
 
     Raises:
-        DatasetError: If the network has no weights of this tag.
+        DatasetError: If the network has no weights of this tag, or timm is not installed.
     """
+    if package_file("timm") is None:
+        raise DatasetError("timm is not installed\n  pip install 'unlearnbench[timm]'")
     tags = timm_tags(network)
     if tag not in tags:
         raise DatasetError(f"timm publishes no weights {tag!r} of {network}{did_you_mean(tag, tags)}")

@@ -37,7 +37,7 @@ def check_member(name: str) -> None:
         except DatasetError as error:
             raise PluginError(str(error)) from error
         if found is None:
-            raise NotHereError(f"{name!r} is not on this machine{how_to_fetch(member)}", None)
+            raise NotHereError(f"{name!r} is not on this machine{how_to_fetch(name)}", None)
 
 
 def _check_installed(package: str, extra: str) -> None:
