@@ -17,12 +17,12 @@ from support.hub import VIT, cache
 from support.manifests import FOLNRC, WD, manifest_text, write_manifest
 
 OWN = Path(__file__).parents[1] / "support" / "networks.py"
-SIDE, CLASSES, IMAGES = 32, 4, 20
+SIDE, CLASSES, IMAGES = 32, 4, 10
 ERWP = (
     '[[unlearners]]\nname = "erwp"\noptions = { augmentation = "rotation", batch_size = 16, learning_rate = 1e-3, '
     "epochs = 1 }"
 )
-TRAINING = "[training]\nepochs = 2\nbatch_size = 16\nlearning_rate = 0.02\nschedule = 'constant'\nprecision = 'float32'"
+TRAINING = "[training]\nepochs = 1\nbatch_size = 16\nlearning_rate = 0.02\nschedule = 'constant'\nprecision = 'float32'"
 PROBLEM = '[problem]\nforget_classes = ["3"]\nlimited_share = 0.3'
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,8 +92,9 @@ def input_shape(shape: Sequence[int], recipe: TrainingRecipe) -> tuple[int, int,
 def build_network(name: str, options: dict[str, Any], num_classes: int, shape: Sequence[int]) -> nn.Module:
     """Return a network with weights drawn from torch's global random state, in its fastest memory layout.
 
-    The network is shown two images, and its classifier is the linear layer whose W f + b is what it returns. A network
-    that returns more than logits is made to return these alone.
+    The network is shown two images, and its classifier is the linear layer whose W f + b is what it returns. The next
+    one that this process builds in the same way is taken to be like it. A network that returns more than logits is
+    made to return these alone.
 
     Args:
         name: Name of an installed architecture.
@@ -110,19 +112,55 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
     network = build(*member, num_classes, tuple(shape), **options)
     if not isinstance(network, nn.Module):
         raise PluginError(f"architecture {name!r} returned {type(network).__name__}, not a torch.nn.Module")
+    key = (build, member, json.dumps(options, sort_keys=True, default=repr), num_classes, tuple(shape))
+    form = _forms.get(key)
     try:
-        trial = _tried_in_fast_layout(network, shape)
-        found = tuple(trial.logits.shape)
-        if found != (2, num_classes):
-            raise PluginError(f"it returns {found} numbers for 2 images and {num_classes} classes")
-        _name_classifier(network, trial)
+        if form is None:
+            keeps_parameters = not any(map(is_lazy, network.parameters()))
+            form = _find_form(network, num_classes, shape)
+            if keeps_parameters:
+                _forms[key] = form
+        else:
+            network.to(memory_format=form.layout)
     except PluginError as error:
         raise PluginError(f"architecture {name!r}: {error}") from error
+    if form.classifier is not None:
+        setattr(network, CLASSIFIER_NAME, form.classifier)
     network.register_forward_hook(take_logits)
     declared = getattr(build, STAGES, None)
     if declared is not None:
         setattr(network, STAGE_NAMES, declared)
     return network
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is found out about a network when it is shown images for the first time.
+
+    Attributes:
+        layout: Memory layout of its convolution weights.
+        classifier: Names of the linear layers whose W f + b it returns; None if they are known without a trial.
+    """
+
+    layout: torch.memory_format
+    classifier: str | tuple[str, ...] | None
+
+
+# To move all parameters and show images takes longer than to build a network, and a run builds the same one many times.
+_forms: dict[Hashable, Form] = {}
+
+
+def _find_form(network: nn.Module, num_classes: int, shape: Sequence[int]) -> Form:
+    """Show a network images, and put it in its fastest memory layout.
+
+    Raises:
+        PluginError: If it cannot take such images, or its K outputs are not those of a linear layer.
+    """
+    layout, trial = _tried_in_fast_layout(network, shape)
+    found = tuple(trial.logits.shape)
+    if found != (2, num_classes):
+        raise PluginError(f"it returns {found} numbers for 2 images and {num_classes} classes")
+    return Form(layout, _classifier_of(network, trial))
 
 
 @dataclass(frozen=True)
@@ -138,7 +176,7 @@ class Trial:
     values: dict[str, Tensor]
 
 
-def _tried_in_fast_layout(network: nn.Module, shape: Sequence[int]) -> Trial:
+def _tried_in_fast_layout(network: nn.Module, shape: Sequence[int]) -> tuple[torch.memory_format, Trial]:
     """Put a network's convolution weights in channels-last order if it can compute with them, and try it.
 
     Channels-last convolutions are up to a quarter faster, on a CPU as well as on tensor cores, and activations follow
@@ -153,12 +191,12 @@ def _tried_in_fast_layout(network: nn.Module, shape: Sequence[int]) -> Trial:
     """
     network.to(memory_format=torch.channels_last)
     try:
-        return _tried(network, shape)
+        return torch.channels_last, _tried(network, shape)
     # Some networks check what they are given by assertions.
     except Exception:
         network.to(memory_format=torch.contiguous_format)
     try:
-        return _tried(network, shape)
+        return torch.contiguous_format, _tried(network, shape)
     except PluginError:
         raise
     # A network is foreign code and may refuse images in any way.
@@ -215,8 +253,8 @@ def _moved(network: nn.Module) -> Iterator[None]:
             value.copy_(before)
 
 
-def _name_classifier(network: nn.Module, trial: Trial) -> None:
-    """Name the linear layers whose W f + b is what the network returned, in its attribute `classifier_name`.
+def _classifier_of(network: nn.Module, trial: Trial) -> str | tuple[str, ...] | None:
+    """Return the names of the linear layers whose W f + b the network returned, or None if they are known without.
 
     Raises:
         PluginError: If there are none.
@@ -229,9 +267,9 @@ def _name_classifier(network: nn.Module, trial: Trial) -> None:
     choices = [tuple(values)] if own else [*((name,) for name in reversed(values)), tuple(values)]
     for chosen in choices:
         if chosen and _off(torch.stack([values[name] for name in chosen]).mean(dim=0), trial.logits) < ROUNDING:
-            if not own and chosen != classifier_names(network):
-                setattr(network, CLASSIFIER_NAME, chosen if len(chosen) > 1 else chosen[0])
-            return
+            if own or chosen == classifier_names(network):
+                return None
+            return chosen if len(chosen) > 1 else chosen[0]
     raise PluginError(_not_linear(names if own else (), values, trial.logits))
 
 

@@ -1,7 +1,8 @@
 """Processes that hold nothing of the one that starts them.
 
-The server is a process of its own that has torch loaded and nothing else. Each process that it starts is a copy of it:
-it begins within a few hundredths of a second, and what its caller holds in memory, such as test images, is not there.
+The server is a process of its own that has torch and the libraries of networks loaded and nothing else. Each process
+that it starts is a copy of it: it begins within a few hundredths of a second, and what its caller holds in memory, such
+as test images, is not there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from unlearnbench.errors import UnlearnBenchError
 # What most of these processes need; each would import it anew. The first optimizer of a process imports torch._dynamo,
 # which takes seconds, and the first metric scipy.special.
 PRELOADED = ("torch", "torch._dynamo", "scipy.special", "unlearnbench.engine.worker")
+# What the server loads once its caller has: networks come from these libraries, whose import takes up to three seconds.
+LIBRARIES = ("timm", "torchvision", "transformers")
 # A process has this long to end after its leash was cut.
 END_SECONDS = 10.0
 _HEADER = struct.Struct("<Q")
@@ -198,7 +201,8 @@ class ForkServer:
         with theirs, their_leash:
             variables = {**(os.environ if setting.trusted else harmless(os.environ)), **setting.variables}
             surroundings = {"folder": str(Path.cwd()), "path": list(sys.path), "variables": variables}
-            request = pickle.dumps((setting, surroundings, pickle.dumps((function, arguments))))
+            loaded = [name for name in sys.modules if name.partition(".")[0] in LIBRARIES]
+            request = pickle.dumps((setting, surroundings, loaded, pickle.dumps((function, arguments))))
             try:
                 descriptors = [theirs.fileno(), their_leash.fileno()]
                 socket.send_fds(self._service, [_HEADER.pack(len(request))], descriptors)
@@ -248,7 +252,11 @@ def serve(descriptor: int) -> None:
                 callers.remove(caller)
                 caller.close()
                 continue
-            (setting, surroundings, call), descriptors = request
+            (setting, surroundings, loaded, call), descriptors = request
+            for name in loaded:
+                # The process itself will say what it lacks.
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(name)
             own, theirs = socket.socketpair() if setting.serves else (None, None)
             if os.fork() == 0:
                 for other in (*callers, *([own] if own else [])):
