@@ -187,6 +187,13 @@ def test_a_changed_page_is_found(issued: Path, tmp_path: Path) -> None:
     assert (done.code, done.err) == (1, f"{page}: does not say what page.json says\n")
 
 
+def test_its_files_may_get_other_names(issued: Path, tmp_path: Path) -> None:
+    for ending in (".json", ".html", ".md"):
+        shutil.copy(issued / f"page{ending}", tmp_path / f"other{ending}")
+    done = cli("certificate", "--verify", tmp_path / "other.json")
+    assert "other.html says the same" in done.out, done.err
+
+
 def test_a_signature_holds_only_for_its_key_and_its_content(finished: FinishedRun, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed: pip install 'unlearnbench[sign]'")
     from cryptography.hazmat.primitives import serialization
@@ -279,6 +286,17 @@ def test_faults_of_limits_are_named(finished: FinishedRun, tmp_path: Path, text:
     assert (done.code, done.err) == (1, f"{path}{message}\n")
 
 
+def test_no_file_is_replaced_that_is_not_of_a_certificate(finished: FinishedRun, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("precious")
+    done = cli("certificate", finished.output, "--only", "wd", "--seed", "0", "-o", tmp_path / "README")
+    message = f"{tmp_path}/README.md: is there already, and is not of a certificate"
+    assert (done.code, done.err) == (2, f"{message}\n  Remove it, or name another: --output NAME\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    for _ in range(2):  # A certificate can be issued again.
+        again = cli("certificate", finished.output, "--only", "wd", "--seed", "0", "-o", tmp_path / "new")
+        assert again.code == 0, again.err
+
+
 def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
     for text, message in (("{}", "not a certificate"), ("[", "not a JSON file"), ("[" * 100_000, "not a JSON file")):
         (tmp_path / "a.json").write_text(text)
@@ -293,7 +311,7 @@ def test_a_thousand_classes_show_the_removed_and_the_most_changed(values: dict[s
         {**template, "index": number, "name": f"kind{number}", "removed": number == 999} for number in range(1000)
     ]
     changed["classes"][500]["after"] = {**template["after"], "value": 0.0}
-    for page in (html_page(changed, "page"), markdown_page(changed, "page")):
+    for page in (html_page(changed), markdown_page(changed)):
         shown = set(re.findall(r"kind(\d+)", page))
         assert len(shown) == 24
         assert {"500", "999"} <= shown

@@ -203,6 +203,22 @@ def test_names_of_files_that_readers_would_misread_are_refused(finished: Finishe
         assert "the name of the weights has to end in .safetensors" in done.err
 
 
+def test_no_file_is_replaced_that_was_not_exported(own_run: Path, tmp_path: Path) -> None:
+    weights, card = tmp_path / "deployed.safetensors", tmp_path / "README.md"
+    for file in (weights, card):
+        file.write_text("precious")
+    for name, message in (
+        ("deployed.safetensors", f"{weights}: is there already, and no card beside it says that it was exported"),
+        ("README.safetensors", f"{card}: is there already, and is not the card of an export"),
+    ):
+        done = cli("export-model", own_run / "runs", "--only", "wd", "-o", tmp_path / name, "--no-check")
+        assert (done.code, done.err) == (2, f"{message}\n  Remove it, or name another: --output FILE\n")
+    assert (weights.read_text(), card.read_text()) == ("precious", "precious")
+    for _ in range(2):  # An export can be repeated.
+        again = cli("export-model", own_run / "runs", "--only", "wd", "-o", tmp_path / "new.safetensors", "--no-check")
+        assert again.code == 0, again.err
+
+
 def test_records_without_a_store_cannot_be_exported(finished: FinishedRun, tmp_path: Path) -> None:
     shutil.copytree(finished.output / "records", tmp_path / "records")
     done = cli("export-model", tmp_path, "-o", tmp_path / "new.safetensors")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,7 +131,8 @@ def test_a_classifier_of_other_classes_is_replaced_in_a_start_and_refused_in_an_
     assert torch.equal(model[3].weight, fresh)
     expected = (
         f"{tmp_path}/x.pth: does not fit Sequential\n"
-        "  another shape: 3.weight is (7, 8), not (3, 8), 3.bias is (7,), not (3,)"
+        "  another shape: 3.weight is (7, 8), not (3, 8), 3.bias is (7,), not (3,)\n"
+        "  It has 7 outputs, and the images have 3 classes"
     )
     with pytest.raises(InvalidFileError, match=whole(expected)):
         load_weights(model, weights(tmp_path / "x.pth"), new_classifier=False)
@@ -140,6 +143,23 @@ def test_a_start_with_the_same_classes_keeps_its_classifier(tmp_path: Path) -> N
     torch.save(trained.state_dict(), tmp_path / "x.pth")
     load_weights(model, weights(tmp_path / "x.pth"), new_classifier=True)
     assert same(model, trained)
+
+
+class Command:
+    """An object whose pickle runs a command when it is read."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.words,)
+
+
+def test_a_pickle_that_runs_a_command_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": Command(f"touch {tmp_path / 'ran'}")}, tmp_path / "x.pth")
+    with pytest.raises(InvalidFileError, match=r"/x\.pth: holds more than tensors, which could run code\n"):
+        read_state(tmp_path / "x.pth")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:

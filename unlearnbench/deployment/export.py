@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.deployment.deployable import deployable
-from unlearnbench.deployment.model_card import model_card
+from unlearnbench.deployment.model_card import model_card, this_file
 from unlearnbench.deployment.model_export import (
     Check,
     check_file,
@@ -18,7 +18,7 @@ from unlearnbench.deployment.model_export import (
     write_weights,
 )
 from unlearnbench.deployment.row import finished_cell
-from unlearnbench.errors import StoreError, os_reason
+from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
 from unlearnbench.models.build import input_shape
 
 
@@ -54,9 +54,11 @@ def export(place: Path, output: Path, form: str, label: str = "", seed: int | No
         InvalidFileError: If no cell, or more than one, is meant, or the file does not give what was recorded.
         DatasetError: If the data set is not on this machine.
         StoreError: If the file cannot be written.
-        UnlearnBenchError: If the format needs a library that is not installed.
+        UnlearnBenchError: If the format needs a library that is not installed, or a file would be replaced that no
+            export has written.
     """
     form, card = format_of(output, form), output.with_suffix(".md")
+    _check_free(output, card)
     cell = finished_cell(place, label, seed)
     model = deployable(cell)
     recipe = recipe_of(cell.record)
@@ -82,3 +84,18 @@ def export(place: Path, output: Path, form: str, label: str = "", seed: int | No
     finally:
         temporary.unlink(missing_ok=True)
     return Exported(output, card, checked)
+
+
+def _check_free(output: Path, card: Path) -> None:
+    """Raise unless the files are not there, or are those of an earlier export, as the card says."""
+    try:
+        told = card.read_text(encoding="utf-8") if card.exists() else ""
+    except (OSError, ValueError):
+        told = ""
+    if output.exists() and this_file(output) not in told:
+        what = f"{output}: is there already, and no card beside it says that it was exported"
+    elif card.exists() and "- This file: `" not in told:
+        what = f"{card}: is there already, and is not the card of an export"
+    else:
+        return
+    raise UnlearnBenchError(f"{what}\n  Remove it, or name another: --output FILE")

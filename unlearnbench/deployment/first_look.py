@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,12 +72,13 @@ def normalisations(info: DatasetInfo, given: Normalisation | None) -> dict[str, 
     return {name: pair for name, pair in usual.items() if len(pair[0]) == channels}
 
 
-def look(resolved: Resolved, given: Normalisation | None) -> Look:
+def look(resolved: Resolved, given: Normalisation | None, say: Callable[[str], None] = lambda message: None) -> Look:
     """Let the weights of a manifest classify some test images.
 
     Args:
         resolved: The manifest, with weights.
         given: Mean and deviation that the user knows; None tries the usual ones.
+        say: Callback that receives a line if the weights had to be looked for in their file.
 
     Raises:
         InvalidFileError: If the weights do not fit the network.
@@ -87,7 +89,8 @@ def look(resolved: Resolved, given: Normalisation | None) -> Look:
     recipe = read_recipe(problem.recipe)
     shape = input_shape(info.shape, recipe)
     name = problem.architecture.address
-    network = Network(name, problem.architecture.options, len(info.class_names), shape).filled(problem.weights).eval()
+    unfilled = Network(name, problem.architecture.options, len(info.class_names), shape)
+    network = unfilled.filled(problem.weights, say).eval()
     tried: dict[str, tuple[Normalisation, NDArray[np.int64], NDArray[np.int64], float]] = {}
     for title, (mean, std) in normalisations(info, given).items():
         counts = counted(network, resolved.dataset, recipe.model_copy(update={"mean": mean, "std": std}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from unlearnbench.deployment.certificate.certificate import certificate, read_certificate, recomputed_faults
@@ -11,7 +12,7 @@ from unlearnbench.deployment.certificate.page import html_page, markdown_page
 from unlearnbench.deployment.certificate.signature import sign, verify_signature
 from unlearnbench.deployment.deployable import state_digest
 from unlearnbench.deployment.row import FinishedCell
-from unlearnbench.errors import InvalidFileError, StoreError, os_reason
+from unlearnbench.errors import InvalidFileError, StoreError, UnlearnBenchError, os_reason
 from unlearnbench.models.checkpoints import read_state
 
 PAGES = {".html": html_page, ".md": markdown_page}
@@ -36,24 +37,36 @@ def issue(
     Raises:
         InvalidFileError: If a file is not what its record was made from, or limits or key cannot be used.
         StoreError: If a file cannot be written.
+        UnlearnBenchError: If a file would be replaced that is no certificate.
     """
+    paths = {ending: output.with_name(output.name + ending) for ending in (".json", *PAGES)}
+    _check_free(paths)
     values = certificate(cell, read_limits(limits) if limits else {}, issued_by, issued_on)
     if key is not None:
         values["signature"] = sign(values, key)
     texts = {
         ".json": json.dumps(values, indent=1) + "\n",
-        **{end: page(values, output.name) for end, page in PAGES.items()},
+        **{end: page(values) for end, page in PAGES.items()},
     }
-    paths = []
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         for ending, text in texts.items():
-            path = output.with_name(output.name + ending)
-            path.write_text(text, encoding="utf-8")
-            paths.append(path)
+            paths[ending].write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {os_reason(error)}") from error
-    return paths, values["verdict"]
+    return list(paths.values()), values["verdict"]
+
+
+def _check_free(paths: Mapping[str, Path]) -> None:
+    """Raise if a file is there, unless all are those of an earlier certificate."""
+    there = [path for path in paths.values() if path.exists()]
+    try:
+        if there:
+            read_certificate(paths[".json"])
+    except InvalidFileError as error:
+        raise UnlearnBenchError(
+            f"{there[0]}: is there already, and is not of a certificate\n  Remove it, or name another: --output NAME"
+        ) from error
 
 
 def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path | None = None) -> list[str]:
@@ -85,7 +98,7 @@ def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path
     for ending, page in PAGES.items():
         beside = path.with_suffix(ending)
         if beside.is_file():
-            if beside.read_text(encoding="utf-8") == page(values, path.stem):
+            if beside.read_text(encoding="utf-8") == page(values):
                 right.append(f"{beside.name} says the same")
             else:
                 faults.append(f"{beside}: does not say what {path.name} says")

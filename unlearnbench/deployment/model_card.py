@@ -21,6 +21,11 @@ from unlearnbench.terms import JUDGED, SHORT
 SHOWN_CLASSES = 40
 
 
+def this_file(weights: Path) -> str:
+    """Return how a card begins the line that names its file of weights."""
+    return f"- This file: `{weights.name}`"
+
+
 def model_card(
     cell: FinishedCell, model: Deployable, path: Path, form: str, check: Check | None, info: DatasetInfo | None
 ) -> str:
@@ -67,7 +72,7 @@ def _facts(cell: FinishedCell, model: Deployable, path: Path) -> list[str]:
         f"{counts} training images of each class",
         f"- Made {record.measured.finished_at} on {record.environment.get('device')} by unlearnbench {__version__}",
         f"- Record: SHA-256 `{record.hash}`",
-        f"- This file: `{path.name}`, SHA-256 `{file_hash(path)}`",
+        f"{this_file(path)}, SHA-256 `{file_hash(path)}`",
         f"- Its tensors: SHA-256 `{state_digest(model.state)}`, by which a certificate names them",
     ]
 

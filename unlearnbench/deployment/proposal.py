@@ -74,7 +74,7 @@ def propose(wish: Wish, manifest: Path, listener: Listener, say: Callable[[str],
         manifest.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(tomli_w.dumps(values), encoding="utf-8")
         resolved = resolve(draft)
-        found = look(resolved, wish.normalisation)
+        found = look(resolved, wish.normalisation, say)
         info = resolved.dataset.info
         for line in _seen(info, found):
             say(line)

@@ -93,8 +93,8 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
     """Return a network with weights drawn from torch's global random state, in its fastest memory layout.
 
     The network is shown two images, and its classifier is the linear layer whose W f + b is what it returns. The next
-    one that this process builds in the same way is taken to be like it. A network that returns more than logits is
-    made to return these alone.
+    one that this process builds in the same way, of the same modules, is taken to be like it. A network that returns
+    more than logits is made to return these alone.
 
     Args:
         name: Name of an installed architecture.
@@ -112,7 +112,8 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
     network = build(*member, num_classes, tuple(shape), **options)
     if not isinstance(network, nn.Module):
         raise PluginError(f"architecture {name!r} returned {type(network).__name__}, not a torch.nn.Module")
-    key = (build, member, json.dumps(options, sort_keys=True, default=repr), num_classes, tuple(shape))
+    given = json.dumps(options, sort_keys=True, default=repr)
+    key = (build, member, given, num_classes, tuple(shape), tuple(map(type, network.modules())))
     form = _forms.get(key)
     try:
         if form is None:

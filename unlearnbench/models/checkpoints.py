@@ -60,6 +60,9 @@ def load_weights(
     if weights.class_order is not None and not faults:
         state = reordered(state, classifier_names(model), torch.argsort(torch.tensor(weights.class_order)))
     if faults:
+        head, classes = state.get(f"{classifier_names(model)[0]}.weight"), classifier(model).out_features
+        if head is not None and len(head) != classes:
+            faults.append(f"It has {len(head)} outputs, and the images have {classes} classes")
         raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
     # Older versions of torch do not store the count of batches; every other key was compared above.
     model.load_state_dict(state, strict=False)
@@ -114,7 +117,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise unreadable(path, error) from error
     # A damaged pickle may raise almost any exception.
     except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+        # torch refuses what it does not know and, in other words, what belongs to a module that it has blocked.
+        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).casefold():
             raise InvalidFileError(
                 f"{path}: holds more than tensors, which could run code\n"
                 "  Save only the weights: torch.save(model.state_dict(), path), or safetensors"

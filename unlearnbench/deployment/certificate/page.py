@@ -114,13 +114,15 @@ def options_text(options: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {json.dumps(value)}" for key, value in sorted(options.items())) or "none"
 
 
-def check_commands(values: dict[str, Any], name: str) -> list[tuple[str, str]]:
+def check_commands(values: dict[str, Any]) -> list[tuple[str, str]]:
     """Return how the certificate can be checked again: what a command tells, and the command."""
     seed, method = values["method"]["seed"], values["method"]["label"]
+    # The files may be given other names, so that this one stands for all.
+    verify = "unlearnbench certificate --verify CERTIFICATE.json"
     found = [
-        ("a file holds these weights", f"unlearnbench certificate --verify {name}.json --weights FILE"),
-        ("the content is as issued", f"unlearnbench certificate --verify {name}.json"),
-        ("the numbers follow from the stored outputs", f"unlearnbench certificate --verify {name}.json --runs RUNS"),
+        ("a file holds these weights", f"{verify} --weights FILE"),
+        ("the content is as issued", verify),
+        ("the numbers follow from the stored outputs", f"{verify} --runs RUNS"),
     ]
     if values["method"]["run_here"]:
         again = f'unlearnbench reproduce RUNS/records --only "{method}"'
@@ -135,12 +137,11 @@ def _template() -> jinja2.Template:
     return place.get_template("certificate.html.j2")
 
 
-def html_page(values: dict[str, Any], name: str) -> str:
+def html_page(values: dict[str, Any]) -> str:
     """Return a certificate as a web page of one file, without scripts.
 
     Args:
         values: Content of the certificate.
-        name: Name of its files without their endings.
     """
     signature = values.get("signature")
     return _template().render(
@@ -150,7 +151,7 @@ def html_page(values: dict[str, Any], name: str) -> str:
         recovery=RECOVERY,
         stages=STAGES,
         not_shown=not_shown(values),
-        commands=check_commands(values, name),
+        commands=check_commands(values),
         percent=percent,
         interval=interval,
         bounds=bounds,
@@ -160,12 +161,11 @@ def html_page(values: dict[str, Any], name: str) -> str:
     )
 
 
-def markdown_page(values: dict[str, Any], name: str) -> str:
+def markdown_page(values: dict[str, Any]) -> str:
     """Return a certificate as markdown.
 
     Args:
         values: Content of the certificate.
-        name: Name of its files without their endings.
     """
     has_fdr = values["record"]["fdr"] != "none"
     last = ["FDR"] if has_fdr else []
@@ -226,7 +226,7 @@ def markdown_page(values: dict[str, Any], name: str) -> str:
         text = f"## Every stage of the network: {title}, in percent\n\n{meaning.capitalize()}.\n\n"
         parts.append(text + _table(("stage", "before", "after", *last), rows))
     parts.append("## What this does not show\n\n" + "\n".join(f"- {line}" for line in not_shown(values)))
-    lines = [f"- {what}: `{command}`" for what, command in check_commands(values, name)]
+    lines = [f"- {what}: `{command}`" for what, command in check_commands(values)]
     parts.append("## How to check it\n\n" + "\n".join(lines))
     signature = values.get("signature")
     signed = f"Signed with {signature['algorithm']}, key {fingerprint(signature)}." if signature else "Not signed."
