@@ -37,7 +37,7 @@ class HubServer(WebServer):
 
     Attributes:
         repositories: Files of each repository, by its kind and name, such as `datasets/zoo/animals`; each has one
-            commit, which is its branch `main`.
+            commit, which is its branch `main`. Those of another branch go by `datasets/zoo/animals@BRANCH`.
     """
 
     def __init__(self) -> None:
@@ -45,16 +45,15 @@ class HubServer(WebServer):
         self.repositories: dict[str, dict[str, bytes]] = {}
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = unquote(request.path.partition("?")[0]).removeprefix("/").removeprefix("api/")
+        path = request.path.partition("?")[0].removeprefix("/").removeprefix("api/")
         kind = "" if path.startswith(("models/", "datasets/")) else "models/"
         asked = re.fullmatch(r"(\w+/[^/]+/[^/]+)(?:/(revision|tree|resolve)/([^/]+)/?(.*))?", kind + path)
-        files = self.repositories.get(asked[1]) if asked else None
+        branch = f"@{unquote(asked[3])}" if asked and asked[3] not in (None, "main", COMMIT) else ""
+        files = self.repositories.get(f"{asked[1]}{branch}") if asked else None
         if asked is None or files is None:
-            _say(request, 404, {"X-Error-Code": "RepoNotFound"})
-        elif asked[3] not in (None, "main", COMMIT):
-            _say(request, 404, {"X-Error-Code": "RevisionNotFound"})
+            _say(request, 404, {"X-Error-Code": "RevisionNotFound" if branch else "RepoNotFound"})
         elif asked[2] == "resolve":
-            content = files[asked[4]]
+            content = files[unquote(asked[4])]
             self.send(request, content, {"ETag": f'"{_sha(content)}"', "X-Repo-Commit": COMMIT})
         else:
             content = _tree(files) if asked[2] == "tree" else _facts(asked[1], files)

@@ -11,8 +11,8 @@ from unlearnbench.datasets.add import SILENT, FolderOptions, Listener, add, offe
 from unlearnbench.datasets.catalog import DATASET_DOWNLOADS, download_bytes, sources
 from unlearnbench.datasets.dataset import DatasetInfo, data_folder, open_dataset
 from unlearnbench.datasets.download import Progress, fetch, is_archive, unpacked
-from unlearnbench.datasets.parquet.hub_cache import HUB, MAIN, dataset_name
-from unlearnbench.datasets.parquet.hub_download import fetch_files
+from unlearnbench.datasets.parquet.hub_cache import CONVERTED, HUB, MAIN, dataset_name
+from unlearnbench.datasets.parquet.hub_download import NoFileError, fetch_files
 from unlearnbench.datasets.storage import is_prepared
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
@@ -152,7 +152,14 @@ def _fetch_from_hub(name: str, listener: Listener) -> DatasetInfo:
         return [file for file in files if file.endswith(".parquet")]
 
     repository, revision = dataset_name(name)
-    fetch_files("datasets", repository, parquet, revision, listener.say)
+    try:
+        fetch_files("datasets", repository, parquet, revision, listener.say)
+    except NoFileError as error:
+        if revision == CONVERTED:
+            raise
+        raise DatasetError(
+            f"{error}\n  The hub may have converted it: unlearnbench data fetch {HUB}{repository}@{CONVERTED}"
+        ) from error
     return add("parquet", [Path(name)], FolderOptions(repository.partition("/")[2]), listener)
 
 

@@ -100,6 +100,15 @@ def test_what_was_fetched_is_added_under_other_names_without_the_hub(
     assert (done.code, "of 3x16x16" in done.out) == (0, True), done.err
 
 
+def test_what_the_hub_has_converted_is_fetched_from_its_branch(hub: HubServer) -> None:
+    branch = "refs/convert/parquet"
+    files = {"default/train/0000.parquet": table(range(30)), "default/test/0000.parquet": table(range(60, 90))}
+    # The library asks for files by the commit.
+    hub.repositories |= {f"datasets/zoo/digits@{branch}": files, "datasets/zoo/digits": files}
+    done = cli("data", "fetch", f"hub:zoo/digits@{branch}")
+    assert (done.code, "30 training and 30 test images" in done.out) == (0, True), done.err
+
+
 def refused(name: str) -> str:
     done = cli("data", "fetch", *name.split())
     assert done.code == 2
@@ -110,6 +119,7 @@ def test_what_cannot_be_fetched_is_said_with_the_reason(hub: HubServer, monkeypa
     hub.repositories["datasets/zoo/texts"] = {"README.md": b"", "data.csv": b""}
     assert refused("hub:zoo/texts") == (
         "hub:zoo/texts at 'main' has no file that can be used here: README.md, data.csv\n"
+        "  The hub may have converted it: unlearnbench data fetch hub:zoo/texts@refs/convert/parquet\n"
     )
     assert refused("hub:zoo/none") == (
         "hub:zoo/none at 'main' cannot be fetched: the hub shows no such repository\n"

@@ -12,8 +12,10 @@ from unlearnbench.errors import DatasetError
 
 HUB = "hub:"
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 MAIN = "main"
+# The hub converts what its data sets hold into parquet files, on a branch of this name.
+CONVERTED = "refs/convert/parquet"
 
 Kind = Literal["models", "datasets"]
 

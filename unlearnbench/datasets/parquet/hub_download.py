@@ -15,6 +15,10 @@ from unlearnbench.machine import require_space, size_text
 Choose = Callable[[Sequence[str]], Sequence[str]]
 
 
+class NoFileError(DatasetError):
+    """A repository has no file of the wanted kind."""
+
+
 def fetch_files(
     kind: Kind,
     repository: str,
@@ -34,8 +38,9 @@ def fetch_files(
         say: Callback that receives a line with the size.
 
     Raises:
+        NoFileError: If no file is wanted.
         DatasetError: If the library is not installed, the hub cannot be reached or has no such repository or
-            revision, no file is wanted, or the disk is full.
+            revision, or the disk is full.
     """
     snapshot(kind, repository, revision)  # This checks the names.
     try:
@@ -69,7 +74,7 @@ def fetch_files(
     except Exception as error:
         raise DatasetError(f"{name} at {revision!r} cannot be fetched: {_reason(error)}") from error
     if not wanted:
-        raise DatasetError(f"{name} at {revision!r} has no file that can be used here: {_some(list(sizes))}")
+        raise NoFileError(f"{name} at {revision!r} has no file that can be used here: {_some(list(sizes))}")
     return Path(folder)
 
 
