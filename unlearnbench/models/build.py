@@ -117,12 +117,10 @@ def build_network(name: str, options: dict[str, Any], num_classes: int, shape: S
     form = _forms.get(key)
     try:
         if form is None:
-            keeps_parameters = not any(map(is_lazy, network.parameters()))
-            form = _find_form(network, num_classes, shape)
-            if keeps_parameters:
-                _forms[key] = form
+            form = _forms[key] = _find_form(network, num_classes, shape)
         else:
-            network.to(memory_format=form.layout)
+            # Some layers take their last form when they are first used: lazy ones, and those of the old weight_norm.
+            _shown(network.to(memory_format=form.layout), _two_images(shape))
     except PluginError as error:
         raise PluginError(f"architecture {name!r}: {error}") from error
     if form.classifier is not None:
@@ -212,7 +210,6 @@ def _tried(network: nn.Module, shape: Sequence[int]) -> Trial:
     Moved, because what starts at zero (an adapter beside the classifier, the weights of a new classifier) would not
     show in what a fresh network returns.
     """
-    images = torch.linspace(-2, 2, 2 * math.prod(shape)).view(2, *shape)
     values: dict[str, Tensor] = {}
 
     def note(layer: nn.Linear, given: tuple[Tensor, ...], name: str) -> None:
@@ -227,14 +224,25 @@ def _tried(network: nn.Module, shape: Sequence[int]) -> Trial:
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    training = network.training
     try:
-        # In evaluation mode the trial leaves no trace: it changes neither statistics nor random states.
         with torch.no_grad(), _moved(network):
-            return Trial(logits_of(network.eval()(images)), values)
+            return Trial(logits_of(_shown(network, _two_images(shape))), values)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _two_images(shape: Sequence[int]) -> Tensor:
+    return torch.linspace(-2, 2, 2 * math.prod(shape)).view(2, *shape)
+
+
+def _shown(network: nn.Module, images: Tensor) -> Any:
+    """Return what a network makes of images, in evaluation mode, which changes neither statistics nor random states."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            return network.eval()(images)
+    finally:
         network.train(training)
 
 
