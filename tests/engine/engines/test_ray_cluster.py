@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from support.clusters import (
+    FEDERATED,
     LIMIT_SECONDS,
     add,
     alone,
+    checkpoints,
     compare_with_a_local_run,
     die_first,
     divide,
@@ -158,6 +160,13 @@ def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, tmp_path: P
 def test_what_a_killed_driver_has_finished_is_not_done_again(cluster: str, nodes: Any, tmp_path: Path) -> None:
     kill_a_run(tmp_path, "--on", nodes.address)
     resume(tmp_path, "--on", cluster)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_parties_train_on_the_nodes_and_a_killed_server_goes_on(cluster: str, nodes: Any, tmp_path: Path) -> None:
+    kill_a_run(tmp_path, "--on", nodes.address, "--parties-apart", text=FEDERATED, moment=checkpoints)
+    resume(tmp_path, "--on", cluster, "--parties-apart", text=FEDERATED)
 
 
 @needs_ray
