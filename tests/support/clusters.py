@@ -59,6 +59,10 @@ def first_of(told: Listener, numbers: list[int]) -> int:
     return numbers[0]
 
 
+def niceness(told: Listener) -> int:
+    return os.nice(0)
+
+
 def die_first(told: Listener, folder: Path, deaths: int) -> int:
     """Kill the process so many times, which is counted in files."""
     before = len(list(folder.iterdir()))
