@@ -25,7 +25,7 @@ from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.progress import Display
 
 # Clusters need so long for each stage that fewer of them are enough.
-STAGES = {"local": 1000, "ray": 100, "slurm": 40}
+STAGES = {"local": 1000, "ray": 60, "slurm": 20}
 PROCESSES = 20
 LANES = 2
 # Milliseconds that a stage may cost on this machine beside its process.

@@ -155,8 +155,10 @@ def test_an_engine_plays_the_rounds_and_the_record_names_it(tmp_path: Path, sear
         folders.append(tmp_path / f"runs{len(folders)}")
         text = federated_text(WD, head="seeds = [1]", federation=f"{UNLIKE}{engine}")
         manifest = write_manifest(tmp_path, text, "together.toml")
-        done = cli("run", manifest, "-o", folders[-1], "--device", "cpu")
+        apart = ("--parties-apart",) if engine else ()
+        done = cli("run", manifest, "-o", folders[-1], "--device", "cpu", *apart)
         assert done.code == 0, done.err
+    assert "together: --parties-apart changes nothing, since theirs plays its rounds\n" in done.err
     plain, played = (Federated(tmp_path, folder).records["original"] for folder in folders)
     assert (plain.details, played.details["federation_engine"]) == (
         {},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import FinishedRun
 from filelock import FileLock
-from support.commands import cli, start
+from support.commands import RUN, cli, start
 from support.manifests import manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import comparable_records
@@ -22,12 +22,6 @@ from unlearnbench.results.records.files import read_record, write_record
 from unlearnbench.results.records.record import with_hash
 
 pytestmark = pytest.mark.slow
-
-# This run writes a checkpoint after every epoch.
-RUN = (
-    "import sys, unlearnbench.models.training as training; training.CHECKPOINT_SECONDS = 0.0; "
-    "from unlearnbench.frontends.cli import main; sys.argv[0] = 'unlearnbench'; main()"
-)
 
 
 def start_run(manifest: Path, output: Path) -> subprocess.Popen[str]:

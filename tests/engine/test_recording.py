@@ -8,7 +8,7 @@ import pytest
 from support.manifests import manifest_text, write_manifest
 
 from unlearnbench.engine.executor import finish
-from unlearnbench.engine.recording import finished_records, plan_for
+from unlearnbench.engine.recording import PART, cell_states, finished_records, plan_for, stage_names
 from unlearnbench.experiment.plan import make_plan
 from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.store import Store
@@ -41,6 +41,14 @@ def test_a_folder_of_another_machine_goes_on_in_its_precision_and_nothing_is_mad
         f"{resolved.file}: the models in {output} were made in float32, and the run goes on in it; "
         "this machine would choose bfloat16, which takes a new output folder"
     ]
+
+
+def test_a_cell_is_as_far_as_its_job_or_those_of_its_parts_that_run(resolved: Resolved, tmp_path: Path) -> None:
+    plan = plan_for(resolved, tmp_path / "runs", "float32")
+    original, fdr, _ = plan.cells
+    turns = {f"{stage_names(original)[0]}{PART}{name}": name for name in ("running", "queued")}
+    jobs = {**turns, stage_names(fdr)[1]: "queued", "of-another-run": "lost"}
+    assert list(cell_states(plan, tmp_path / "runs", jobs).values()) == ["running", "queued", "waiting"]
 
 
 def test_a_precision_that_the_manifest_names_is_kept(tmp_path: Path) -> None:

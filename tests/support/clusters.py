@@ -16,7 +16,8 @@ from filelock import FileLock
 from safetensors.torch import save
 from torch import nn
 
-from support.commands import cli, start
+from support.commands import RUN, cli, start
+from support.federations import THREE, federated_text
 from support.manifests import WD, manifest_text, write_manifest
 from support.records import comparable_records
 from unlearnbench.engine.engines.engine import Engine, Future, Listener
@@ -25,7 +26,12 @@ from unlearnbench.models import training
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.build import Network
 from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.store import CHECKPOINT
 
+# Three cells: Original, FDR and weight deletion.
+SMALL = manifest_text(WD)
+# The same of a federation of three parties, who are not alike.
+FEDERATED = federated_text(WD, federation=THREE)
 # A cluster that starts on a busy machine takes its time.
 LIMIT_SECONDS = 240.0
 
@@ -53,6 +59,10 @@ def first_of(told: Listener, numbers: list[int]) -> int:
     return numbers[0]
 
 
+def niceness(told: Listener) -> int:
+    return os.nice(0)
+
+
 def die_first(told: Listener, folder: Path, deaths: int) -> int:
     """Kill the process so many times, which is counted in files."""
     before = len(list(folder.iterdir()))
@@ -73,9 +83,9 @@ def take_long_first(told: Listener, folder: Path) -> str:
     return "first"
 
 
-def compare_with_a_local_run(folder: Path, output: str | Path, *options: str | Path) -> Path:
+def compare_with_a_local_run(folder: Path, output: str | Path, *options: str | Path, text: str = SMALL) -> Path:
     """Run a small manifest with some options and on this machine, compare the records, and return the manifest."""
-    manifest = write_manifest(folder, manifest_text(WD))
+    manifest = write_manifest(folder, text)
     local = cli("run", manifest, "-o", folder / "local", "--device", "cpu")
     done = cli("run", manifest, "-o", output, "--device", "cpu", *options)
     assert (local.code, done.code) == (0, 0), local.err + done.err
@@ -84,6 +94,7 @@ def compare_with_a_local_run(folder: Path, output: str | Path, *options: str | P
     for name, values in found.items():
         assert values["files"] == own[name]["files"]
         assert values["metrics"] == own[name]["metrics"]
+        assert values.get("rounds") == own[name].get("rounds")
     return manifest
 
 
@@ -145,24 +156,37 @@ def entry_times(output: Path) -> dict[str, int]:
     return {str(path.relative_to(output)): path.stat().st_mtime_ns for path in (output / "store").rglob("entry.json")}
 
 
-def kill_a_run(folder: Path, *options: str | Path) -> None:
-    """Begin a run of a small manifest in a process of its own, and kill that once there is a model in the store."""
-    manifest = write_manifest(folder, manifest_text(WD))
-    command = ("-m", "unlearnbench", "run", manifest, "-o", folder / "runs", "--device", "cpu", *options)
+def checkpoints(output: Path) -> list[Path]:
+    """Return the checkpoints of trainings that are under way."""
+    return list(output.glob(f"store/models/*.partial/{CHECKPOINT}"))
+
+
+def kill_a_run(
+    folder: Path, *options: str | Path, text: str = SMALL, moment: Callable[[Path], object] = entry_times
+) -> None:
+    """Begin a run of a small manifest in a process of its own, and kill that once there is a model in the store.
+
+    Args:
+        folder: Folder for the manifest and the output folder `runs`.
+        options: Options of the run.
+        text: The manifest.
+        moment: Another moment to kill it at, from the output folder.
+    """
+    manifest = write_manifest(folder, text)
+    command = ("-c", RUN, "run", manifest, "-o", folder / "runs", "--device", "cpu", *options)
     process = start(*command, own_group=True)
     end = time.monotonic() + LIMIT_SECONDS
-    while not entry_times(folder / "runs"):
+    while not moment(folder / "runs"):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
-        time.sleep(0.2)
+        time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
 
-def resume(folder: Path, *options: str | Path) -> None:
+def resume(folder: Path, *options: str | Path, text: str = SMALL) -> None:
     """Run the same command again: what was finished stays as it is, and the records are those of a local run."""
     before = entry_times(folder / "runs")
-    assert before
-    compare_with_a_local_run(folder, folder / "runs", *options)
+    compare_with_a_local_run(folder, folder / "runs", *options, text=text)
     after = entry_times(folder / "runs")
     assert {name: after[name] for name in before} == before

@@ -15,6 +15,12 @@ from unittest import mock
 
 from unlearnbench.frontends.cli import main
 
+# The command line as the text of a program, for a run that writes a checkpoint after every epoch.
+RUN = (
+    "import sys, unlearnbench.models.training as training; training.CHECKPOINT_SECONDS = 0.0; "
+    "from unlearnbench.frontends.cli import main; sys.argv[0] = 'unlearnbench'; main()"
+)
+
 
 @dataclass(frozen=True)
 class Done:

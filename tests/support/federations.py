@@ -5,6 +5,8 @@ from __future__ import annotations
 from support.manifests import SEEDS, TRAINING, WD, manifest_text
 
 FEDERATION = "[federation]\nparties = 10\nparty = 0\nrounds = 2"
+# Three parties who are not alike.
+THREE = f'{FEDERATION.replace("parties = 10", "parties = 3")}\nsplit = "dirichlet"\nalpha = 0.3'
 # A module with an engine of one strategy, which remembers the number of rounds that it has played.
 ENGINE = {
     "their_engine": '''

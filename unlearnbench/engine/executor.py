@@ -139,11 +139,8 @@ def run_plan(
         UnlearnBenchError: If torch cannot use the device.
     """
     tell = _teller(console)
-    if place.parties_apart and origin(output) is not None:
-        raise UnlearnBenchError(
-            f"--parties-apart: nodes go on from a checkpoint in the output folder, and {shown(output)} is an address\n"
-            "  Give a folder that all nodes share"
-        )
+    if place.parties_apart:
+        _check_parties(plan, output, tell)
     # There are no more workers than there is work for; what records say is the same for the last cell as for the first.
     left = len(plan.cells) - len(finished)
     crew = muster(place, plan.cells[0].problem.info.shape, left, output, tell)
@@ -169,6 +166,23 @@ def run_plan(
         )
         federations = crew.jobs if place.parties_apart else 0
         return _run_cells(runner, crew, finished, display, federations)
+
+
+def _check_parties(plan: Plan, output: Path, tell: Callable[[str], None]) -> None:
+    """Say whether the parties of a plan can train apart, and whether there are any that do.
+
+    Raises:
+        UnlearnBenchError: If the output folder is at an address.
+    """
+    if origin(output) is not None:
+        raise UnlearnBenchError(
+            f"--parties-apart: nodes go on from a checkpoint in the output folder, and {shown(output)} is an address\n"
+            "  Give a folder that all nodes share"
+        )
+    federation = plan.cells[0].problem.federation
+    if federation is None or federation.engine:
+        why = "it has no federation" if federation is None else f"{federation.engine} plays its rounds"
+        tell(f"{plan.resolved.manifest.name}: --parties-apart changes nothing, since {why}")
 
 
 def _run_cells(

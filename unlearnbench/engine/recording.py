@@ -31,6 +31,9 @@ from unlearnbench.results.records.record import (
 from unlearnbench.store import Store
 from unlearnbench.terms import JUDGED
 
+# What parts the name of a stage from that of a part of it.
+PART = "."
+
 
 def left_over(plan: Plan, output: Path) -> list[Path]:
     """Return the record files that a plan's manifest no longer makes, of unlearners, seeds or problems it once had.
@@ -193,12 +196,15 @@ def cell_states(plan: Plan, output: Path, jobs: Mapping[str, str]) -> dict[str, 
     Args:
         plan: The plan.
         output: Output folder.
-        jobs: States of the stages that were handed to a cluster, by their names.
+        jobs: States of the stages that were handed to a cluster, by their names, and of parts of stages.
     """
+    # Of the parts of a stage, those that run say how far it is.
+    ordered = sorted(jobs.items(), key=lambda job: job[1] == "running")
+    by_stage = {name.partition(PART)[0]: state for name, state in ordered}
     finished = finished_records(plan, output, Store(output / "store", create=False))
     found = {}
     for cell in plan.cells:
-        stages = [jobs[name] for name in stage_names(cell) if name in jobs]
+        stages = [by_stage[name] for name in stage_names(cell) if name in by_stage]
         state = "done" if cell.id in finished else stages[0] if stages else "waiting"
         found[f"{cell.problem.slug}, {cell.method.label}, seed {cell.seed}"] = state
     return found

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,7 +22,10 @@ pytest.importorskip("flwr", reason="flwr is not installed; it has an environment
 from unlearnbench.errors import TrainingFailedError
 from unlearnbench.models.federation.training import in_process
 
+from unlearnbench_flower import network
 from unlearnbench_flower.engine import flower
+from unlearnbench_flower.messages import GO_ON
+from unlearnbench_flower.signs import sign_file
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +41,23 @@ def processes_of(folder: Path, command: str = "") -> list[int]:
     return found
 
 
-def test_real_clients_give_the_same_weights_and_a_killed_node_ends_the_round(order: Callable[..., Any]) -> None:
+def kill(processes: list[int]) -> None:
+    assert processes
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def kill_the_client_of(folder: Path, sign: Path) -> None:
+    """Kill the processes that train as soon as a party gives its first sign of life."""
+    while folder.exists() and not sign.exists():
+        sleep(0.01)
+    kill(processes_of(folder, "flwr-clientapp"))
+
+
+def test_real_clients_give_the_same_weights_and_whoever_is_killed_ends_the_round(
+    order: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = order(parties=2, rounds=2, engine="flower", strategy="FedAvg")
     training, other = (one.training(one.data(torch.device("cpu"))) for _ in range(2))
     read: list[int] = []
@@ -49,7 +69,21 @@ def test_real_clients_give_the_same_weights_and_a_killed_node_ends_the_round(ord
             assert found[name].numpy() == pytest.approx(value.numpy(), abs=1e-6), name
         assert sum(read) == sum(len(images) for images in training.parties)
         assert len(processes_of(folder)) > 4
-        os.kill(processes_of(folder, "flower-supernode")[0], signal.SIGKILL)
+        training.epoch = 1
+        killer = Thread(target=kill_the_client_of, args=(folder, sign_file(folder, 1, 0)))
+        killer.start()
+        with pytest.raises(TrainingFailedError) as caught:
+            play(training, (0, 1))
+        killer.join()
+        assert str(caught.value) == f"flower: round 2: party 0: ClientApp stopped responding; {GO_ON}"
+        # What Flower does not notice is a limit: without these nobody starts a party's process.
+        training.epoch = 2
+        kill(processes_of(folder, "flower-superexec"))
+        monkeypatch.setattr(network, "SILENT_SECONDS", 5.0)
+        with pytest.raises(TrainingFailedError) as caught:
+            play(training, (0, 1))
+        assert str(caught.value) == f"flower: nothing heard of parties 0, 1 for 5 s; {GO_ON}"
+        kill(processes_of(folder, "flower-supernode")[:1])
         with pytest.raises(TrainingFailedError) as caught:
             play(training, (0, 1))
     assert str(caught.value).startswith("flower: SuperNode ")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,14 @@ from unlearnbench_flower import client, server
 from unlearnbench_flower.engine import _Rounds, flower
 from unlearnbench_flower.messages import Failed, Opening, Round
 from unlearnbench_flower.strategies import OPTIONS, make_strategy
+
+# Parties give their signs of life in the working folder.
+HERE: Any = SimpleNamespace(run_config={"meeting": "."})
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 class Here:
@@ -39,7 +49,7 @@ class Here:
             if party == self.broken:
                 replies.append(Message(Error(1, "out of memory"), reply_to=message))
             else:
-                replies.append(client.train(message, None))
+                replies.append(client.train(message, HERE))
         return replies[::-1]
 
 

@@ -21,6 +21,8 @@ ARRAYS, CONFIG, METRICS, TURN, BUFFERS = "arrays", "config", "metrics", "turn", 
 IMAGES, PROXIMAL = "num-examples", "proximal-mu"
 # Files in the folder where the app finds the benchmark.
 ADDRESS, KEY = "address", "key"
+# What a message about something that was lost ends with.
+GO_ON = "the same command goes on from the last checkpoint"
 
 
 @dataclass(frozen=True)

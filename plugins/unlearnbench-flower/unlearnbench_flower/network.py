@@ -20,10 +20,13 @@ from typing import Any
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.errors import TrainingFailedError
 
-from unlearnbench_flower.messages import ADDRESS, KEY
+from unlearnbench_flower.messages import ADDRESS, GO_ON, KEY, Round
+from unlearnbench_flower.signs import Silence, sign_file
 
 # Starting takes some seconds on a machine that is free, and more on one that is not.
 START_SECONDS = 300.0
+# A round takes as long as it takes, but whoever trains gives a sign every few seconds.
+SILENT_SECONDS = 600.0
 LOOK_SECONDS = 0.2
 SAID_LINES = 2
 
@@ -85,13 +88,19 @@ class FlowerNetwork:
         """Send something to the server's app and return its answer.
 
         Raises:
-            TrainingFailedError: If one of the processes ends before there is one.
+            TrainingFailedError: If one of the processes ends before there is one, or none gives a sign for long.
         """
         assert self.connection is not None
+        drawn = question.drawn if isinstance(question, Round) else ()
+        silence = Silence({party: sign_file(self.folder, question.index, party) for party in drawn})
         try:
             self.connection.send(question)
             while not self.connection.poll(LOOK_SECONDS):
                 self.check()
+                if silence.seconds() > SILENT_SECONDS:
+                    raise TrainingFailedError(
+                        f"flower: nothing heard of {silence.awaited()} for {SILENT_SECONDS:.0f} s; {GO_ON}"
+                    )
             return self.connection.recv()
         except (EOFError, OSError):
             self.check()

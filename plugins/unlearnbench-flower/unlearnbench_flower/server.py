@@ -10,11 +10,13 @@ from time import sleep
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from unlearnbench_flower.messages import (
     ADDRESS,
     BUFFERS,
+    GO_ON,
     IMAGES,
     KEY,
     METRICS,
@@ -102,7 +104,9 @@ class _Parties:
         found = [replies[ask.metadata.message_id] for ask in asks]
         for party, reply in zip(self._asked.drawn, found, strict=True):
             if reply.has_error():
-                raise RuntimeError(f"party {party}: {reply.error.reason}")
+                # Flower gives a process up that has said nothing for a minute.
+                lost = f"; {GO_ON}" if reply.error.code == ErrorCode.CLIENT_APP_CRASHED else ""
+                raise RuntimeError(f"party {party}: {reply.error.reason.rstrip('.')}{lost}")
         return found
 
     def _addressed(self, messages: Iterable[Message]) -> Iterator[Message]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from support.clusters import (
+    FEDERATED,
     LIMIT_SECONDS,
     add,
     alone,
+    checkpoints,
     compare_with_a_local_run,
     die_first,
     divide,
@@ -25,6 +27,7 @@ from support.clusters import (
     entry_times,
     first_of,
     kill_a_run,
+    niceness,
     resume,
     take_long_first,
     wait_until,
@@ -109,12 +112,14 @@ def test_results_errors_and_what_is_said_come_from_a_fresh_process_each(cluster:
         assert engine.free
         futures = [engine.submit(Need(), add, number, 1) for number in range(3)]
         failing, shared = engine.submit(Need(), divide, 0), engine.submit(Need(), first_of, numbers)
+        nice = engine.submit(Need(), niceness)
         assert not engine.free
-        end_all(engine, [*futures, failing, shared])
+        end_all(engine, [*futures, failing, shared, nice])
         assert engine.free
     assert [future.result()[0] for future in futures] == [1, 2, 3]
     assert len({future.result()[1] for future in futures}) == 3
-    assert shared.result() == 10
+    # Ray's own workers would wait for everybody else.
+    assert (shared.result(), nice.result()) == (10, os.nice(0))
     with pytest.raises(ZeroDivisionError):
         failing.result()
     assert {"0 + 1", "1 + 1", "2 + 1"} <= set(SAID)
@@ -158,6 +163,13 @@ def test_a_run_on_ray_gives_the_records_of_a_local_one(cluster: str, tmp_path: P
 def test_what_a_killed_driver_has_finished_is_not_done_again(cluster: str, nodes: Any, tmp_path: Path) -> None:
     kill_a_run(tmp_path, "--on", nodes.address)
     resume(tmp_path, "--on", cluster)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_parties_train_on_the_nodes_and_a_killed_server_goes_on(cluster: str, nodes: Any, tmp_path: Path) -> None:
+    kill_a_run(tmp_path, "--on", nodes.address, "--parties-apart", text=FEDERATED, moment=checkpoints)
+    resume(tmp_path, "--on", cluster, "--parties-apart", text=FEDERATED)
 
 
 @needs_ray

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from support.clusters import checkpoints, kill_a_run, resume
 from support.commands import cli
-from support.federations import FEDERATION, federated_text
+from support.federations import THREE, federated_text
 from support.manifests import TRAINING, WD, write_manifest
 
+from unlearnbench.engine.engines.engine import Need
+from unlearnbench.engine.engines.local import LocalEngine
+from unlearnbench.engine.parties.turns import play_turn
+from unlearnbench.experiment.plan import make_plan
+from unlearnbench.experiment.resolve import resolve
 from unlearnbench.results.records.files import read_record
 from unlearnbench.results.records.record import Record
-
-UNLIKE = f'{FEDERATION}\nsplit = "dirichlet"\nalpha = 0.3'.replace("parties = 10", "parties = 3")
 
 
 def records(output: Path) -> dict[str, Record]:
@@ -22,7 +28,7 @@ def records(output: Path) -> dict[str, Record]:
 
 @pytest.mark.slow
 def test_parties_apart_make_the_models_of_one_process(tmp_path: Path) -> None:
-    text = federated_text(WD, head="seeds = [0]", federation=UNLIKE)
+    text = federated_text(WD, head="seeds = [0]", federation=THREE)
     manifest = write_manifest(tmp_path, text, "together.toml")
     for name, more in (("one", ()), ("apart", ("--parties-apart",))):
         done = cli("run", manifest, "-o", tmp_path / name, "--device", "cpu", *more)
@@ -37,10 +43,37 @@ def test_parties_apart_make_the_models_of_one_process(tmp_path: Path) -> None:
     assert list((tmp_path / "apart" / "store").rglob("*.partial")) == []
 
 
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_rounds_that_it_has_not_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = TRAINING.replace("epochs = 2", "epochs = 12")
+    text = federated_text(WD, federation=THREE.replace("rounds = 2", "rounds = 12"), training=training)
+    kill_a_run(tmp_path, "--parties-apart", text=text, moment=checkpoints)
+    begun = checkpoints(tmp_path / "runs")
+    kept = {path.parent.name: torch.load(path)["epoch"] for path in begun}
+    assert kept
+    played: dict[str, list[int]] = {}
+    submit = LocalEngine.submit
+
+    def noting(engine: LocalEngine, need: Need, function: Any, *arguments: Any) -> Any:
+        if function is play_turn:
+            played.setdefault(arguments[1], []).append(arguments[2])
+        return submit(engine, need, function, *arguments)
+
+    monkeypatch.setattr(LocalEngine, "submit", noting)
+    resume(tmp_path, "--parties-apart", text=text)
+    originals = [cell for cell in make_plan(resolve(tmp_path / "small.toml")).cells if cell.reference is not None]
+    for cell in originals:
+        assert cell.reference is not None
+        first = kept.get(f"{cell.reference.id}.partial", 0)
+        assert sorted(set(played.get(cell.id, []))) == list(range(first, 12))
+
+
 def test_a_training_that_fails_apart_is_a_failed_cell_with_its_reason(tmp_path: Path) -> None:
     training = TRAINING.replace("learning_rate = 0.1", "learning_rate = 1e30")
     assert training != TRAINING
-    text = federated_text(WD, head="seeds = [0]", federation=UNLIKE, training=training)
+    text = federated_text(WD, head="seeds = [0]", federation=THREE, training=training)
     manifest = write_manifest(tmp_path, text, "together.toml")
     done = cli("run", manifest, "-o", tmp_path / "runs", "--device", "cpu", "--parties-apart")
     assert done.code == 1
@@ -61,6 +94,6 @@ def test_a_training_that_fails_apart_is_a_failed_cell_with_its_reason(tmp_path: 
 def test_what_parties_apart_cannot_be_combined_with_is_said(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    manifest = write_manifest(tmp_path, federated_text(WD, federation=UNLIKE), "together.toml")
+    manifest = write_manifest(tmp_path, federated_text(WD, federation=THREE), "together.toml")
     done = cli("run", manifest, "-o", tmp_path / "runs", "--parties-apart", *arguments)
     assert (done.code, done.out, done.err) == (2, "", message)

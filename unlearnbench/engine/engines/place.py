@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from unlearnbench.documents import read_text
 from unlearnbench.errors import InvalidFileError, UnlearnBenchError, did_you_mean
@@ -18,6 +18,17 @@ from unlearnbench.machine import Precision
 ENGINES = ("local", "ray", "slurm")
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def _text_or_number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("should be text or a whole number")
+    return value
+
+
+Option = Annotated[Any, AfterValidator(_text_or_number)]
+# TOML has lists only.
+Lines = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Profile(BaseModel):
@@ -39,7 +50,7 @@ class Profile(BaseModel):
         resubmit: How often a job that was lost, preempted or out of time is submitted again.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     cpus: Annotated[float, Field(gt=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0
@@ -50,8 +61,8 @@ class Profile(BaseModel):
     minutes: Count = 240
     partition: str | None = None
     account: str | None = None
-    setup: tuple[str, ...] = ()
-    options: dict[str, str | int] = {}
+    setup: Lines = ()
+    options: dict[str, Option] = {}
     resubmit: Annotated[int, Field(ge=0)] = 10
 
 
@@ -91,7 +102,9 @@ def place(
         UnlearnBenchError: If there is no such engine.
     """
     if on not in ENGINES and not re.fullmatch(r"(ray://)?[^/\s]+:\d+", on):
-        raise UnlearnBenchError(f"--on {on}: no such engine\n  Valid: {', '.join(ENGINES)}, ray://HOST:PORT, HOST:PORT")
+        raise UnlearnBenchError(
+            f"--on {on}: no such engine{did_you_mean(on, [*ENGINES, 'ray://HOST:PORT', 'HOST:PORT'])}"
+        )
     if profile is not None and on == "local":
         raise UnlearnBenchError("--profile: it says what a cluster gives a stage\n  Name the cluster with --on")
     if detach and on != "slurm":
@@ -113,11 +126,11 @@ def read_profile(path: Path) -> Profile:
     except (tomli.TOMLDecodeError, RecursionError) as error:
         raise InvalidFileError(f"{path}: not TOML: {str(error).splitlines()[0]}") from error
     try:
-        # A list is what TOML has for a tuple.
-        return Profile.model_validate(values, strict=False)
+        return Profile.model_validate(values)
     except ValidationError as error:
         lines = key_lines(text)
-        raise InvalidFileError("\n".join(_fault(path, lines, fault) for fault in error.errors())) from error
+        faults = sorted(error.errors(), key=lambda fault: line_of(fault["loc"], lines))
+        raise InvalidFileError("\n".join(_fault(path, lines, fault) for fault in faults)) from error
 
 
 def _fault(path: Path, lines: dict[KeyPath, int], fault: Any) -> str:
@@ -126,4 +139,5 @@ def _fault(path: Path, lines: dict[KeyPath, int], fault: Any) -> str:
     where = f"{path}:{line_of(fault['loc'], lines)}: {key}"
     if fault["type"] == "extra_forbidden":
         return f"{where}: no such key{did_you_mean(key, list(Profile.model_fields))}"
-    return f"{where}: {fault['msg'].lower()}, not {fault['input']!r}"
+    message = fault["msg"].lower().removeprefix("value error, ").replace("tuple", "list").removeprefix("input ")
+    return f"{where}: {message}, not {fault['input']!r}"

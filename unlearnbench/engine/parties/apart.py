@@ -6,16 +6,19 @@ turns of the parties, averages what they send, and leaves a checkpoint, from whi
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unlearnbench.engine.engines.engine import Engine, Future, Need
 from unlearnbench.engine.federated.order import FederationOrder, server_training
 from unlearnbench.engine.parties.turns import judge_round, packed, play_turn, unpacked
+from unlearnbench.engine.recording import PART, stage_names
 from unlearnbench.engine.runner import Runner
 from unlearnbench.engine.schedule import Task
 from unlearnbench.errors import TrainingFailedError
@@ -133,12 +136,19 @@ class PartiesApart:
                 server.answers.put(_results(server.futures))
                 server.futures = []
             if not server.futures and not server.asked.empty():
-                server.futures = [self._engine.submit(self._need, *call) for call in server.asked.get()]
+                server.futures = [self._submitted(server, call) for call in server.asked.get()]
             elif not server.futures and server.thread is not None and not server.thread.is_alive():
                 self._servers.remove(server)
                 self._settle(server)
                 ended.append(server.task)
         return ended
+
+    def _submitted(self, server: _Server, call: tuple[Any, ...]) -> Future:
+        """Hand out a turn, under a name by which a later run finds the same turn from the same weights."""
+        function, _, *arguments = call
+        digest = hashlib.sha256(pickle.dumps((function.__name__, *arguments))).hexdigest()[:16]
+        name = f"{stage_names(server.task.cell)[0]}{PART}{digest}"
+        return self._engine.submit(replace(self._need, name=name), *call)
 
     def _settle(self, server: _Server) -> None:
         """Note why a training failed, so that its stage need not try it again; raise what is not of the training."""

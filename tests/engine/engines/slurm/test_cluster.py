@@ -9,13 +9,14 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from support import clusters
 from support.clusters import (
+    FEDERATED,
     LIMIT_SECONDS,
     add,
     alone,
@@ -38,7 +39,8 @@ from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
 from unlearnbench.engine.engines.place import Profile
 from unlearnbench.engine.engines.slurm import cluster
 from unlearnbench.engine.engines.slurm.cluster import DetachedError, SlurmEngine, job_states
-from unlearnbench.engine.engines.slurm.job import CallFiles, write_whole
+from unlearnbench.engine.engines.slurm.job import Batch, CallFiles, write_whole
+from unlearnbench.engine.engines.slurm.queue import SlurmQueue
 
 pytestmark = pytest.mark.slow
 
@@ -229,6 +231,29 @@ def test_a_killed_driver_s_jobs_go_on_and_the_next_run_takes_their_results(tmp_p
     profile.write_text("minutes = 10\nmemory_gib = 2\nstages_per_job = 1\n")
     kill_a_run(tmp_path, "--on", "slurm", "--profile", profile)
     resume(tmp_path, "--on", "slurm", "--profile", profile)
+
+
+def test_the_turns_of_a_killed_federation_go_on_and_none_is_handed_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "cluster.toml"
+    profile.write_text("minutes = 10\nmemory_gib = 1\nstages_per_job = 1\n")
+    on_slurm, calls = ("--on", "slurm", "--profile", profile, "--parties-apart"), tmp_path / "runs" / "slurm" / "calls"
+    kill_a_run(tmp_path, *on_slurm, text=FEDERATED, moment=lambda output: any(calls.glob("*.result")))
+    handed = {path.stem for path in calls.glob("*.job")}
+    assert handed
+    again: list[str] = []
+    submit = SlurmQueue.submit
+
+    def noting(queue: SlurmQueue, batches: Sequence[Batch], devices: int = 1) -> list[str]:
+        again.extend(files.name for batch in batches for files in batch.files)
+        return submit(queue, batches, devices)
+
+    monkeypatch.setattr(SlurmQueue, "submit", noting)
+    resume(tmp_path, *on_slurm, text=FEDERATED)
+    assert again
+    assert not handed & set(again)
+    assert list(calls.iterdir()) == []
 
 
 def test_doctor_tries_each_part_of_slurm(tmp_path: Path) -> None:
