@@ -24,7 +24,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         ("fuzz", range(20)),
         ("corrupt", range(1, 49, 12)),
         ("machines", (0, 1, 20, 22)),
-        ("kills", range(2)),
+        ("kills", range(1)),
         ("races", range(1)),
         ("plugins", (2,)),
     ],

@@ -110,6 +110,7 @@ def bomb(path: Path, kind: str) -> None:
     zeros.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path, kind: str) -> None:
     archive, inside = tmp_path / f"x.{kind}", tmp_path / "inside"

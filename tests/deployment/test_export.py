@@ -21,6 +21,8 @@ from unlearnbench.models.build import Network
 from unlearnbench.models.checkpoints import naming, read_state
 from unlearnbench.results.records.record import content_hash
 
+pytestmark = pytest.mark.slow
+
 NETWORK = Network("digits_net", {"width": 4}, 10, (1, 8, 8))
 
 
@@ -148,7 +150,6 @@ def test_a_network_in_a_file_is_found_and_loaded_by_the_card(
     assert done.err.startswith("file:../net.py:make: the file of the network is not here; looked at\n")
 
 
-@pytest.mark.slow
 def test_onnx_gives_the_recorded_numbers(own_run: Path, tmp_path: Path) -> None:
     for library in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library, reason=f"{library} is not installed: pip install 'unlearnbench[onnx]'")

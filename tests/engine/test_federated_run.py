@@ -21,6 +21,8 @@ from unlearnbench.results.audit.consistency import inconsistencies
 from unlearnbench.results.records.files import read_record
 from unlearnbench.results.records.record import Record, with_hash
 
+pytestmark = pytest.mark.slow
+
 UNLIKE = f'{FEDERATION}\nsplit = "dirichlet"\nalpha = 0.3\nparticipation = 0.8\nlocal_epochs = 2'.replace(
     "party = 0\nrounds = 2", "party = 1\nrounds = 1"
 )
@@ -147,7 +149,6 @@ def test_options_of_a_federation_are_not_tuned(federated: Federated, tmp_path: P
     )
 
 
-@pytest.mark.slow
 def test_an_engine_plays_the_rounds_and_the_record_names_it(tmp_path: Path, search_path: Path) -> None:
     fake_distribution(search_path, "their-engine", {"federations": {"theirs": "their_engine:theirs"}}, ENGINE)
     folders = []

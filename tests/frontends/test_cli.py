@@ -42,6 +42,7 @@ def test_the_command_line_starts_without_torch() -> None:
     assert python("-c", code).out == "False False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -255,6 +256,7 @@ def test_records_that_a_manifest_makes_no_more_are_named_with_the_run(copied: Fi
     assert "not of" not in whole.err
 
 
+@pytest.mark.slow
 def test_another_manifest_shares_what_is_in_the_store(copied: FinishedRun, tmp_path: Path) -> None:
     text = copied.manifest.read_text().replace("seeds = [0, 1]", "seeds = [1]")
     path = write_manifest(tmp_path, text.replace('name = "wd"', 'name = "wd"\nlabel = "other"'), "second.toml")
@@ -544,6 +546,7 @@ def test_a_table_can_be_listed_in_another_order_and_the_ranks_stay(finished: Fin
     assert {row["method"] for row in listed} == {row["method"] for row in rows}
 
 
+@pytest.mark.slow
 def test_doctor_finds_this_installation_healthy() -> None:
     done = cli("doctor")
     assert done.code == 0

@@ -15,6 +15,7 @@ def test_ten_equal_methods_are_seldom_told_apart() -> None:
     assert share_split(20, 5, images=500) <= 4 / 20
 
 
+@pytest.mark.slow
 def test_four_points_from_fdr_are_told_from_none() -> None:
     assert share_told(25, 5) >= 0.8
 

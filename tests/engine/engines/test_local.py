@@ -107,6 +107,7 @@ def places_of(told: Listener) -> tuple[float, float, tuple[int, ...]]:
     return begun, time.monotonic(), told.places
 
 
+@pytest.mark.slow
 def test_what_needs_several_devices_holds_their_places_alone(engine: LocalEngine) -> None:
     needs = [Need(), Need(devices=2), Need(), Need(devices=8), Need()]
     futures = [engine.submit(need, places_of) for need in needs]
