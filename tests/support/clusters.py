@@ -128,6 +128,7 @@ def train_slowly_first(told: Listener, folder: Path) -> tuple[int, str]:
         load(path)
         resumed.append(own.epoch)
 
+    # What it loads is to be seen, and nothing tells of it.
     own._load = noted  # type: ignore[method-assign]
     own.train(checkpoint)
     return next(iter(resumed), 0), model_sha256(own.model)

@@ -15,7 +15,7 @@ import torch
 
 from unlearnbench.engine.artifacts.maker import Maker
 from unlearnbench.engine.artifacts.unlearned import log_file
-from unlearnbench.engine.artifacts.workplace import MODEL_FILE, device_name
+from unlearnbench.engine.artifacts.workplace import MODEL_FILE, Workplace, device_name
 from unlearnbench.engine.federated.order import FederationOrder
 from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import NO_LIMITS, Limits, MethodFailedError
@@ -96,8 +96,8 @@ class Runner:
         self.jobs = jobs
         self.threads = threads
         self.limits = limits
-        self._maker = Maker(plan, store, device, told, server, limits, output)
-        self._place = self._maker.place
+        self._place = Workplace(plan, store, device, told, server)
+        self._maker = Maker(self._place, limits, output)
         torch.set_num_threads(threads)
 
     def take_devices(self, devices: tuple[torch.device, ...]) -> None:

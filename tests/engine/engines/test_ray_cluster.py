@@ -66,6 +66,7 @@ def patiently(start: Callable[[], Any]) -> Any:
     for _ in range(3):
         try:
             return start()
+        # Ray has no type of its own for this error.
         except Exception as error:
             if "timed out" not in str(error):
                 raise

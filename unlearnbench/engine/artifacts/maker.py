@@ -6,52 +6,33 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unlearnbench.engine.artifacts.features import extract
 from unlearnbench.engine.artifacts.references import ReferenceMaker
 from unlearnbench.engine.artifacts.unlearned import UnlearnedMaker
 from unlearnbench.engine.artifacts.workplace import MODEL_FILE, Workplace, check_networks, title
-from unlearnbench.engine.processes.fork_server import ForkServer
 from unlearnbench.engine.processes.method import Limits
-from unlearnbench.engine.progress import Told
 from unlearnbench.experiment.components import JudgedMethod
-from unlearnbench.experiment.plan import Cell, Plan
+from unlearnbench.experiment.plan import Cell
 from unlearnbench.metrics.features import FEATURE_FILE
-from unlearnbench.store import Store
 
 
 class Maker:
     """Makes the models and features of a plan's cells.
 
     Args:
-        plan: Plan to run.
-        store: Store that keeps what is made.
-        device: Device to compute on.
-        told: Listener that follows the progress of the work.
-        server: Server that starts the processes of unlearners.
+        place: Where they are made.
         limits: What a run of an unlearner may use.
         output: Output folder, where `logs` holds what unlearners print.
 
     Attributes:
-        place: What all makers share.
         references: Maker of Original and FDR.
         unlearned: Maker of the unlearned models.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        device: torch.device,
-        told: Told,
-        server: ForkServer,
-        limits: Limits,
-        output: Path,
-    ) -> None:
-        self.place = Workplace(plan, store, device, told, server)
-        self.references = ReferenceMaker(self.place)
-        self.unlearned = UnlearnedMaker(self.place, limits, output)
+    def __init__(self, place: Workplace, limits: Limits, output: Path) -> None:
+        self._place = place
+        self.references = ReferenceMaker(place)
+        self.unlearned = UnlearnedMaker(place, limits, output)
 
     def check(self) -> None:
         """Try what the manifest's networks and trainings need, before anything is trained.
@@ -61,7 +42,7 @@ class Maker:
                 processes are to train and what joins them is missing.
         """
         self.references.check()
-        check_networks(self.place)
+        check_networks(self._place)
 
     def features(self, cell: Cell) -> Path:
         """Return the folder in the store that holds the cell's feature file."""
@@ -70,16 +51,16 @@ class Maker:
 
         def build(folder: Path) -> dict[str, Any]:
             started = time.monotonic()
-            extract(self.place, cell, made / MODEL_FILE, folder / FEATURE_FILE, f"features of {title(cell)}")
+            extract(self._place, cell, made / MODEL_FILE, folder / FEATURE_FILE, f"features of {title(cell)}")
             return {"seconds": {"features": time.monotonic() - started}}
 
-        return self.place.store.get("features", cell.features_id, build)
+        return self._place.store.get("features", cell.features_id, build)
 
     def _model_folder(self, cell: Cell) -> Path:
         """Return the folder in the store that holds the model judged by a cell."""
         if cell.reference is not None:
             return self.references.folder(cell, cell.reference)
-        store, unlearned, method = self.place.store, self.unlearned, cell.method
+        store, unlearned, method = self._place.store, self.unlearned, cell.method
         if isinstance(method, JudgedMethod):
             return store.get("models", cell.model_id, lambda folder: unlearned.fill_judged(cell, method, folder))
         original = self.references.folder(cell, cell.original)
