@@ -24,8 +24,8 @@ from unlearnbench.engine.engines.slurm.cluster import SlurmEngine
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.progress import Display
 
-# Clusters need so long for each stage that fewer of them are enough.
-STAGES = {"local": 1000, "ray": 60, "slurm": 20}
+# Slurm needs so long for each stage that fewer of them are enough.
+STAGES = {"local": 1000, "ray": 1000, "slurm": 20}
 PROCESSES = 20
 LANES = 2
 # Milliseconds that a stage may cost on this machine beside its process.
