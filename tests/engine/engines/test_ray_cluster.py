@@ -37,7 +37,10 @@ from support.manifests import TRAINING, WD, manifest_text, write_manifest
 from support.paths import REPOSITORY
 from support.records import comparable_records
 
+from unlearnbench.engine.engines import ray_connection
+from unlearnbench.engine.engines.crew import muster
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Need
+from unlearnbench.engine.engines.place import place
 from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
 from unlearnbench.engine.engines.ray_connection import connect, prepared, ray_module
 
@@ -219,7 +222,7 @@ def test_what_a_lost_node_computed_is_begun_again_on_another(nodes: Any, tmp_pat
 @needs_ray
 @pytest.mark.slow
 def test_a_killed_head_ends_the_run_in_one_line_and_another_engine_goes_on(nodes: Any, tmp_path: Path) -> None:
-    """This comes last of those with a cluster, which it ends."""
+    """This comes last but one of those with a cluster, which it ends."""
     manifest = write_manifest(tmp_path, manifest_text(WD))
     # What is begun already may end well without a head, so there is work for longer than its silence is borne.
     lasting = manifest_text(WD, head="seeds = [1]", training=TRAINING.replace("epochs = 2", "epochs = 20000"))
@@ -240,6 +243,15 @@ def test_a_killed_head_ends_the_run_in_one_line_and_another_engine_goes_on(nodes
         "  ray status tells how it is; the same command goes on from what is done, here or elsewhere\n"
     )
     resume(tmp_path)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_between_two_manifests_a_dead_head_is_one_line_too(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes.head_node.kill_gcs_server(check_alive=False)
+    monkeypatch.setattr(ray_connection, "ANSWER_SECONDS", 2.0)
+    with pytest.raises(EngineError, match=r"^(ray: the cluster's head has not answered for 2 s\n|--on ray: .)"):
+        muster(place("cpu", None, "ray", None), (1, 8, 8), 3, Path(), SAID.append)
 
 
 def test_the_scarcest_resource_decides_how_many_stages_there_is_room_for() -> None:

@@ -18,7 +18,7 @@ from unlearnbench.engine.engines.examination import Examination, examined
 from unlearnbench.engine.engines.local import LocalEngine
 from unlearnbench.engine.engines.place import Place
 from unlearnbench.engine.engines.ray_cluster import RayEngine, room_for
-from unlearnbench.engine.engines.ray_connection import connect
+from unlearnbench.engine.engines.ray_connection import asked, connect
 from unlearnbench.engine.engines.slurm.cluster import SlurmEngine
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.team import Team
@@ -134,7 +134,7 @@ def _one_of(gpus: float, shape: tuple[int, ...], cpus: float) -> tuple[torch.dev
 
 def _ray_need(place: Place, say: Say) -> tuple[Need, int]:
     """Return what each stage needs of a Ray cluster, and for how many the cluster has room."""
-    found = connect(place.on, say).cluster_resources()
+    found = asked(connect(place.on, say).cluster_resources)
     profile = place.profile
     gpus = 0.0 if place.device == "cpu" else profile.gpus or float(found.get("GPU", 0) >= 1)
     if place.device.startswith("cuda") and not gpus:

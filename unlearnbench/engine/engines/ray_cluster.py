@@ -6,14 +6,14 @@ import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, Self
 
 from unlearnbench.engine.engines.engine import DiedError, EngineError, Follower, Future, Need, Settled, Shared
-from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, answered, connect
+from unlearnbench.engine.engines.ray_connection import ANSWER_SECONDS, answered, asked, connect, lost
 from unlearnbench.engine.engines.relay import computed
 from unlearnbench.store import Say
 
@@ -99,9 +99,8 @@ class RayEngine:
         """Connect to the cluster."""
         self._ray = connect(self._address, self._say)
         # A worker of Ray's serves many tasks, each in a process of its own; a GPU is held by that process alone.
-        with _reached():
-            self._task = self._ray.remote(max_calls=0)(_task)
-            self._board = self._ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+        self._task = self._ray.remote(max_calls=0)(_task)
+        self._board = asked(self._ray.remote(num_cpus=0, max_restarts=-1)(Board).remote)
         self._heard = monotonic()
         return self
 
@@ -121,8 +120,7 @@ class RayEngine:
     def share(self, value: Any) -> Shared:
         """Return a reference to a value that each node is sent only once."""
         content = pickle.dumps(value)
-        with _reached():
-            self._shared.append(self._ray.put(content))
+        self._shared.append(asked(partial(self._ray.put, content)))
         return Shared(len(self._shared) - 1)
 
     def submit(self, need: Need, function: Callable[..., Any], *arguments: Any) -> Call:
@@ -144,8 +142,8 @@ class RayEngine:
             if left <= 0 or not self._calls:
                 return
             waiting = {call.reference: call for call in self._calls.values()}
-            with _reached():
-                ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
+            seconds = min(left, ANSWER_SECONDS / 4)
+            ready, _ = asked(partial(self._ray.wait, list(waiting), num_returns=1, timeout=seconds))
             self._hear()
             self._ask_head()
             for reference in ready:
@@ -170,7 +168,7 @@ class RayEngine:
         # Ray raises whatever its part that is missing makes it raise.
         except Exception as error:
             if isinstance(error, TimeoutError) or silent > ANSWER_SECONDS:
-                raise _lost(f"the cluster's head has not answered for {ANSWER_SECONDS:.0f} s") from error
+                raise lost(TimeoutError()) from error
 
     def _begin(self, call: Call) -> None:
         """Submit a call, with a new number, so that news of an earlier attempt are not taken for its own."""
@@ -185,23 +183,20 @@ class RayEngine:
         places = {number: Shared(place) for place, number in enumerate(used)}
         sent = [places[each.number] if isinstance(each, Shared) else each for each in call.arguments]
         content = pickle.dumps((call.function, sent))
-        with _reached():
-            call.reference = self._task.options(**options).remote(
-                call.number, self._threads, self._board, content, *(self._shared[number] for number in used)
-            )
+        task = partial(self._task.options(**options).remote, call.number, self._threads, self._board, content)
+        call.reference = asked(partial(task, *(self._shared[number] for number in used)))
         self._calls[call.number] = call
 
     def _hear(self) -> None:
         """Show the news that have arrived, by which it is known that the cluster answers."""
         try:
-            messages = self._ray.get(self._board.take.remote(), timeout=ANSWER_SECONDS / 4)
+            messages = answered(lambda: self._ray.get(self._board.take.remote(), timeout=ANSWER_SECONDS / 4))
         # Ray raises whatever its part that is missing makes it raise.
         except Exception as error:
             # The board has a worker of its own, which a busy cluster takes its time to start.
             limit = ANSWER_SECONDS if self._greeted else START_SECONDS
             if monotonic() - self._heard > limit:
-                text = f"the cluster has not answered for {limit:.0f} s ({type(error).__name__})"
-                raise _lost(text) from error
+                raise lost(TimeoutError(), limit) from error
             return
         self._heard, self._greeted = monotonic(), True
         for number, kind, *values in messages:
@@ -225,7 +220,7 @@ class RayEngine:
             self._free_lanes.append(lane)
         exceptions = self._ray.exceptions
         try:
-            value, error = pickle.loads(self._ray.get(call.reference, timeout=ANSWER_SECONDS))
+            value, error = pickle.loads(answered(partial(self._ray.get, call.reference)))
         except exceptions.RayTaskError as raised:
             text = str(raised.cause if getattr(raised, "cause", None) else raised).strip().splitlines()[-1]
             value, error = (
@@ -236,6 +231,8 @@ class RayEngine:
             )
         except exceptions.RayError as raised:
             value, error = None, DiedError(_death(raised))
+        except (TimeoutError, ConnectionError) as raised:
+            raise lost(raised) from raised
         if isinstance(error, DiedError) and call.deaths < call.need.retries:
             call.deaths += 1
             self._say(f"ray: {error}; begun again, {call.deaths} of {call.need.retries}")
@@ -267,22 +264,6 @@ def room_for(need: Need, found: Mapping[str, float]) -> int:
     if need.memory_gib:
         by_kind.append(found.get("memory", 0) / (need.memory_gib * 2**30))
     return max(1, int(min(by_kind, default=1)))
-
-
-@contextlib.contextmanager
-def _reached() -> Iterator[None]:
-    """Say in one line that a connection has ended; a client of Ray's raises many things then."""
-    try:
-        yield
-    except Exception as error:
-        raise _lost(f"the connection to the cluster has ended ({type(error).__name__})") from error
-
-
-def _lost(what: str) -> EngineError:
-    """Return what ends a run whose cluster is gone."""
-    return EngineError(
-        f"ray: {what}\n  ray status tells how it is; the same command goes on from what is done, here or elsewhere"
-    )
 
 
 def _death(error: Exception) -> str:

@@ -146,3 +146,28 @@ def answered(ask: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answ
 
     threading.Thread(target=call, daemon=True).start()
     return answer.result(seconds)
+
+
+def asked(ask: Callable[[], Answer]) -> Answer:
+    """Return what a call of Ray's returns that reaches a cluster to which there is a connection.
+
+    Raises:
+        EngineError: If the cluster does not answer any more.
+    """
+    try:
+        return answered(ask, ANSWER_SECONDS)
+    # Ray raises whatever its part that is missing makes it raise.
+    except Exception as error:
+        raise lost(error) from error
+
+
+def lost(error: Exception, seconds: float | None = None) -> EngineError:
+    """Return what ends a run whose cluster is gone, from what a call of Ray's has raised, and after how long."""
+    what = (
+        f"the cluster's head has not answered for {seconds or ANSWER_SECONDS:.0f} s"
+        if isinstance(error, TimeoutError)
+        else f"the connection to the cluster has ended ({type(error).__name__})"
+    )
+    return EngineError(
+        f"ray: {what}\n  ray status tells how it is; the same command goes on from what is done, here or elsewhere"
+    )
