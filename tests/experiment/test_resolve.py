@@ -47,6 +47,13 @@ def faults(folder: Path, text: str) -> str:
         ),
         (
             DATASET,
+            '[dataset]\nname = "hub:org/photos@v2"',
+            "m.toml:3: dataset.name: 'hub:org/photos@v2' is a data set of the Hugging Face hub, which a manifest names by "
+            "its copy on this machine\n"
+            '  unlearnbench data fetch hub:org/photos@v2, and here name = "parquet", options = { source = "photos" }',
+        ),
+        (
+            DATASET,
             f"{DATASET}\noptions = {{ size = 3 }}",
             "m.toml:4: dataset.options.size: digits has no option 'size'\n  Its options: none",
         ),
