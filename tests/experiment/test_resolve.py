@@ -48,8 +48,8 @@ def faults(folder: Path, text: str) -> str:
         (
             DATASET,
             '[dataset]\nname = "hub:org/photos@v2"',
-            "m.toml:3: dataset.name: 'hub:org/photos@v2' is a data set of the Hugging Face hub, which a manifest names by "
-            "its copy on this machine\n"
+            "m.toml:3: dataset.name: 'hub:org/photos@v2' is a data set of the Hugging Face hub, which a manifest "
+            "names by its copy on this machine\n"
             '  unlearnbench data fetch hub:org/photos@v2, and here name = "parquet", options = { source = "photos" }',
         ),
         (
