@@ -190,6 +190,15 @@ def test_cub_lists_that_do_not_fit_each_other_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_bird_that_is_neither_for_training_nor_a_test_is_named(tmp_path: Path) -> None:
+    given = cub_folder(tmp_path / "given", classes=2)
+    split = given / "train_test_split.txt"
+    split.write_text(re.sub(r"(?m)^3 \d$", "3 2", split.read_text()))
+    expected = f"cub200: not added\n  {split}: image 3 is '2', not 1 (training) or 0 (test)"
+    with pytest.raises(DatasetError, match=whole(expected)):
+        cub200.find([given])
+
+
 def test_a_bird_without_test_image_is_named(tmp_path: Path) -> None:
     given = cub_folder(tmp_path / "given", classes=2)
     split = given / "train_test_split.txt"

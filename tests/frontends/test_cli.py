@@ -19,6 +19,7 @@ from support.plugins import built_in, fake_distribution
 from support.records import comparable_records, record_files
 
 from unlearnbench import __version__
+from unlearnbench.engine.dry_run import MORE
 from unlearnbench.errors import did_you_mean
 from unlearnbench.machine import cores
 from unlearnbench.mirror import ENTRY
@@ -316,7 +317,15 @@ def test_a_dry_run_tells_the_work_and_does_none(tmp_path: Path) -> None:
     ]
     text = cli("run", path, "-o", tmp_path / "runs", "--dry-run").out
     assert text.startswith(f"{path}: 3 cells\n")
+    # Weight deletion has no epochs.
+    assert "only a run" not in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_says_that_a_method_may_read_more_than_its_epochs(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, manifest_text('[[unlearners]]\nname = "erwp"'))
+    text = cli("run", path, "-o", tmp_path / "runs", "--dry-run").out
+    assert " ".join(text.split()).endswith(MORE)
 
 
 @pytest.mark.slow

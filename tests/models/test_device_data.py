@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import torch
 from support.tiny_data import imagenet_tree, small_imagenet
 
 from unlearnbench.datasets.add import add
-from unlearnbench.datasets.dataset import ArrayImages, open_dataset
+from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part, open_dataset
 from unlearnbench.errors import DatasetError
-from unlearnbench.models import device_data
-from unlearnbench.models.batches import BATCHES_AHEAD, Augmentation, Batches, read_ahead
-from unlearnbench.models.device_data import LoadedData
+from unlearnbench.models import batches, device_data
+from unlearnbench.models.batches import BATCHES_AHEAD, Augmentation, Batches, image_tensor, read_ahead
+from unlearnbench.models.device_data import LIMITED_IMAGES, LoadedData, limited_batches
 from unlearnbench.models.recipe import TrainingRecipe
 
 pytest_plugins = ["support.data_fixtures"]
@@ -98,6 +99,48 @@ def test_a_set_that_does_not_fit_is_streamed_and_its_limited_part_copied(
     for (images, _), (streamed, _) in zip(fitting.train.in_order(5), large.train.in_order(5), strict=True):
         assert images.shape[1:] == (3, 32, 32)
         assert torch.equal(images, streamed)
+
+
+class Parts(ArrayImages):
+    """Images that note how many of them are read at a time."""
+
+    at_a_time: ClassVar[list[int]] = []
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        Parts.at_a_time.append(len(indices))
+        return super().read(indices)
+
+
+@pytest.fixture
+def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a part be two of `IMAGES`."""
+    monkeypatch.setattr(batches, "CHUNK_BYTES", 2 * IMAGES[0].nbytes + 1)
+    monkeypatch.setattr(Parts, "at_a_time", [])
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+def test_images_are_copied_by_parts_so_that_they_never_lie_in_memory_twice() -> None:
+    chosen = np.array([7, 3, 11, 22, 0])
+    found = image_tensor(Parts(IMAGES), chosen, torch.device("cpu"))
+    assert torch.equal(found, torch.from_numpy(IMAGES[chosen]))
+    assert Parts.at_a_time == [2, 2, 1]
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+def test_limited_images_are_handed_on_in_a_file_and_what_is_changed_in_them_stays_outside(tmp_path: Path) -> None:
+    labels, ids = np.repeat([0, 1], [12, 11]), np.arange(23)
+    info = DatasetInfo("x", "1", ("a", "b"), (12, 11), (12, 11), (3, 8, 10), (0.5,) * 3, (0.2,) * 3)
+    part = Part(Parts(IMAGES), labels, ids)
+    recipe = TrainingRecipe(epochs=1, batch_size=4, learning_rate=0.1)
+    data = LoadedData(Dataset(info, lambda: part, lambda: part), recipe, torch.device("cpu"))
+    data.write_limited(tmp_path, (3, 2), 0)
+    assert Parts.at_a_time == [2, 2, 1]
+    held, kept = data.limited((3, 2), 0), (tmp_path / LIMITED_IMAGES).read_bytes()
+    mapped = limited_batches(tmp_path, data.mean, data.std, recipe, torch.device("cpu"))
+    assert torch.equal(mapped._images, held._images)
+    assert torch.equal(mapped.labels, held.labels)
+    mapped._images.zero_()
+    assert (tmp_path / LIMITED_IMAGES).read_bytes() == kept
 
 
 def test_the_recipe_s_normalisation_goes_before_the_data_set_s() -> None:

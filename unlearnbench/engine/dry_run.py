@@ -13,6 +13,12 @@ from unlearnbench.results.records.record import Record
 from unlearnbench.store import Store
 from unlearnbench.terms import REFERENCES
 
+# ERwP's search on ResNet-50 reads more images than its removal.
+MORE = (
+    "Of a method, its epochs over the limited data are counted. What it reads beside them, such as the search of erwp, "
+    "only a run tells."
+)
+
 
 @dataclass
 class Work:
@@ -100,9 +106,14 @@ def known_passes(works: list[Work]) -> int:
     return sum(work.image_passes or 0 for work in works)
 
 
+def _by_epochs(work: Work) -> bool:
+    """Return whether passes are counted that an unlearner makes beside others."""
+    return work.what.startswith("unlearn with ") and bool(work.image_passes)
+
+
 def work_table(works: list[Work]) -> Table:
     """Return the work as a table for a terminal."""
-    table = Table()
+    table = Table(caption=MORE if any(_by_epochs(work) for work in works) else None, caption_justify="left")
     for name in ("work", "cells", "cached", "to do", "image passes"):
         table.add_column(name, justify="left" if name == "work" else "right", no_wrap=name != "work")
     for work in works:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,15 @@ from itertools import accumulate
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unlearnbench.datasets.dataset import Images
 from unlearnbench.models.recipe import resized_shape
 
 BATCHES_AHEAD = 3
+# Images that are brought somewhere as a whole are read by so many bytes, lest they lie in memory twice.
+CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -247,12 +251,25 @@ def read_ahead(images: Images, parts: Sequence[Tensor]) -> Iterator[Tensor]:
                 future.cancel()
 
 
-def image_tensor(images: Images, positions: np.ndarray[tuple[int], np.dtype[np.int64]], device: torch.device) -> Tensor:
+def image_tensor(images: Images, positions: NDArray[np.int64], device: torch.device) -> Tensor:
     """Return a copy of the images at `positions` as one uint8 tensor (N, C, H, W) on the device.
 
     The copy makes sure that no other image of the data set can be reached through the tensor.
     """
-    return torch.from_numpy(np.array(images.read(positions), copy=True)).to(device)
+    tensor = torch.empty((len(positions), *images.shape), dtype=torch.uint8, device=device)
+    filled = 0
+    for part in read_by_parts(images, positions):
+        # torch warns of arrays that may not be written to, as a reader may return them.
+        tensor[filled : filled + len(part)] = torch.from_numpy(np.array(part))
+        filled += len(part)
+    return tensor
+
+
+def read_by_parts(images: Images, positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images at `positions` in order, (n, C, H, W), as many at a time as take no room to speak of."""
+    most = max(1, CHUNK_BYTES // math.prod(images.shape))
+    for start in range(0, len(positions), most):
+        yield images.read(positions[start : start + most])
 
 
 # The batch is as large as the device handles well. On a CPU it has no more pixels than keep a layer's activations at a

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ from torch import Tensor
 from unlearnbench.datasets.dataset import Dataset, Images, Part
 from unlearnbench.datasets.split import limited_indices
 from unlearnbench.machine import available_memory
-from unlearnbench.models.batches import Batches, image_tensor
+from unlearnbench.models.batches import Batches, image_tensor, read_by_parts
 from unlearnbench.models.federation.federation import Federation
 from unlearnbench.models.federation.shares import party_counts, party_images
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.training import augmentation
 
 SHARE_OF_MEMORY = 0.5
+# The limited data as they are handed to the process of a method.
+LIMITED_IMAGES, LIMITED_LABELS = "limited-images.npy", "limited-labels.npy"
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,26 @@ class LoadedData:
         counts = party_counts(self.federation, self.dataset.info.train_counts, seed)
         return party_images(self.train_part.labels, counts, seed)
 
-    def limited_tensors(self, counts: tuple[int, ...], seed: int) -> dict[str, Tensor]:
-        """Return copies of a seed's limited images, (M, C, H, W) uint8, and their labels, (M,) int64, on the CPU."""
+    def write_limited(self, folder: Path, counts: tuple[int, ...], seed: int) -> None:
+        """Write a seed's limited images, (M, C, H, W) uint8, and their labels, (M,) int64, for `limited_batches`.
+
+        Memory does not grow with their number.
+        """
         part, positions = self.train_part, self.limited_positions(counts, seed)
-        return {
-            "images": image_tensor(part.images, positions, torch.device("cpu")),
-            "labels": torch.from_numpy(part.labels[positions]),
-        }
+        with (folder / LIMITED_IMAGES).open("wb") as file:
+            shape = (len(positions), *part.images.shape)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for images in read_by_parts(part.images, positions):
+                file.write(np.ascontiguousarray(images).data)
+        np.save(folder / LIMITED_LABELS, part.labels[positions])
 
     def limited(self, counts: tuple[int, ...], seed: int) -> Batches:
         """Return a copy of a seed's limited images, held in memory so that no other image can be reached."""
-        return limited_batches(self.limited_tensors(counts, seed), self.mean, self.std, self.recipe, self.device)
+        part, positions = self.train_part, self.limited_positions(counts, seed)
+        images = image_tensor(part.images, positions, torch.device("cpu"))
+        labels = torch.from_numpy(part.labels[positions])
+        return _small_batches(images, labels, self.mean, self.std, self.recipe, self.device)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -114,18 +126,30 @@ class LoadedData:
 
 
 def limited_batches(
-    tensors: Mapping[str, Tensor],
+    folder: Path, mean: Sequence[float], std: Sequence[float], recipe: TrainingRecipe, device: torch.device
+) -> Batches:
+    """Return what `LoadedData.write_limited` has written as batches on a device, or of the file if they do not fit.
+
+    On a CPU the images are mapped from the file, which the system can drop from memory; what a method changes in them
+    is its own.
+    """
+    images = torch.from_numpy(np.load(folder / LIMITED_IMAGES, mmap_mode="c"))
+    labels = torch.from_numpy(np.load(folder / LIMITED_LABELS))
+    return _small_batches(images, labels, mean, std, recipe, device)
+
+
+def _small_batches(
+    images: Tensor,
+    labels: Tensor,
     mean: Sequence[float],
     std: Sequence[float],
     recipe: TrainingRecipe,
     device: torch.device,
 ) -> Batches:
-    """Return what `LoadedData.limited_tensors` gives as batches on a device, or in memory if they do not fit there."""
-    images = tensors["images"]
     # Padding makes a second copy.
     if 2 * images.numel() <= free_memory(device):
         images = images.to(device)
-    return Batches(images, tensors["labels"].to(device), mean, std, augmentation(recipe))
+    return Batches(images, labels.to(device), mean, std, augmentation(recipe))
 
 
 def free_memory(device: torch.device) -> int:

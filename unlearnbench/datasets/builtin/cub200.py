@@ -61,6 +61,8 @@ def find(roots: Sequence[Path], *, classes: int = CLASSES, train: int = TRAIN_IM
     paths = [place / "images" / path for path in images.values()]
     faults += [f"{path}: missing" for path in paths if not path.is_file()]
     faults += [f"image {key} has class {value}, not in classes.txt" for key, value in _foreign(labels, names)]
+    neither = ((key, value) for key, value in split.items() if value not in ("0", "1"))
+    faults += [f"{place / FILES[2]}: image {key} is {value!r}, not 1 (training) or 0 (test)" for key, value in neither]
     raise_faults("cub200", faults)
     order = {key: index for index, key in enumerate(sorted(names))}
     parts = []

@@ -19,7 +19,7 @@ from unlearnbench.engine.artifacts.features import extract
 from unlearnbench.engine.artifacts.workplace import MODEL_FILE, Workplace, title
 from unlearnbench.engine.epochs import Snapshot, judge_epochs
 from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
-from unlearnbench.engine.processes.unlearning import LIMITED, ORIGINAL, Assignment, peak_memory_bytes, start_measuring
+from unlearnbench.engine.processes.unlearning import ORIGINAL, Assignment, peak_memory_bytes, start_measuring
 from unlearnbench.errors import PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.experiment.components import JudgedMethod
 from unlearnbench.experiment.plan import Cell
@@ -116,8 +116,7 @@ class UnlearnedMaker:
         with writing(handed):
             handed.mkdir()
             shutil.copyfile(original / MODEL_FILE, handed / ORIGINAL)
-            limited = data.limited_tensors(cell.problem.limited(cell.seed), cell.seed)
-            (handed / LIMITED).write_bytes(save(limited))
+            data.write_limited(handed, cell.problem.limited(cell.seed), cell.seed)
         return Assignment(
             unlearner=cell.method.name,
             options=cell.method.options,

@@ -32,7 +32,7 @@ from unlearnbench.seeds import derived_seed
 from unlearnbench.unlearners.network_count import networks_that_run
 from unlearnbench.unlearners.task import UnlearningTask
 
-ORIGINAL, LIMITED, UNLEARNED = "original.safetensors", "limited.safetensors", "unlearned.safetensors"
+ORIGINAL, UNLEARNED = "original.safetensors", "unlearned.safetensors"
 # Progress is reported at this interval, since a message for every batch would cost more than it is worth.
 TELL_SECONDS = 0.2
 
@@ -101,9 +101,7 @@ def _run(link: _Link, assignment: Assignment) -> dict[str, Any]:
     network = assignment.network
     model = load_network(network.unfilled(), assignment.folder / ORIGINAL).to(device).eval()
     task = UnlearningTask(
-        limited_batches(
-            load((assignment.folder / LIMITED).read_bytes()), assignment.mean, assignment.std, assignment.recipe, device
-        ),
+        limited_batches(assignment.folder, assignment.mean, assignment.std, assignment.recipe, device),
         assignment.forget_classes,
         network.num_classes,
         assignment.recipe,
