@@ -213,17 +213,19 @@ def planned(manifest: Path) -> Plan:
 
 
 def whole(plan: Plan, parts: dict[str, Part], folder: Path) -> dict[str, float]:
-    """Return the seconds of a whole run by what they go to, from its dry run and the parts."""
+    """Return the seconds of a whole run by what they go to, from its dry run and the parts.
+
+    The passes of a teacher are not counted, which add a part's `features` to those of methods that distil.
+    """
     work = planned_work(plan, {}, Store(folder))
     extracted = [one for one in work if one.what == "extract features"]
     each = {name: parts[name].seconds / parts[name].images for name in ("train", "features")}
-    features = known_passes(extracted)
-    searches = len(plan.resolved.manifest.seeds) * len(plan.resolved.problems)
+    searches = sum(cell.method.name == "erwp" for cell in plan.cells)
     classes = len(plan.cells[0].problem.forget_classes)
     return {
         "Original and FDR": each["train"] * known_passes([one for one in work if one.what.startswith("train ")]),
         "methods": each["train"] * known_passes([one for one in work if one.what.startswith("unlearn ")]),
-        "features": each["features"] * features,
+        "features": each["features"] * known_passes(extracted),
         "ERwP's search": searches * classes / min(CLASSES, classes) * parts["search"].seconds,
     }
 
