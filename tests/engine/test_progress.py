@@ -25,6 +25,39 @@ def test_a_plain_line_names_what_every_worker_does(monkeypatch: pytest.MonkeyPat
     assert re.fullmatch(r"training Original, seed 0: 25 %; wd, seed 1: 7 images, about \d+:\d\d left in all", lines[1])
 
 
+@pytest.mark.parametrize(
+    ("after", "left"), [(119, "too early to say how long in all"), (200, "about 6:07:02 left in all")]
+)
+def test_a_run_of_days_says_how_long_it_takes_before_a_hundredth_is_done(
+    monkeypatch: pytest.MonkeyPatch, after: int, left: str
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    clock = [1000.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: clock[0])
+    text = io.StringIO()
+    with Display(Console(file=text), cells=4, passes=1000) as display, display.lanes[0].stage("training", 1000):
+        clock[0] += 15
+        display.lanes[0].advance(0)
+        clock[0] += after - 15
+        display.lanes[0].advance(9)
+    first, second = text.getvalue().splitlines()
+    assert first == "training: 0 %, too early to say how long in all"
+    assert second == f"training: 1 %, {left}"
+
+
+def test_what_an_earlier_run_has_read_does_not_make_this_one_seem_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    clock = [1000.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: clock[0])
+    text = io.StringIO()
+    with Display(Console(file=text), cells=2, passes=1000) as display, display.lanes[0].stage("training", 800):
+        display.lanes[0].expect(300)
+        clock[0] += 100
+        display.lanes[0].advance(100)
+    # Of 500 images that are left, 100 took 100 seconds.
+    assert text.getvalue().splitlines()[-1] == "training: 33 %, about 6:40 left in all"
+
+
 def test_nothing_is_said_soon_after_something_was_said() -> None:
     text = io.StringIO()
     with Display(Console(file=text), cells=2, passes=100) as display:

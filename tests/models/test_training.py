@@ -137,6 +137,25 @@ def test_a_training_taken_up_again_ends_in_the_same_weights(
     assert sum(read) == 4 * 40
 
 
+def test_what_an_earlier_attempt_has_read_is_told_apart(tmp_path: Path) -> None:
+    read: list[int] = []
+    earlier: list[int] = []
+
+    def job() -> ReferenceTraining:
+        model = NETWORK.build(5, "original")
+        told = {"advance": read.append, "resumed": earlier.append}
+        return ReferenceTraining(model, data(), torch.arange(40), RECIPE, 0, "original", **told)
+
+    begun = job()
+    begun._train_epoch()
+    begun.epoch = 1
+    begun.save(tmp_path / "checkpoint.pt")
+    read.clear()
+    job().train(tmp_path / "checkpoint.pt")
+    assert earlier == [40]
+    assert sum(read) == (RECIPE.epochs - 1) * 40
+
+
 @pytest.mark.parametrize("settings", FIELDS.values(), ids=FIELDS)
 def test_a_field_of_the_recipe_changes_the_weights(tmp_path: Path, settings: dict[str, object]) -> None:
     plain, _ = train(tmp_path / "a")

@@ -25,8 +25,9 @@ from rich.text import Text
 from unlearnbench.machine import size_text
 
 LINE_SECONDS = 15.0
-# Before this share of the images is read, the seconds of the start would make an estimate of days.
-TOO_EARLY = 0.01
+# Before this share of the images is read, the seconds of the start would make an estimate of days. After this many
+# seconds they no longer count for much, even if a run of days has read next to nothing by then.
+TOO_EARLY, EARLY_SECONDS = 0.01, 120.0
 
 
 class TimeLeft(ProgressColumn):
@@ -141,11 +142,12 @@ class Display:
     def _left(self) -> str:
         # A cluster may have done some of it before this run looked.
         share = min(1.0, self._done_passes / self._passes)
-        if share < TOO_EARLY:
+        seconds = monotonic() - self._started
+        if share == 0 or (share < TOO_EARLY and seconds < EARLY_SECONDS):
             return "too early to say how long in all"
         # While a stage reads more than expected, the whole run makes no progress and the estimate grows.
         bound = "at least" if any(lane.longer for lane in self.lanes) else "about"
-        return f"{bound} {duration((monotonic() - self._started) * (1 / share - 1))} left in all"
+        return f"{bound} {duration(seconds * (1 / share - 1))} left in all"
 
     def cell_done(self, line: str | None) -> None:
         """Count a cell and print how it ended, unless `line` is None."""

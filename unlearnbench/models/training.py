@@ -108,6 +108,8 @@ class ReferenceTraining:
         share: What this process takes of each batch. Others take the rest at the same time, and the first one alone
             writes checkpoints.
         joined: Callback that returns the model in the form in which its gradients are the mean over all processes.
+        resumed: Callback that receives the number of images that earlier attempts have read, which took no time in this
+            one; None lets `advance` receive it.
     """
 
     model: nn.Module
@@ -120,6 +122,7 @@ class ReferenceTraining:
     say: Callable[[str], None] = lambda message: None
     share: Share = ALONE
     joined: Callable[[nn.Module], nn.Module] = lambda model: model
+    resumed: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
         self._network = self.joined(self.model)
@@ -248,7 +251,7 @@ class ReferenceTraining:
         self.optimizer.load_state_dict(state["optimizer"])
         for name in self._progress:
             setattr(self, name, state[name])
-        self.advance(self.image_passes)
+        (self.resumed or self.advance)(self.image_passes)
 
 
 def _whole_state(checkpoint: Path) -> dict[str, Any]:

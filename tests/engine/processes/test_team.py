@@ -45,6 +45,7 @@ class Heard:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.images = 0
+        self.expected: list[int] = []
 
     def say(self, message: str) -> None:
         self.lines.append(message)
@@ -54,6 +55,9 @@ class Heard:
 
     def advance(self, images: int) -> None:
         self.images += images
+
+    def expect(self, images: int) -> None:
+        self.expected.append(images)
 
 
 def order_in(folder: Path, network: str = "without_norm", **settings: object) -> TrainingOrder:
@@ -75,7 +79,7 @@ def digits() -> Dataset:
 
 
 def alone(order: TrainingOrder) -> Cost:
-    return train(order, LoadedData(digits(), order.recipe, CPU), lambda images: None, print)
+    return train(order, LoadedData(digits(), order.recipe, CPU), Heard())
 
 
 def together(order: TrainingOrder, heard: Heard, processes: int = 2) -> Cost:
@@ -114,11 +118,15 @@ def test_two_processes_go_on_from_a_checkpoint_and_drop_one_that_is_damaged(tmp_
     begun._train_epoch()
     begun.epoch, begun.seconds = 1, 1000.0
     begun.save(cut.checkpoint)
-    cost = together(cut, Heard())
+    kept = cut.checkpoint.read_bytes()
+    heard = Heard()
+    cost = together(cut, heard)
     assert distance(whole.result, cut.result) < 1e-5
+    # One epoch of two is left.
+    assert heard.expected == [len(positions)]
     # The first epoch counts, and was not trained again.
     assert cost.seconds > 1000
-    damaged.checkpoint.write_bytes(cut.checkpoint.read_bytes()[:-100])
+    damaged.checkpoint.write_bytes(kept[:-100])
     heard = Heard()
     together(damaged, heard)
     assert distance(whole.result, damaged.result) < 1e-5

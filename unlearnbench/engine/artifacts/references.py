@@ -98,7 +98,7 @@ class ReferenceMaker:
                 team = Team(processes, place.devices, torch.get_num_threads())
                 cost = train_together(place.server, order, place.plan.resolved.dataset, team, place.told)
             else:
-                cost = train(order, place.data, place.told.advance, place.store.say)
+                cost = train(order, place.data, place.told)
         positions = place.data.train.positions_of(reference.classes)
         reads = {kind: recipe.epochs * images for kind, images in place.count_by_kind(cell, positions).items()}
         details = {"full_size_passes": reference.full_size_passes} if recipe.resolutions else {}
@@ -117,7 +117,12 @@ class ReferenceMaker:
         engine, threads = named_engine(federation), torch.get_num_threads()
         start_measuring(place.device)
         with self._stage(reference), contextlib.ExitStack() as played:
-            training = order.training(place.data, place.told.advance, place.store.say)
+            training = order.training(
+                place.data,
+                place.told.advance,
+                place.store.say,
+                resumed=lambda images: place.told.expect(reference.image_passes - images),
+            )
             if engine is not None:
                 playing = engine.playing(order, place.device, threads, place.told.advance)
                 training.average = played.enter_context(playing)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -68,6 +68,19 @@ class TrainingOrder(ReferenceOrder):
     result: Path
 
 
+class TrainingFollower(Protocol):
+    """Follows a training."""
+
+    def say(self, line: str) -> None:
+        """Receive a line for the user, such as one about a checkpoint that cannot be used."""
+
+    def advance(self, images: int) -> None:
+        """Receive the number of images after each step."""
+
+    def expect(self, images: int) -> None:
+        """Receive the number of images from here on, if an earlier attempt has read some."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a training took.
@@ -84,8 +97,7 @@ class Cost:
 def train(
     order: TrainingOrder,
     data: LoadedData,
-    advance: Callable[[int], None],
-    say: Callable[[str], None],
+    told: TrainingFollower,
     share: Share = ALONE,
     joined: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> Cost:
@@ -94,8 +106,7 @@ def train(
     Args:
         order: What it is trained on.
         data: The images, on the device to compute on.
-        advance: Receives the number of images after each step.
-        say: Receives a line if a checkpoint cannot be used.
+        told: Follows the progress.
         share: What this process takes of each batch.
         joined: Returns the model in the form in which its gradients are the mean over all processes.
 
@@ -107,7 +118,17 @@ def train(
     start_measuring(data.device)
     with own_random_state(0):
         training = ReferenceTraining(
-            model, data.train, positions, order.recipe, order.seed, order.role, advance, say, share, joined
+            model,
+            data.train,
+            positions,
+            order.recipe,
+            order.seed,
+            order.role,
+            told.advance,
+            told.say,
+            share,
+            joined,
+            lambda images: told.expect(order.recipe.epochs * len(positions) - images),
         )
         seconds = training.train(order.checkpoint)
     if share.number == 0:
@@ -140,7 +161,7 @@ def train_share(
         device, joined = _join(kind, share, meeting)
         torch.set_num_threads(threads)
         data = LoadedData(dataset, order.recipe, device)
-        outcome = ("done", train(order, data, teller.advance, teller.say, share, joined))
+        outcome = ("done", train(order, data, teller, share, joined))
     except UnlearnBenchError as error:
         outcome = ("failed", str(error))
     # The network is foreign code, and what joins the processes raises errors of many kinds.
@@ -189,6 +210,11 @@ class _Teller:
         """Send a line for the user."""
         if self._tells:
             self._connection.send(("say", line))
+
+    def expect(self, images: int) -> None:
+        """Say how many images all processes will read from here on."""
+        if self._tells:
+            self._connection.send(("expect", images))
 
     def advance(self, images: int) -> None:
         """Count images that all processes have read."""

@@ -145,6 +145,8 @@ def _news(process: Process, told: Told) -> tuple[str, Any]:
             told.say(value)
         elif kind == "advance":
             told.advance(value)
+        elif kind == "expect":
+            told.expect(value)
         else:
             return kind, value
     return ("died", str(ended)) if ended is not None else ("", None)
