@@ -21,7 +21,7 @@ from unlearnbench.terms import SHORT, VIEWS
 # The content of each file is a text, or bytes if the file is not a text, by file name.
 Files = Mapping[str, str | bytes]
 # What of a judgement fits one cell.
-SIMPLE = ("keep", "forget", "provisional", "position", "distance", "said")
+SIMPLE = ("keep", "forget", "provisional", "position", "distance", "said", "closer_to")
 HUB_DATASET = "unlearnbench/unlearnbench"
 
 
