@@ -296,6 +296,30 @@ def test_divisions_are_ranked_apart() -> None:
     }
 
 
+def test_a_row_with_references_of_its_own_is_judged_by_them() -> None:
+    """Its Original kept 1 point less than the table's, so that it lost 1 and not 2; the other rows stay as they are."""
+    own = [with_changes(record, metrics=make_record("original", record.seed, metrics=(0.9, 0.8, 0.89),
+        positions=(1.0, 1.0, 1.0)).metrics) for record in ORIGINAL]  # fmt: skip
+    plain = steady("mine", 0.3, retain=0.88)
+    brought = [record.with_references((own[record.seed], FDR[record.seed])) for record in plain]
+    losses = []
+    for mine in (plain, brought):
+        rows = {row.label: row.judgement for row in ranked(mine, steady("other", 0.3, retain=0.88)) if row.judgement}
+        losses.append([round(rows[label].loss[0], 6) for label in ("mine", "other")])
+    assert losses == [[0.02, 0.02], [0.01, 0.02]]
+
+
+def test_references_are_a_rows_own_seed_by_seed() -> None:
+    mine = steady("mine", 0.3)
+    mixed = [mine[0].with_references((with_changes(FDR[0], seed=0, cell="another"),)), *mine[1:]]
+    rows = ranked(mixed)
+    fdr = named(rows, "fdr")
+    assert [record.cell for record in named(rows, "mine").yardstick(fdr).records] == [
+        "another", "fdr-1", "fdr-2", "fdr-3", "fdr-4",
+    ]  # fmt: skip
+    assert named(rows, "mine").yardstick(named(rows, "original")) is named(rows, "original")
+
+
 def test_words_say_where_the_features_lie() -> None:
     spread = [-0.03, 0.03, 0.0, -0.02, 0.02]
     fdr = []

@@ -136,9 +136,25 @@ class Row:
         found = {record.seed: record.value(metric) for record in self.done}
         return {seed: value for seed, value in found.items() if value is not None}
 
+    def yardstick(self, reference: Row) -> Row:
+        """Return the row of Original or FDR by which this one is judged.
+
+        That is the table's, but for the seeds of a submission that brought its own.
+        """
+        own = {
+            found.seed: found
+            for record in self.records
+            for found in record.judged_by
+            if found.method.name == reference.method.name
+        }
+        if not own:
+            return reference
+        records = {record.seed: record for record in reference.records} | own
+        return replace(reference, records=tuple(records[seed] for seed in sorted(records)))
+
     def gaps(self, fdr: Row | None) -> dict[int, float]:
         """Return FPAe less FDR's, a signed fraction, by seed; seeds that FDR lacks are left out."""
-        base = fdr.values(SHORT["FPAe"]) if fdr else {}
+        base = self.yardstick(fdr).values(SHORT["FPAe"]) if fdr else {}
         return {seed: value - base[seed] for seed, value in self.values(SHORT["FPAe"]).items() if seed in base}
 
     def mean(self, metric: str) -> float | None:
