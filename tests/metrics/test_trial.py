@@ -137,7 +137,7 @@ def test_ranked_by_the_rule_every_control_comes_behind_every_method_that_changed
         assert found is not None
         # Nothing is amiss with its outputs, so that only the features can put it behind.
         assert (found.keep, found.forget) == ("passed", "passed")
-        assert found.said.startswith("residual (prototype, neighbours")
+        assert found.said.startswith(("residual (prototype, neighbours", "residual (all views)"))
         assert found.distance == pytest.approx(1.0, abs=0.05)
         assert distance["erwp"] is not None
         assert distance["erwp"] < found.distance

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.records import make_record, with_changes
+from support.records import make_record, with_changes, with_relative_verdict
 
 from unlearnbench.metrics.metric_record import packed
 from unlearnbench.results.judgement import noise_floor, word
 from unlearnbench.results.ranking import ORDERS, rows_by_problem
 from unlearnbench.results.records.record import Record
-from unlearnbench.results.rows import Row
+from unlearnbench.results.rows import Judgement, Row
 from unlearnbench.terms import POSITIONS, VIEW_METRICS
 
 SEEDS = range(5)
@@ -296,6 +296,30 @@ def test_divisions_are_ranked_apart() -> None:
     }
 
 
+def test_a_row_with_references_of_its_own_is_judged_by_them() -> None:
+    """Its Original kept 1 point less than the table's, so that it lost 1 and not 2; the other rows stay as they are."""
+    own = [with_changes(record, metrics=make_record("original", record.seed, metrics=(0.9, 0.8, 0.89),
+        positions=(1.0, 1.0, 1.0)).metrics) for record in ORIGINAL]  # fmt: skip
+    plain = steady("mine", 0.3, retain=0.88)
+    brought = [record.with_references((own[record.seed], FDR[record.seed])) for record in plain]
+    losses = []
+    for mine in (plain, brought):
+        rows = {row.label: row.judgement for row in ranked(mine, steady("other", 0.3, retain=0.88)) if row.judgement}
+        losses.append([round(rows[label].loss[0], 6) for label in ("mine", "other")])
+    assert losses == [[0.02, 0.02], [0.01, 0.02]]
+
+
+def test_references_are_a_rows_own_seed_by_seed() -> None:
+    mine = steady("mine", 0.3)
+    mixed = [mine[0].with_references((with_changes(FDR[0], seed=0, cell="another"),)), *mine[1:]]
+    rows = ranked(mixed)
+    fdr = named(rows, "fdr")
+    assert [record.cell for record in named(rows, "mine").yardstick(fdr).records] == [
+        "another", "fdr-1", "fdr-2", "fdr-3", "fdr-4",
+    ]  # fmt: skip
+    assert named(rows, "mine").yardstick(named(rows, "original")) is named(rows, "original")
+
+
 def test_words_say_where_the_features_lie() -> None:
     spread = [-0.03, 0.03, 0.0, -0.02, 0.02]
     fdr = []
@@ -315,11 +339,62 @@ def test_words_say_where_the_features_lie() -> None:
     assert said == {
         "there": "at FDR",
         "knows": "residual (probe)",
-        "hurt": "damaged (prototype, neighbours, probe)",
+        "hurt": "damaged (all views)",
     }
     # The root of the mean squared difference of two of these five is 0.0361; Original lies 0.3 above their mean.
     floor = noise_floor(rows[0], rows[1])
     assert floor["probe"] == pytest.approx(1.96 * 2**0.5 * np.std(spread, ddof=1) / 0.3)
+
+
+def judged_relative(values: list[float], details: object, seeds: int = 5) -> Judgement:
+    """Return the judgement of a row with the relative verdict's values of its first seeds."""
+    found = steady("moved", 0.5, seeds=seeds)
+    held = [
+        with_relative_verdict(record, value, {"interval": details} if details else {})
+        for record, value in zip(found, values, strict=False)
+    ]
+    judgement = named(ranked([*held, *found[len(held) :]]), "moved").judgement
+    assert judgement is not None
+    return judgement
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(0.2, "FDR"), (-0.2, "Original"), (0.09, "undecided"), (-0.09, "undecided")]
+)
+def test_the_relative_verdict_of_equal_seeds_has_the_interval_over_the_images(value: float, verdict: str) -> None:
+    found = judged_relative([value] * 5, [value - 0.1, value + 0.1])
+    assert found.relative == pytest.approx((value, value - 0.1, value + 0.1))
+    assert found.closer_to == verdict
+
+
+def test_the_relative_verdict_counts_seeds_and_images() -> None:
+    values = [-0.3, -0.2, -0.25, -0.15, -0.1]
+    found = judged_relative(values, [-0.3, -0.1])
+    # t for four degrees of freedom is 2.7764, and the half width over the images is 0.1.
+    half = np.hypot(2.7764 * np.std(values, ddof=1) / 5**0.5, 0.1)
+    assert found.relative == pytest.approx((-0.2, -0.2 - half, -0.2 + half), abs=1e-5)
+    assert found.as_json()["relative"] == {
+        "mean": pytest.approx(-0.2),
+        "low": found.relative[1],
+        "high": found.relative[2],
+    }
+    assert found.as_json()["closer_to"] == "Original"
+
+
+def test_no_bound_of_the_relative_verdict_lies_beyond_what_a_difference_of_shares_can_be() -> None:
+    assert judged_relative([-0.95] * 5, [-1.15, -0.75]).relative == pytest.approx((-0.95, -1.0, -0.75))
+
+
+@pytest.mark.parametrize(
+    "details", [None, "-0.1 to 0.1", [0.1], [None, 0.1], [float("nan"), 0.1], [0.3, 0.1]], ids=repr
+)
+def test_without_an_interval_over_the_images_there_is_no_relative_verdict(details: object) -> None:
+    found = judged_relative([0.0] * 5, details)
+    assert (found.relative, found.closer_to) == (None, None)
+
+
+def test_a_seed_without_the_relative_verdict_leaves_the_row_without_it() -> None:
+    assert judged_relative([0.0] * 4, [-0.1, 0.1]).relative is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from unlearnbench.results.statistics import (
     differ,
     mean,
     percentile_interval,
+    seeds_and_images_interval,
     standard_deviation,
     t_interval,
 )
@@ -120,3 +121,32 @@ def test_hits_come_back_from_a_record(count: int) -> None:
 def test_hits_by_hand() -> None:
     # In base64, these are the bytes 1010 0000 and 1000 0000.
     assert packed(np.array([1, 0, 1, 0, 0, 0, 0, 0, 1], dtype=np.bool_)) == Hits(images=9, bits="oIA=")
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_an_interval_over_seeds_and_images_without_images_is_the_t_interval(count: int) -> None:
+    found = seeds_and_images_interval(VALUES[:count], [0.0] * count)
+    assert found == pytest.approx(t_interval(VALUES[:count]))
+
+
+def test_an_interval_over_seeds_and_images_of_one_seed_is_over_images() -> None:
+    assert seeds_and_images_interval([0.5], [0.1]) == pytest.approx((0.4, 0.6))
+    assert seeds_and_images_interval([], []) is None
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+def test_an_interval_from_summaries_is_about_as_wide_as_the_bootstrap_and_not_narrower(alike: float) -> None:
+    """Outcomes of -1, 0 and 1, of which a share is the same with every seed."""
+    stream = np.random.default_rng(0)
+    outcomes = np.where(
+        stream.random((1, 400)) < alike, stream.integers(-1, 2, (1, 400)), stream.integers(-1, 2, (5, 400))
+    ).astype(float)
+    values = outcomes.mean(axis=1)
+    over_images = [
+        (high - low) / 2
+        for low, high in (stats.t.interval(0.95, 399, loc=v.mean(), scale=stats.sem(v)) for v in outcomes)
+    ]
+    low, high = percentile_interval(bootstrap_means(outcomes))
+    found = seeds_and_images_interval(list(values), over_images)
+    assert found is not None
+    assert 0.95 * (high - low) < found[1] - found[0] < 2 * (high - low)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from support.plugins import built_in
-from support.records import make_record
+from support.records import make_record, small_board, with_relative_verdict
 
 from unlearnbench.metrics.metric_record import Hits
 from unlearnbench.results.ranking import rows_by_problem
@@ -20,6 +20,7 @@ from unlearnbench.results.tables import (
     LEGEND,
     cautions,
     cells,
+    features_text,
     gap_to_fdr,
     markdown_line,
     percent,
@@ -134,6 +135,28 @@ def test_the_terminal_shows_the_table_and_why_methods_have_no_rank() -> None:
     assert lines[-len(LEGEND) :] == [f"{term}: {told.replace('*', '')}" for term, told in LEGEND]
 
 
+def test_the_terminal_says_of_each_row_where_its_features_lie_and_what_they_are_closer_to() -> None:
+    records = [
+        with_relative_verdict(record, -0.25, {"interval": [-0.375, -0.125]}) if record.status == "done" else record
+        for record in small_board(seeds=3)
+    ]
+    out = io.StringIO()
+    print_tables(rows_by_problem(records), Console(file=out, width=200))
+    lines = out.getvalue().splitlines()
+    assert "good: features residual (all views); closer to Original (-25.0, -37.5 to -12.5)" in lines
+    # One that lost the retain classes too.
+    assert "lossy: features damaged (all views); closer to Original (-25.0, -37.5 to -12.5)" in lines
+    assert not [line for line in lines if line.startswith(("Original: features", "broken: features"))]
+
+
+def test_a_row_of_records_before_other_metrics_is_told_what_is_known() -> None:
+    """Where it lies between FDR and Original is not known, but the relative verdict is."""
+    records = [with_relative_verdict(record, 0.0, {"interval": [-0.1, 0.1]}) for record in RECORDS if record.metrics]
+    (found,) = rows_by_problem(records)
+    (good,) = (row for row in found if row.label == "good")
+    assert features_text(good) == "undecided (+0.0, -10.0 to +10.0)"
+
+
 def test_a_long_reason_stays_in_one_line() -> None:
     reason = "word " * 100 + "end"
     (found,) = rows_by_problem([make_record("m", 0, status="failed", reason=reason, metrics=None)])
@@ -156,6 +179,8 @@ def test_json_holds_fractions_by_seed() -> None:
         "distance": None,
         "said": "",
         "loss": None,
+        "closer_to": None,
+        "relative": None,
         "division": "default",
         "run_here": True,
         "note": "provisional: masked_retain_accuracy is missing with seed 0, 1: "

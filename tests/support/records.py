@@ -163,6 +163,13 @@ def with_stages(record: Record, gap: float, similarity: float = 0.5) -> Record:
     return with_changes(record, metrics={**record.metrics, **metrics})
 
 
+def with_relative_verdict(record: Record, value: float, details: dict[str, Any]) -> Record:
+    """Return a record that holds a relative verdict."""
+    like = record.metrics["forget_accuracy"]
+    found = like.model_copy(update={"name": "relative_verdict", "value": value, "details": details})
+    return with_changes(record, metrics={**record.metrics, "relative_verdict": found})
+
+
 def write_records(folder: Path, records: Iterable[Record]) -> Path:
     """Write records into a folder as a run does, and return the folder."""
     for record in records:

@@ -183,7 +183,7 @@ def show_tables(records: list[Record], as_json: bool, order: str = "paper") -> N
 
 def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_json: bool) -> None:
     """Print comparisons, with a table for each problem."""
-    from unlearnbench.results.report.compare import comparison_json, comparison_table
+    from unlearnbench.results.report.compare import comparison_json, comparison_table, meanings
     from unlearnbench.results.tables import show
 
     if as_json:
@@ -196,6 +196,8 @@ def show_comparisons(comparisons: list[Comparison], names: tuple[str, str], as_j
         for comparison in shown:
             for note in comparison.notes:
                 console.print(f"{comparison.name}: {note}", markup=False, highlight=False, soft_wrap=True)
+    for line in meanings(comparisons):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def export(

@@ -13,11 +13,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Judgement, Row, Word
-from unlearnbench.results.statistics import bootstrap_image_draws, bootstrap_means, percentile_interval
+from unlearnbench.results.statistics import (
+    bootstrap_image_draws,
+    bootstrap_means,
+    percentile_interval,
+    seeds_and_images_interval,
+)
 from unlearnbench.terms import POSITIONS, SHORT, VIEW_METRICS
 
 MASKED = "masked_retain_accuracy"
+RELATIVE = "relative_verdict"
 # A method may lose this much of the retain classes, among whose outputs alone the loss is measured.
 MOST_LOSS = 0.02
 # Its outputs have forgotten if FAe is at most this, or at most this share of Original's.
@@ -34,7 +41,7 @@ def judged(row: Row, original: Row, fdr: Row) -> Judgement:
     forget = _forget(row, original, seeds)
     missing = _lacking(row, original, fdr)
     if missing:
-        return Judgement(forget=forget, provisional=missing)
+        return Judgement(forget=forget, relative=relative(row), provisional=missing)
     keep, loss = _keep(row, original, seeds)
     positions = positions_by_seed(row, original, fdr)
     means = {view: statistics.fmean(values.values()) for view, values in positions.items() if values}
@@ -48,6 +55,7 @@ def judged(row: Row, original: Row, fdr: Row) -> Judgement:
         farthest=max(sizes, key=lambda view: sizes[view]),
         distance=statistics.fmean(distances(positions).values()),
         said=_said(means, sizes, noise_floor(original, fdr)),
+        relative=relative(row),
         provisional=few if len(seeds) < FEWEST_SEEDS else "",
     )
 
@@ -170,11 +178,36 @@ def noise_floor(original: Row, fdr: Row) -> dict[str, float]:
     return floors
 
 
+def relative(row: Row) -> tuple[float, float, float] | None:
+    """Return the relative verdict's value, mean over seeds, with the bounds of its interval over seeds and images.
+
+    It is None where a record lacks it or, since details have no schema, its interval over the images.
+    """
+    values = row.values(RELATIVE)
+    halves = {record.seed: _half_over_images(record) for record in row.done if record.seed in values}
+    known = [half for half in halves.values() if half is not None]
+    if not known or len(known) < len(row.done):
+        return None
+    bounds = seeds_and_images_interval(list(values.values()), known)
+    # No mean of differences of shares can lie beyond.
+    return None if bounds is None else (statistics.fmean(values.values()), max(-1.0, bounds[0]), min(1.0, bounds[1]))
+
+
+def _half_over_images(record: Record) -> float | None:
+    """Return half the width of a record's own interval of the relative verdict."""
+    bounds = record.metrics[RELATIVE].details.get("interval")
+    if not isinstance(bounds, list) or len(bounds) != 2 or not all(isinstance(one, int | float) for one in bounds):
+        return None
+    half = (bounds[1] - bounds[0]) / 2
+    return float(half) if math.isfinite(half) and half >= 0 else None
+
+
 def _said(means: Mapping[str, float], sizes: Mapping[str, float], floors: Mapping[str, float]) -> str:
     """Return in words where the features lie: at FDR, which views still know, and which are below FDR."""
     beyond = [view for view in means if sizes[view] > floors.get(view, 0.0)]
-    knowing = [view for view in beyond if means[view] > 0]
-    below = [view for view in beyond if means[view] <= 0]
-    parts = [*([f"residual ({', '.join(knowing)})"] if knowing else [])]
-    parts += [f"damaged ({', '.join(below)})"] if below else []
-    return ", ".join(parts) or "at FDR"
+    parts = {
+        "residual": [view for view in beyond if means[view] > 0],
+        "damaged": [view for view in beyond if means[view] <= 0],
+    }
+    named = {word: "all views" if len(views) == len(POSITIONS) else ", ".join(views) for word, views in parts.items()}
+    return ", ".join(f"{word} ({views})" for word, views in named.items() if views) or "at FDR"

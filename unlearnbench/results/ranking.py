@@ -110,6 +110,7 @@ def _band(row: Row) -> int:
 
 def _with_note(row: Row, original: Row | None, fdr: Row | None) -> Row:
     """Return a row with its judgement, and with the reason if it has no rank."""
+    original, fdr = (None if one is None else row.yardstick(one) for one in (original, fdr))
     note = _without_result(row, original, fdr)
     if note:
         return replace(row, rank=None, note=note)
@@ -153,14 +154,15 @@ def _ranked(rows: Sequence[Row], original: Row, fdr: Row) -> list[Row]:
 
 def _verdicts(rows: Sequence[Row], original: Row, fdr: Row) -> NDArray[np.int64]:
     """Return (R, R): 1 where the first row is farther from FDR than the second, -1 where it is nearer, else 0."""
-    by_row = [distances(positions_by_seed(row, original, fdr)) for row in rows]
+    pairs = [(row.yardstick(original), row.yardstick(fdr)) for row in rows]
+    by_row = [distances(positions_by_seed(row, *pair)) for row, pair in zip(rows, pairs, strict=True)]
     seeds = sorted({seed for found in by_row for seed in found})
     values = np.full((len(rows), len(seeds)), np.nan)
     draws = np.full((IMAGE_DRAWS, len(rows), len(seeds)), np.nan)
-    for number, (row, found) in enumerate(zip(rows, by_row, strict=True)):
+    for number, (row, pair, found) in enumerate(zip(rows, pairs, by_row, strict=True)):
         held = [seeds.index(seed) for seed in found]
         values[number, held] = list(found.values())
-        draws[:, number, held] = drawn_distances(row, original, fdr, list(found))
+        draws[:, number, held] = drawn_distances(row, *pair, list(found))
     return simultaneous_verdicts(values, draws)
 
 

@@ -31,6 +31,8 @@ class Judgement:
         farthest: The view whose |position| is the largest on average.
         distance: Mean over seeds of the largest |position| over the views, by which methods are ordered.
         said: Where its features lie, in words.
+        relative: On how many more forget images its features decide as FDR's do than as Original's do, mean over seeds,
+            and the bounds of the 95 % interval over seeds and images; None where the records do not say.
         provisional: Why it has no rank yet; "" if it is not provisional.
     """
 
@@ -41,12 +43,21 @@ class Judgement:
     farthest: str | None = None
     distance: float | None = None
     said: str = ""
+    relative: tuple[float, float, float] | None = None
     provisional: str = ""
 
     @property
     def position(self) -> float | None:
         """Signed mean position of the view that is farthest from FDR."""
         return None if self.farthest is None else self.positions[self.farthest]
+
+    @property
+    def closer_to(self) -> Literal["FDR", "Original", "undecided"] | None:
+        """The relative verdict: the reference whose decisions its features share more often, as far as is known."""
+        if self.relative is None:
+            return None
+        _, low, high = self.relative
+        return "FDR" if low > 0 else "Original" if high < 0 else "undecided"
 
     def as_json(self) -> dict[str, Any]:
         """Return the judgement as JSON values."""
@@ -58,8 +69,14 @@ class Judgement:
             "views": self.positions,
             "distance": self.distance,
             "said": self.said,
-            "loss": None if self.loss is None else dict(zip(("mean", "low", "high"), self.loss, strict=True)),
+            "loss": _bounds(self.loss),
+            "closer_to": self.closer_to,
+            "relative": _bounds(self.relative),
         }
+
+
+def _bounds(found: tuple[float, float, float] | None) -> dict[str, float] | None:
+    return None if found is None else dict(zip(("mean", "low", "high"), found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -119,9 +136,25 @@ class Row:
         found = {record.seed: record.value(metric) for record in self.done}
         return {seed: value for seed, value in found.items() if value is not None}
 
+    def yardstick(self, reference: Row) -> Row:
+        """Return the row of Original or FDR by which this one is judged.
+
+        That is the table's, but for the seeds of a submission that brought its own.
+        """
+        own = {
+            found.seed: found
+            for record in self.records
+            for found in record.judged_by
+            if found.method.name == reference.method.name
+        }
+        if not own:
+            return reference
+        records = {record.seed: record for record in reference.records} | own
+        return replace(reference, records=tuple(records[seed] for seed in sorted(records)))
+
     def gaps(self, fdr: Row | None) -> dict[int, float]:
         """Return FPAe less FDR's, a signed fraction, by seed; seeds that FDR lacks are left out."""
-        base = fdr.values(SHORT["FPAe"]) if fdr else {}
+        base = self.yardstick(fdr).values(SHORT["FPAe"]) if fdr else {}
         return {seed: value - base[seed] for seed, value in self.values(SHORT["FPAe"]).items() if seed in base}
 
     def mean(self, metric: str) -> float | None:

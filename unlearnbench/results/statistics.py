@@ -44,6 +44,30 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 
+def seeds_and_images_interval(
+    values: Sequence[float], over_images: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Return the interval of the mean over seeds for new seeds and new test images, where only summaries are known.
+
+    Its half width is the root of the sum of two squares: the half width of the t interval over the seeds, and the mean
+    of each seed's own half width over its images, as if the luck of the images were the same with every seed. It is
+    none too narrow: what varies by image within a seed counts both times, as in `bootstrap_means`.
+
+    Args:
+        values: A value for each seed.
+        over_images: Half width of the interval of each value over the images.
+        confidence: Confidence of all these intervals.
+
+    Returns:
+        The bounds, or None without a value; with a single seed they are for new images alone.
+    """
+    if not values:
+        return None
+    over_seeds = t_interval(values, confidence)
+    half = math.hypot((over_seeds[1] - over_seeds[0]) / 2 if over_seeds else 0.0, statistics.fmean(over_images))
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
 @functools.cache
 def t_quantile(degrees: int, confidence: float) -> float:
     """Return the t that the absolute value of a t-distributed number stays below with probability `confidence`."""

@@ -14,7 +14,7 @@ from unlearnbench.escape import one_line
 from unlearnbench.results.judgement import FEWEST_SEEDS, MOST_FAE, MOST_FAE_SHARE, MOST_LOSS
 from unlearnbench.results.ranking import CONTROL, ORDER_TEXTS, PAPER, WITHOUT_FDR, is_provisional
 from unlearnbench.results.records.record import Record
-from unlearnbench.results.rows import Row
+from unlearnbench.results.rows import Judgement, Row
 from unlearnbench.terms import REFERENCES, SHORT
 
 _BARE_BAR = re.compile(r"(?<!\\)\|")
@@ -60,6 +60,12 @@ LEGEND: tuple[tuple[str, str], ...] = (
         "largest |position|.",
     ),
     (
+        "closer to",
+        "the relative verdict: on how many more of 100 forget images the nearest prototype is that of FDR rather than "
+        "that of Original, with the 95 % interval over seeds and images. Below 0 a model is closer to Original, above "
+        "0 to FDR; *undecided* where the interval holds 0, as it does for a second FDR.",
+    ),
+    (
         "rank",
         "the best and the worst rank that the data allow: a method is put before another only where 95 % intervals of "
         "all differences together say so.",
@@ -78,7 +84,7 @@ LEGEND: tuple[tuple[str, str], ...] = (
 
 
 # These columns are empty, and these words are not used, where a manifest does without FDR.
-OF_RANKING = ("kept", "forgot", "position", "rank", "control", "provisional", "gap to FDR")
+OF_RANKING = ("kept", "forgot", "position", "closer to", "rank", "control", "provisional", "gap to FDR")
 
 
 def legend(problems: Iterable[Sequence[Row]]) -> tuple[tuple[str, str], ...]:
@@ -139,6 +145,23 @@ def words(row: Row) -> tuple[str, str]:
     """Return whether a row kept the retain classes and whether its outputs forgot, as tables show it."""
     found = row.judgement
     return ("-", "-") if found is None else (found.keep or "-", found.forget or "-")
+
+
+def features_text(row: Row) -> str:
+    """Return in words where a row's features lie and to which reference they are closer; "" if nothing is known."""
+    found = row.judgement
+    if found is None:
+        return ""
+    return "; ".join(part for part in (found.said, closer_text(found)) if part)
+
+
+def closer_text(found: Judgement) -> str:
+    """Return the relative verdict with its value and interval in points, or "" if the records do not say."""
+    if found.relative is None:
+        return ""
+    mean, low, high = (f"{100 * part:+.1f}" for part in found.relative)
+    word = found.closer_to if found.closer_to == "undecided" else f"closer to {found.closer_to}"
+    return f"{word} ({mean}, {low} to {high})"
 
 
 def percent(mean: float | None, std: float | None) -> str:
@@ -283,11 +306,10 @@ def print_tables(problems: Sequence[Sequence[Row]], console: Console, order: str
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for row in rows:
             # The caption explains what is true of all.
-            if row.note and row.note not in (WITHOUT_FDR, CONTROL):
-                console.print(f"{method_name(row)}: {row.note}", markup=False, highlight=False, soft_wrap=True)
-            elif row.judgement and row.judgement.said:
-                text = f"{method_name(row)}: features {row.judgement.said}"
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+            lines = [row.note] if row.note and row.note not in (WITHOUT_FDR, CONTROL) else []
+            lines += [f"features {text}"] if (text := features_text(row)) else []
+            for line in lines:
+                console.print(f"{method_name(row)}: {line}", markup=False, highlight=False, soft_wrap=True)
     if problems:
         console.print("\n".join(f"{term}: {text.replace('*', '')}" for term, text in legend(problems)), soft_wrap=True)
 

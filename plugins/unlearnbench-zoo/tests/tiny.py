@@ -46,7 +46,7 @@ def entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def gradients(model: nn.Module, loss: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, list(model.parameters())))
+    return list(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True))
 
 
 class Sgd:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.commands import cli
 from support.paths import REPOSITORY
-from support.records import make_record, small_board, with_changes, write_records
+from support.records import make_record, small_board, with_changes, with_relative_verdict, write_records
 
 from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.results.leaderboard.build import build_leaderboard, rebuilt_pages
@@ -145,10 +145,32 @@ def test_a_line_has_the_figures_and_seeds_of_its_records(tmp_path: Path) -> None
     assert [(record.method.label, record.seed) for record in records][8:10] == [("good", 0), ("good", 1)]
 
 
+def test_each_page_says_what_the_features_are_closer_to(tmp_path: Path) -> None:
+    records = [
+        with_relative_verdict(record, 0.25, {"interval": [0.125, 0.375]}) if record.status == "done" else record
+        for record in small_board(seeds=3)
+    ]
+    build_leaderboard([write_records(tmp_path / "runs", records)], tmp_path / "board")
+    page, web = ((tmp_path / "board" / name).read_text() for name in (PAGE, "index.html"))
+    assert "\n- weak: residual (all views); closer to FDR (+25.0, +12.5 to +37.5)\n" in page
+    assert "- **closer to**: the relative verdict" in page
+    assert web.count("closer to FDR (+25.0, +12.5 to +37.5). Positions: prototype") == 3
+    exported = {row["method"]: row["closer_to"] for row in cli("export", tmp_path / "board", "--to", "json").json}
+    assert exported == {
+        "original": None,
+        "fdr": None,
+        "good": "FDR",
+        "weak": "FDR",
+        "lossy": "FDR",
+        "absent": None,
+        "broken": None,
+    }
+
+
 def test_failed_and_skipped_cells_are_shown_with_their_reason(tmp_path: Path) -> None:
     text = (built(tmp_path) / PAGE).read_text()
     assert "- lossy: provisional: 2 seeds, 3 are needed for a rank\n" in text
-    assert "- good: residual (prototype, neighbours, probe)\n" in text
+    assert "- good: residual (all views)\n" in text
     assert "- broken: failed with seed 0, 1: ValueError: no &lt;b>way\n" in text
     assert "- absent: not applicable with seed 0, 1: needs batch norm\n" in text
     assert "| 0 failed 1 failed | small |\n" in text

@@ -18,6 +18,7 @@ from unlearnbench.results.leaderboard.exports import WRITERS, _latex, export, in
 from unlearnbench.results.leaderboard.view import make_board
 from unlearnbench.results.records.collection import read_collection
 from unlearnbench.results.records.record import Record
+from unlearnbench.results.tables import LEGEND
 
 LEADERBOARD = REPOSITORY / "leaderboard"
 
@@ -56,6 +57,9 @@ def test_latex_has_a_table_with_escaped_names(runs: Path) -> None:
     assert r" & broken & - & - & - & -- & -- & -- & -- \\" in text
     assert text.count(r"\midrule") == 2
     assert text.count("{table}") == 2
+    assert text.count(r"\item[") == len(LEGEND)
+    assert r"\item[kept] whether the accuracy" in text
+    assert r"largest \textbar{}position\textbar{}" in text
     assert _latex(r"a_b 10 % & \x {y} #1 ~ ^") == (
         r"a\_b 10 \% \& \textbackslash{}x \{y\} \#1 \textasciitilde{} \textasciicircum{}"
     )

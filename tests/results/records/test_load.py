@@ -15,6 +15,7 @@ from support.records import make_record, small_board, with_changes, write_record
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.submission import write_submission
+from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.records.faults import entry_faults
 from unlearnbench.results.records.load import check_entries, load_entries, load_records, read_entries
 from unlearnbench.results.records.record import Record, content_hash
@@ -162,7 +163,10 @@ def board(tmp_path: Path) -> Path:
 
 def left_out(board: Path) -> str:
     folder = board / "submissions" / "me" / "records"
-    return f"{folder}: Original and FDR with seed 0, 1 left out, of which the leaderboard has its own"
+    return (
+        f"{folder}: Original and FDR with seed 0, 1 have no row, since the leaderboard has its own; "
+        "they judge the methods of this submission"
+    )
 
 
 def test_references_of_a_submission_give_way_to_those_of_the_leaderboard(board: Path) -> None:
@@ -174,6 +178,21 @@ def test_references_of_a_submission_give_way_to_those_of_the_leaderboard(board: 
     assert entry_faults(kept) == []
     assert said == [left_out(board)]
     assert load_records(board) == [entry.record for entry in kept]
+
+
+def test_a_submission_is_judged_by_its_own_references_and_the_others_by_the_leaderboards(board: Path) -> None:
+    """The board's Original has CAne 0.90 and its FDR FPAe 0.50 and 0.52; the submission's 0.88 and 0.5."""
+    kept = {(entry.record.method.label, entry.record.seed): entry.record for entry in load_entries([board])}
+    judged = {cell: [(one.method.name, one.seed) for one in record.judged_by] for cell, record in kept.items()}
+    assert {cell: sorted(pair) for cell, pair in judged.items() if pair} == {
+        ("mine", seed): [("fdr", seed), ("original", seed)] for seed in (0, 1)
+    }
+    (rows,) = rows_by_problem(kept.values())
+    named = {row.label: row for row in rows}
+    assert named["mine"].gaps(named["fdr"]) == pytest.approx({0: 0.0, 1: 0.0})
+    assert named["good"].gaps(named["fdr"]) == pytest.approx({0: 0.05, 1: 0.04})
+    # Neither its hash nor its content says by what it is judged.
+    assert kept["mine", 0].model_dump() == MINE[0].model_dump()
 
 
 def test_of_a_submission_in_one_file_only_the_references_give_way(board: Path, tmp_path: Path) -> None:

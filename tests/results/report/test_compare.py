@@ -119,6 +119,10 @@ def test_the_command_prints_a_table_and_json(finished: FinishedRun) -> None:
     assert done.code == 0, done.err
     assert done.out.startswith(f"A: {finished.output}\nB: {finished.output}\n")
     assert "+0.00 to +0.00" in done.out
+    # What the rule reads is said in words, and each word once.
+    for start in ("kept, by masked_retain_accuracy: whether", "position: how much", "FAe: share", "CAne: accuracy"):
+        assert sum(line.startswith(start) for line in done.out.splitlines()) == 1, start
+    assert "closer to:" not in done.out
     (erwp,) = [
         found for found in cli("compare", finished.output, finished.output, "--json").json if found["first"] == "erwp"
     ]
@@ -152,6 +156,7 @@ def test_what_is_no_share_is_shown_as_the_number_that_it_is(tmp_path: Path) -> N
     text = table_of(tmp_path, "speed_up", (4.3337, 5.0))
     assert "speed_up │ 4.3337 │ 5.0000 │ +0.6663 │ +0.6663 to +0.6663 * │" in text
     assert "Means over common seeds; difference: the second column less the first" in text
+    assert "FAe:" not in text
 
 
 def test_the_caption_names_what_is_not_in_percent(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from unlearnbench.registry.component import label_slug
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard
 from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Judgement
-from unlearnbench.results.tables import points, position_text, words
+from unlearnbench.results.tables import LEGEND, points, position_text, words
 from unlearnbench.terms import SHORT, VIEWS
 
 # The content of each file is a text, or bytes if the file is not a text, by file name.
 Files = Mapping[str, str | bytes]
 # What of a judgement fits one cell.
-SIMPLE = ("keep", "forget", "provisional", "position", "distance", "said")
+SIMPLE = ("keep", "forget", "provisional", "position", "distance", "said", "closer_to")
 HUB_DATASET = "unlearnbench/unlearnbench"
 
 
@@ -125,6 +125,7 @@ def write_json(board: Board) -> Files:
 
 
 LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "|": r"\textbar{}",
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -132,8 +133,11 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def write_latex(board: Board) -> Files:
-    """Return one file with a table for each problem, which needs the LaTeX package booktabs."""
-    return {"leaderboard.tex": "\n".join(_latex_table(problem) for problem in board.problems)}
+    """Return one file with a table for each problem, and what the columns mean; it needs the LaTeX package booktabs."""
+    tables = [_latex_table(problem) for problem in board.problems]
+    items = [rf"\item[{_latex(term)}] {_latex(text.replace('*', ''))}" for term, text in LEGEND]
+    meanings = "\n".join([r"\begin{description}", *items, r"\end{description}", ""])
+    return {"leaderboard.tex": "\n".join([*tables, meanings])}
 
 
 def _latex_table(problem: ProblemBoard) -> str:

@@ -18,6 +18,7 @@ from unlearnbench.results.tables import (
     LEGEND,
     cautions,
     computed_on,
+    features_text,
     markdown_line,
     percent,
     points,
@@ -116,8 +117,8 @@ def _problem(board: ProblemBoard, order: str) -> list[str]:
 
 def _features(board: ProblemBoard) -> list[str]:
     """Return where the features of each method lie, in words."""
-    said = [(line.name, line.row.judgement.said) for line in board.lines if line.row.judgement]
-    lines = "\n".join(f"- {markdown(name)}: {text}" for name, text in said if text)
+    found = [(line.name, features_text(line.row)) for line in board.lines]
+    lines = "\n".join(f"- {markdown(name)}: {text}" for name, text in found if text)
     return ["### Where the features lie", lines] if lines else []
 
 

@@ -16,7 +16,7 @@ from unlearnbench.results.leaderboard.view import Board, Line, factor
 from unlearnbench.results.ranking import ORDER_TEXTS
 from unlearnbench.results.records.files import COLLECTION
 from unlearnbench.results.summaries.stages import STAGE_LEGEND, StageMetric
-from unlearnbench.results.tables import LEGEND, computed_on, method_name, points, ranking_text, words
+from unlearnbench.results.tables import LEGEND, computed_on, features_text, method_name, points, ranking_text, words
 from unlearnbench.terms import SHORT
 
 
@@ -44,6 +44,7 @@ def web_page(board: Board) -> str:
         collection=COLLECTION,
         score_text=score_text,
         words=words,
+        features_text=features_text,
         legend=LEGEND,
         stage_legend=STAGE_LEGEND,
         profile_path=plot.profile_path,
@@ -70,7 +71,8 @@ def _sortable(value: float | None) -> str:
     """Return a number as a sort key; a missing number has none and stays last."""
     if value is None:
         return ""
-    return "1e308" if math.isinf(value) else repr(float(value))
+    # Seven digits are more than a cell shows, and a page has thousands of cells.
+    return "1e308" if math.isinf(value) else f"{value:.7g}"
 
 
 def _provenance(line: Line) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from unlearnbench.errors import InvalidFileError, WrongUseError
@@ -104,7 +105,8 @@ def check_entries(entries: Sequence[Entry]) -> None:
 def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> list[Entry]:
     """Leave out the references of submissions where the leaderboard has its own for the same seed.
 
-    A reference model comes out slightly different on other hardware, and a problem has one pair for each seed.
+    A reference model comes out slightly different on other hardware, and a problem's table has one pair for each seed.
+    A submission's method started from its own Original all the same, and its record is judged by its own pair.
 
     Args:
         entries: Entries of a leaderboard and its submissions.
@@ -114,15 +116,31 @@ def without_foreign_references(entries: Sequence[Entry], say: Say = unheard) -> 
     foreign = [entry for entry in entries if entry.submission and _reference_key(entry.record) in own]
     for folder in dict.fromkeys(entry.folder for entry in foreign):
         say(_left_out(folder, [entry.record for entry in foreign if entry.folder == folder]))
+    pairs: dict[tuple[Path, str, int], tuple[Record, ...]] = {}
+    for entry in foreign:
+        pairs[_cell_key(entry)] = (*pairs.get(_cell_key(entry), ()), entry.record)
     places = {entry.where for entry in foreign}
-    return [entry for entry in entries if entry.where not in places]
+    kept = [entry for entry in entries if entry.where not in places]
+    return [
+        replace(entry, record=entry.record.with_references(pairs[_cell_key(entry)]))
+        if entry.submission and _cell_key(entry) in pairs
+        else entry
+        for entry in kept
+    ]
+
+
+def _cell_key(entry: Entry) -> tuple[Path, str, int]:
+    return entry.folder, entry.record.problem.id, entry.record.seed
 
 
 def _left_out(folder: Path, records: Sequence[Record]) -> str:
     there = {record.method.name for record in records}
     names = " and ".join(shown for name, shown in REFERENCES.items() if name in there)
     seeds = ", ".join(map(str, sorted({record.seed for record in records})))
-    return f"{folder}: {names} with seed {seeds} left out, of which the leaderboard has its own"
+    return (
+        f"{folder}: {names} with seed {seeds} have no row, since the leaderboard has its own; "
+        "they judge the methods of this submission"
+    )
 
 
 def _reference_key(record: Record) -> tuple[str, str, int] | None:

@@ -13,6 +13,7 @@ from pydantic import (
     AfterValidator,
     Field,
     NonNegativeInt,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
@@ -214,10 +215,23 @@ class Record(RecordPart):
     networks: int | None = None
     share: tuple[NonNegativeInt, ...] = ()
     rounds: Rounds | None = None
+    # Not part of the content: a submission's own references, which no table has a row for.
+    _judged_by: tuple[Record, ...] = PrivateAttr(())
 
     @model_serializer(mode="wrap")
     def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without(dump(self), "share", "rounds")
+
+    @property
+    def judged_by(self) -> tuple[Record, ...]:
+        """Records of Original and FDR that it is judged by in place of the table's; () if it is judged by those."""
+        return self._judged_by
+
+    def with_references(self, references: tuple[Record, ...]) -> Record:
+        """Return the same record, judged by references of its own."""
+        found = self.model_copy()
+        found._judged_by = references
+        return found
 
     @property
     def limited_counts(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from unlearnbench.results.records.problems import differences
 from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Row, grouped_rows, is_share
 from unlearnbench.results.statistics import bootstrap_means, percentile_interval
-from unlearnbench.results.tables import method_name, points
+from unlearnbench.results.tables import LEGEND, method_name, points
 from unlearnbench.terms import POSITIONS, SHORT
 
 # Compared unless others are asked for: what the ranking rule reads.
@@ -219,6 +219,17 @@ def _caption(comparisons: Sequence[Comparison]) -> str:
         "images, with one seed over test images alone; * where it leaves out 0. Same seeds: how many have the very "
         "same value in both."
     )
+
+
+def meanings(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return in plain words, a line for each, what the metrics of comparisons are, as far as tables explain them."""
+    metrics = {found.metric for comparison in comparisons for found in comparison.differences}
+    shown = {_short(metric) for metric in metrics}
+    shown |= {"position"} if metrics & set(POSITIONS.values()) else set()
+    shown |= {"kept"} if MASKED in metrics else set()
+    # Whether a method kept the retain classes is read off this metric, which has no name in tables.
+    names = {"kept": f"kept, by {MASKED}"}
+    return [f"{names.get(term, term)}: {text.replace('*', '')}" for term, text in LEGEND if term in shown]
 
 
 def _short(metric: str) -> str:
