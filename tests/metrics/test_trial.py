@@ -108,6 +108,7 @@ def ranked(judged: Judged) -> dict[str, Row]:
     """Return the rows of records that hold what was judged, ranked."""
     labels = {"original": "original", "fdr": "fdr", "wd": "wd", "head distillation": "head_distillation"}
     labels |= {"untouched": "untouched", "erwp": "erwp", "folnrc": "folnrc", RANDOM: "random", PROJECTION: "projection"}
+    labels[OTHER_FDR] = "second_fdr"
     records = [
         with_changes(make_record(label, seed), metrics=models[name])
         for seed, models in judged.items()
@@ -141,6 +142,17 @@ def test_ranked_by_the_rule_every_control_comes_behind_every_method_that_changed
         assert found.distance == pytest.approx(1.0, abs=0.05)
         assert distance["erwp"] is not None
         assert distance["erwp"] < found.distance
+
+
+def test_by_the_relative_verdict_a_second_fdr_is_undecided_and_untouched_features_are_closer_to_original(
+    judged: Judged,
+) -> None:
+    """Two retrained models agree on a part of the images only, as the legend says; three seeds decide nothing more."""
+    found = {label: row.judgement for label, row in ranked(judged).items() if row.judgement}
+    means = {label: one.relative[0] for label, one in found.items() if one.relative}
+    assert means.keys() == found.keys()
+    assert found["second_fdr"].closer_to == "undecided"
+    assert max(means[label] for label in ("wd", "head_distillation", "untouched")) < min(-0.1, means["second_fdr"])
 
 
 def test_a_ruined_network_has_no_rank_and_a_projected_one_is_last(judged: Judged) -> None:
