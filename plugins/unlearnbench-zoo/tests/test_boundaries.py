@@ -6,9 +6,9 @@ from tiny import Sgd, assert_same, entropy, images_of, network, student_of, task
 from torch import nn
 from unlearnbench.errors import TrainingFailedError
 
-from unlearnbench_zoo.jit import jit, noisy
-from unlearnbench_zoo.mu_mis import contribution, mu_mis, other_classes
-from unlearnbench_zoo.relabelling import boundary_shrink, neighbours
+from unlearnbench_zoo.labels.relabelling import boundary_shrink, neighbours
+from unlearnbench_zoo.weights.jit import jit, noisy
+from unlearnbench_zoo.weights.mu_mis import contribution, mu_mis, other_classes
 
 
 def hand_neighbours(bound: float) -> list[int]:

@@ -7,8 +7,8 @@ import torch
 from tiny import Adam, Sgd, assert_same, entropy, images_of, network, student_of, task_of
 from torch import nn
 
-from unlearnbench_zoo.cola import cola, contrastive_loss
-from unlearnbench_zoo.fine_tuning import cf_k, eu_k, l1_sparse, last_layers
+from unlearnbench_zoo.features.cola import cola, contrastive_loss
+from unlearnbench_zoo.weights.fine_tuning import cf_k, eu_k, l1_sparse, last_layers
 
 
 def test_l1_sparse_adds_a_norm_that_falls_epoch_by_epoch() -> None:

@@ -12,18 +12,18 @@ import torch
 from tiny import Adam, Sgd, assert_same, entropy, gradients, images_of, kl, network, student_of, task_of
 from torch import Tensor, nn
 
-from unlearnbench_zoo import duck as duck_module
-from unlearnbench_zoo import relabelling
-from unlearnbench_zoo import unsir as unsir_module
-from unlearnbench_zoo.ascent import neggrad_plus
-from unlearnbench_zoo.bad_teacher import bad_teacher
-from unlearnbench_zoo.delete import delete
 from unlearnbench_zoo.descent import divergence
-from unlearnbench_zoo.duck import duck, nearest_centroids, retain_centroids
-from unlearnbench_zoo.relabelling import MaskedDescent, random_labels, saliency_masks, salun
-from unlearnbench_zoo.scrub import scrub
-from unlearnbench_zoo.ssd import ssd
-from unlearnbench_zoo.unsir import learned_noise, unsir
+from unlearnbench_zoo.features import duck as duck_module
+from unlearnbench_zoo.features.duck import duck, nearest_centroids, retain_centroids
+from unlearnbench_zoo.labels import relabelling
+from unlearnbench_zoo.labels import unsir as unsir_module
+from unlearnbench_zoo.labels.ascent import neggrad_plus
+from unlearnbench_zoo.labels.relabelling import MaskedDescent, random_labels, saliency_masks, salun
+from unlearnbench_zoo.labels.unsir import learned_noise, unsir
+from unlearnbench_zoo.teachers.bad_teacher import bad_teacher
+from unlearnbench_zoo.teachers.delete import delete
+from unlearnbench_zoo.teachers.scrub import scrub
+from unlearnbench_zoo.weights.ssd import ssd
 
 
 def test_divergence_is_the_sum_over_classes_and_ignores_impossible_ones() -> None:

@@ -6,9 +6,9 @@ import torch
 from tiny import Adam, assert_same, entropy, images_of, kl, network, student_of, task_of
 from torch import Tensor
 
-from unlearnbench_zoo.bad_teacher import lotus
-from unlearnbench_zoo.delete import head_distillation
-from unlearnbench_zoo.pour import forgetting_projection, pour
+from unlearnbench_zoo.features.pour import forgetting_projection, pour
+from unlearnbench_zoo.teachers.bad_teacher import lotus
+from unlearnbench_zoo.teachers.delete import head_distillation
 
 
 def test_head_distillation_moves_the_classifier_alone() -> None:

@@ -11,7 +11,7 @@ from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Positive
-from unlearnbench_zoo.duck import features_of
+from unlearnbench_zoo.features.duck import features_of
 
 
 @declare(

@@ -9,7 +9,7 @@ from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_zoo.descent import SEARCH, BatchNorm, Count, Descent, Epochs, Positive, forward
-from unlearnbench_zoo.duck import features_of
+from unlearnbench_zoo.features.duck import features_of
 
 
 @declare(

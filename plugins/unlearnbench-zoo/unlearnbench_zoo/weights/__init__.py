@@ -1,0 +1,1 @@
+"""Methods that choose weights, dampen them, or smooth the network."""
