@@ -43,6 +43,16 @@ def test_an_epoch_gives_every_image_of_its_kind_once(kind: Any, expected: Any) -
     assert task.size(kind) == len(list(expected))
 
 
+def test_an_epoch_of_some_images_gives_these_alone() -> None:
+    task = task_of()
+    # The retain images are 0, 2, 4 and so on.
+    batches = list(task.batches(1, "retain", only=torch.tensor([5, 0, 3, 1, 2, 4])))
+    assert [len(labels) for _, labels in batches] == [6]
+    assert sorted(numbers(batches[0][0])) == [0, 2, 4, 6, 8, 10]
+    assert task.image_passes == {"forget": 0, "retain": 6}
+    assert task.details == {"joined_batch": 6}
+
+
 def test_a_batch_that_takes_in_a_single_image_is_reported() -> None:
     task = task_of()
     sizes = [len(labels) for _, labels in task.batches(1, batch_size=23)]

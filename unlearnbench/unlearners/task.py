@@ -122,7 +122,12 @@ class UnlearningTask:
         return len(batch_sizes(self.size(kind), batch_size or self.recipe.batch_size))
 
     def batches(
-        self, epochs: int, kind: LimitedPart = "all", *, batch_size: int | None = None
+        self,
+        epochs: int,
+        kind: LimitedPart = "all",
+        *,
+        batch_size: int | None = None,
+        only: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled batches with the training augmentation.
 
@@ -131,18 +136,21 @@ class UnlearningTask:
             kind: `all`, `forget` or `retain` images.
             batch_size: Images in a batch; None means those of the recipe. A single image that is left over joins the
                 last batch, and the record then says so.
+            only: (M,) int64, places of the images to take in the order in which `plain` yields those of the kind, so
+                that a method can hold out the others; None takes all.
 
         Yields:
             Normalised images (B, C, H, W) float32 and their labels (B,) int64.
         """
         size = batch_size or self.recipe.batch_size
-        largest = max(batch_sizes(self.size(kind), size), default=0)
+        positions = self._positions[kind] if only is None else self._positions[kind][only]
+        largest = max(batch_sizes(len(positions), size), default=0)
         if epochs and largest > size:
             self.report("joined_batch", largest)
         for _ in range(epochs):
             generator = self.generator("batches", self._epochs_given)
             self._epochs_given += 1
-            for images, labels in self._data.shuffled(size, generator, self._positions[kind]):
+            for images, labels in self._data.shuffled(size, generator, positions):
                 self.count(labels)
                 yield images, labels
 

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from unlearnbench.metrics.builtin.recovery import LinearProbe
 
 from unlearnbench_lab.probes import (
     DiscriminantProbe,
@@ -15,6 +16,7 @@ from unlearnbench_lab.probes import (
     KernelProbe,
     LogisticProbe,
     PrototypeProbe,
+    RidgeProbe,
     class_means,
     unlikely,
 )
@@ -53,6 +55,17 @@ def test_unlikely_pushes_hardest_where_nothing_but_the_class_is_found() -> None:
     assert sure.grad is not None
     assert loss.item() == pytest.approx(200 - math.log(2))
     assert torch.allclose(sure.grad, torch.tensor([[1.0, -0.5, -0.5]]), atol=1e-4)
+
+
+def test_ridge_probe_is_the_one_of_the_ranking() -> None:
+    features, labels = digits()
+    few = torch.cat([torch.arange(700), torch.arange(950, 1000)])  # Classes differ in size, and two of them are absent.
+    probe = RidgeProbe(10)
+    probe.fit(features[few], labels[few])
+    ranked = LinearProbe(features[few].double().numpy(), labels[few].numpy(), 0.01)
+    found = probe(features).argmax(dim=1)
+    assert (found.numpy() == ranked.predict(features.double().numpy())).mean() > 0.995
+    assert not torch.isin(found, torch.tensor([7, 8])).any()
 
 
 def test_logistic_probe_is_that_of_scikit_learn() -> None:
@@ -111,10 +124,16 @@ def test_kernel_probe_by_hand() -> None:
     assert torch.allclose(found, (torch.tensor(shares) + 1e-6).log())
 
 
+def test_kernel_probe_of_images_that_it_did_not_learn_from_keeps_the_nearest() -> None:
+    probe = KernelProbe(2, skips_nearest=False)
+    probe.fit(torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.tensor([0, 1]))
+    assert probe(torch.tensor([[5.0, 0.1]])).argmax().item() == 0
+
+
 def test_probes_leave_what_they_learn_from_and_pass_gradients_to_features() -> None:
     features, labels = digits(20)
     before = features.clone()
-    for probe in (LogisticProbe(10), DiscriminantProbe(10), PrototypeProbe(10), KernelProbe(10)):
+    for probe in (LogisticProbe(10), DiscriminantProbe(10), RidgeProbe(10), PrototypeProbe(10), KernelProbe(10)):
         probe.fit(features, labels)
         moved = features.clone().requires_grad_()
         unlikely(probe(moved), labels).backward()

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from unlearnbench.models.classifier import captured_features
-from unlearnbench.models.recipe import TrainingRecipe
-from unlearnbench.models.training import check_finite, set_learning_rate
-from unlearnbench.models.training import learning_rate as rate_of_step
+from torch import nn
+from unlearnbench.models.training import check_finite
 from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.last_stage import freeze_below_last_stage, train_mode
-from unlearnbench_lab.probes import (
-    DiscriminantProbe,
-    FeatureMemory,
-    KernelProbe,
-    LogisticProbe,
-    Probe,
-    PrototypeProbe,
-    unlikely,
-)
+from unlearnbench_lab.network_pass import one_cycle
+from unlearnbench_lab.probes import DiscriminantProbe, KernelProbe, LogisticProbe, PrototypeProbe
+from unlearnbench_lab.student import Student
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -102,63 +91,20 @@ def probe_push(
     Source: own. A push off something that is learned all the while is that of domain-adversarial training (Ganin et
     al., 2016), whose gradient reversal has no lower bound; this loss has one.
     """
-    teacher = Teacher(model, task, distillation, temperature, "batch_mean")
-    memory = FeatureMemory(*plain_features(model, task))
-    weighted: list[tuple[float, Probe]] = [
-        (linear_push, LINEAR[linear](task.num_classes)),
-        (prototype_push, PrototypeProbe(task.num_classes)),
-        (neighbour_push, KernelProbe(task.num_classes)),
-    ]
-    probes = [(weight, probe) for weight, probe in weighted if weight > 0]
-    frozen = freeze_below_last_stage(model, task) if trained == "last_stage" else []
-    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(moving, lr=learning_rate, momentum=0.9)
-    steps = task.steps(batch_size=batch_size)
-    cycle = one_cycle(task.recipe, epochs, learning_rate)
+    probes = (LINEAR[linear](task.num_classes), PrototypeProbe(task.num_classes), KernelProbe(task.num_classes))
+    student = Student(
+        model,
+        task,
+        Teacher(model, task, distillation, temperature, "batch_mean"),
+        probes,
+        one_cycle(task.recipe, epochs, learning_rate),
+        batch_size=batch_size,
+        refits=refits,
+        output_push=output_push,
+        all_stages=trained == "all",
+    )
     for epoch in range(epochs):
-        train_mode(model, frozen)
-        total = torch.zeros((), device=task.device)
-        for step, (images, labels) in enumerate(task.batches(1, batch_size=batch_size)):
-            if step % max(1, steps // refits) == 0:
-                for _, probe in probes:
-                    probe.fit(memory.features, memory.labels)
-            set_learning_rate(optimizer, rate_of_step(cycle, epoch * steps + step, steps))
-            features, logits = features_and_logits(model, images, task)
-            memory.add(features, labels)
-            forget = task.is_forget(labels)
-            # Either kind may be missing in a batch.
-            loss = 0.0 * logits.sum()
-            if forget.any():
-                truth = labels[forget]
-                loss = output_push * unlikely(logits[forget], truth)
-                for weight, probe in probes:
-                    loss = loss + weight * unlikely(probe(features[forget]), truth)
-            if not forget.all():
-                loss = loss + teacher.loss(images[~forget], logits[~forget])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        check_finite(float(total), f"epoch {epoch + 1}")
+        loss = student.epoch([linear_push, prototype_push, neighbour_push])
+        check_finite(float(loss), f"epoch {epoch + 1}")
         task.end_epoch(model)
     return model.requires_grad_(True)
-
-
-def features_and_logits(model: nn.Module, images: Tensor, task: UnlearningTask) -> tuple[Tensor, Tensor]:
-    """Return the features (B, D) and logits (B, K) of a batch in float32, computed in the recipe's precision."""
-    with captured_features(model, with_gradient=True) as captured, task.autocast():
-        logits = model(images)
-    return captured[0].float(), logits.float()
-
-
-def plain_features(model: nn.Module, task: UnlearningTask) -> tuple[Tensor, Tensor]:
-    """Return the features (N, D) of all limited images in evaluation mode, and their labels (N,)."""
-    model.eval()
-    with torch.no_grad():
-        parts = [(features_and_logits(model, images, task)[0], labels) for images, labels in task.plain()]
-    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
-
-
-def one_cycle(recipe: TrainingRecipe, epochs: int, highest: float) -> TrainingRecipe:
-    """Return a recipe whose learning rate rises to its highest value and falls again within the epochs."""
-    return recipe.model_copy(update={"schedule": "one_cycle", "epochs": epochs, "learning_rate": highest})

@@ -101,6 +101,39 @@ class DiscriminantProbe:
         return logits
 
 
+class RidgeProbe:
+    """Least squares on one-hot labels with a ridge penalty and equal weight of all classes, as the ranking's probe is.
+
+    It misses a class that lies between others, as normal distributions of one covariance do not.
+
+    Args:
+        classes: K.
+        ridge: Weight of the squared weights' sum, the features being standardised.
+    """
+
+    def __init__(self, classes: int, ridge: float = 0.01) -> None:
+        self._classes, self._ridge = classes, ridge
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) and labels (N,)."""
+        targets = F.one_hot(labels, self._classes).to(features)
+        weights = (1.0 / targets.sum(dim=0).clamp(min=1))[labels]
+        weights = (weights / weights.sum())[:, None]
+        self._mean = (weights * features).sum(dim=0)
+        scale = (weights * (features - self._mean).square()).sum(dim=0).sqrt()
+        self._scale = scale.where(scale > 1e-6, 1.0)
+        inputs = (features - self._mean) / self._scale
+        self._bias = (weights * targets).sum(dim=0)
+        penalty = self._ridge * torch.eye(features.shape[1], device=features.device)
+        moment = inputs.T @ (weights * inputs) + penalty
+        self._weight = torch.linalg.solve(moment, inputs.T @ (weights * (targets - self._bias)))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return scores (B, K)."""
+        scores: Tensor = (features - self._mean) / self._scale @ self._weight + self._bias
+        return scores
+
+
 class PrototypeProbe:
     """The nearest class mean: logits are the negative squared distances to the means.
 
@@ -125,15 +158,14 @@ class PrototypeProbe:
 class KernelProbe:
     """Neighbours by cosine: each class's mean of exp(similarity / width) over the features that were learned.
 
-    The nearest one is left out, because it is likely the image's own earlier feature.
-
     Args:
         classes: K.
         width: Width of the kernel, > 0.
+        skips_nearest: Whether the nearest one is left out, because it is likely the image's own earlier feature.
     """
 
-    def __init__(self, classes: int, width: float = 0.05) -> None:
-        self._classes, self._width = classes, width
+    def __init__(self, classes: int, width: float = 0.05, *, skips_nearest: bool = True) -> None:
+        self._classes, self._width, self._skips_nearest = classes, width, skips_nearest
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
         """Learn from features (N, D) and labels (N,)."""
@@ -144,7 +176,8 @@ class KernelProbe:
     def __call__(self, features: Tensor) -> Tensor:
         """Return logits (B, K)."""
         similar = F.normalize(features, dim=1) @ self._known.T / self._width
-        similar = similar.scatter(1, similar.argmax(dim=1, keepdim=True), -torch.inf)
+        if self._skips_nearest:
+            similar = similar.scatter(1, similar.argmax(dim=1, keepdim=True), -torch.inf)
         highest = similar.max(dim=1, keepdim=True).values.detach()
         # The small number keeps a class without a neighbour at a finite distance.
         return ((similar - highest).exp() @ self._shares + 1e-6).log()
