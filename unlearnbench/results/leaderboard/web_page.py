@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,6 +19,9 @@ from unlearnbench.results.records.files import COLLECTION
 from unlearnbench.results.summaries.stages import STAGE_LEGEND, StageMetric
 from unlearnbench.results.tables import LEGEND, computed_on, features_text, method_name, points, ranking_text, words
 from unlearnbench.terms import SHORT
+
+# HTML does without these, and a page has tens of thousands of them.
+_OPTIONAL = re.compile(r"</(?:td|th|tr|dt|dd)>")
 
 
 def web_page(board: Board) -> str:
@@ -52,7 +56,8 @@ def web_page(board: Board) -> str:
         stage_style=_stage_style,
     )
     template = environment.get_template("leaderboard.html.j2")
-    return template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
+    page = template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
+    return _OPTIONAL.sub("", page)
 
 
 def _escaped(value: Any) -> Any:
@@ -64,7 +69,7 @@ def _stage_style(value: float | None, metric: StageMetric, largest: float) -> st
     """Return how strongly a cell of the heat map is coloured, in percent, as a style."""
     share = 0.0 if value is None else min(1.0, max(0.0, abs(value) / largest if metric.is_gap else value))
     # Even the strongest colour leaves the number readable.
-    return f"--heat: {70 * share:.0f}%"
+    return f"--heat:{70 * share:.0f}%"
 
 
 def _sortable(value: float | None) -> str:
