@@ -84,6 +84,7 @@ def test_only_held_out_images_are_read() -> None:
     held_out = HeldOut(Pixels(), task, 0.5)
     before = held_out.shares(Blind())
     learned_forget = held_out.learned[task.is_forget(task._data.labels[held_out.learned])]
+    # A method is given no way to change them, and a tensor is only one of the places where images may be.
     task._data._images[learned_forget] = 255  # type: ignore[index]
     assert torch.equal(held_out.shares(Blind()), before)
 

@@ -62,6 +62,7 @@ def test_held_out_images_are_never_learned_from() -> None:
         given.append(positions)
         return shuffled(size, generator, positions)
 
+    # What it watches takes the share of a batch too, which a task never gives.
     task._data.shuffled = watched  # type: ignore[method-assign,assignment]
     steered_push(network(), task, epochs=2, batch_size=8, unseen_epochs=3)
     assert len(given) == 5
@@ -95,6 +96,7 @@ def test_only_the_last_stage_moves() -> None:
     original = network()
     unlearned = steered_push(copy.deepcopy(original), task_of(), epochs=2, batch_size=8, unseen_epochs=1)
     assert all(parameter.requires_grad for parameter in unlearned.parameters())
+    # The types of a container's modules are not known.
     assert not torch.equal(original[4].weight, unlearned.get_submodule("4").weight)  # type: ignore[arg-type]
 
 
