@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from unlearnbench.models.batches import batch_sizes
 from unlearnbench.models.training import check_finite, learning_rate, recipe_optimizer, set_learning_rate
 from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
@@ -29,11 +30,12 @@ def unseen_network(task: UnlearningTask, teacher: Teacher, images: Tensor, epoch
     recipe = one_cycle(task.recipe, epochs, task.recipe.learning_rate * batch_size / task.recipe.batch_size)
     optimizer = recipe_optimizer(network, recipe)
     network.train()
+    steps = len(batch_sizes(len(images), batch_size))
     for epoch in range(epochs):
         total = torch.zeros((), device=task.device)
-        batches = list(task.batches(1, batch_size=batch_size, only=images))
-        for step, (batch, labels) in enumerate(batches, start=epoch * len(batches)):
-            set_learning_rate(optimizer, learning_rate(recipe, step, len(batches)))
+        batches = task.batches(1, batch_size=batch_size, only=images)
+        for step, (batch, labels) in enumerate(batches, start=epoch * steps):
+            set_learning_rate(optimizer, learning_rate(recipe, step, steps))
             with task.autocast():
                 logits = network(batch).float()
             known = logits.index_fill(1, task.forget_classes, -torch.inf)
