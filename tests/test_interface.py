@@ -16,13 +16,14 @@ import unlearnbench as ub
 from unlearnbench.errors import ManifestError
 
 
-def test_the_import_is_lazy_and_takes_less_than_a_tenth_of_a_second() -> None:
-    # Seconds of the processor, which other processes do not lengthen.
+def test_the_import_is_lazy() -> None:
+    # What it takes is a matter of what it imports: `python -m tests.benchmarks start` has the seconds.
     code = (
-        "import sys, time; start = time.process_time(); import unlearnbench; took = time.process_time() - start; "
-        "print(took < 0.1, [m for m in sys.modules if m.startswith(('torch', 'numpy', 'pydantic'))])"
+        "import sys; before = set(sys.modules); import unlearnbench; "
+        "roots = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(roots - set(sys.stdlib_module_names)), 'unlearnbench.errors' in sys.modules)"
     )
-    assert python("-c", code).out == "True []\n"
+    assert python("-c", code).out == "['unlearnbench'] False\n"
 
 
 def test_every_name_of_the_interface_is_there_and_documented() -> None:
