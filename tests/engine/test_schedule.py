@@ -91,9 +91,7 @@ def test_methods_that_may_share_a_search_run_one_after_another_where_others_can_
 def plan_and_hand_out(folder: Path, seeds: int, entries: int) -> int:
     """Plan a manifest's cells, hand them out to 64 workers and return how many ended."""
     text = manifest_text(head=f"seeds = {list(range(seeds))}") + '[[unlearners]]\nname = "folnrc"\n'
-    plan = make_plan(
-        resolve(write_manifest(folder, text + f"matrix = {{ epochs = {list(range(1, entries + 1))} }}\n"))
-    )
+    plan = make_plan(resolve(write_manifest(folder, text + f"matrix = {{ epochs = {list(range(1, entries + 1))} }}\n")))
     schedule, running, ended = Schedule(plan.cells, ()), [], 0
     while not schedule.over:
         while len(running) < 64 and (task := schedule.take()):
@@ -116,4 +114,3 @@ def test_planning_and_handing_out_grow_with_the_number_of_cells(tmp_path: Path, 
     large = lines_run(lambda: plan_and_hand_out(tmp_path, seeds, entries))
     # Four times the cells: what grows with the square of their number would take sixteen times the lines.
     assert large < 5 * small
-

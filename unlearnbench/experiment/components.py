@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearnbench import __version__
+from unlearnbench.datasets.parquet.hub_cache import check_is_copied
 from unlearnbench.errors import NotHereError, PluginError, did_you_mean
 from unlearnbench.experiment.manifest import LabelledChoice, ReferencesChoice, UnlearnerChoice
 from unlearnbench.experiment.reader import ManifestFile
@@ -71,6 +72,8 @@ def _lookup(
     file: ManifestFile, kind: PluginKind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
 ) -> Component | None:
     try:
+        if kind == "datasets":
+            check_is_copied(name)
         plugin = find(kind, located(name, Path(file.file).parent))
         if kind == "architectures":
             check_member(name)

@@ -159,12 +159,6 @@ def find(kind: PluginKind, name: str) -> Plugin:
         plugins = plugins or tuple(replace(plugin, name=name) for plugin in _found()[kind].get(f"{family}:", ()))
     elif f"{name}:" in _found()[kind]:
         raise PluginError(f"{name!r} is a family of {kind}\n  Put the name of one behind it: {name}:NAME")
-    if not plugins and kind == "datasets" and family == "hub":
-        source = member.rpartition("/")[2].partition("@")[0]
-        raise PluginError(
-            f"{name!r} is a data set of the Hugging Face hub, which a manifest names by its copy on this machine\n"
-            f'  unlearnbench data fetch {name}, and here name = "parquet", options = {{ source = "{source}" }}'
-        )
     if not plugins:
         raise PluginError(f"no {SINGULAR[kind]} {name!r} is installed{did_you_mean(name, names(kind))}")
     if len(plugins) > 1:

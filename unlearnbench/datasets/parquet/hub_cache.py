@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from unlearnbench.errors import DatasetError
+from unlearnbench.errors import DatasetError, PluginError
 
 HUB = "hub:"
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -49,6 +49,20 @@ def dataset_name(name: str) -> tuple[str, str]:
     """Return the repository and the revision of `hub:ORGANISATION/NAME` or `hub:ORGANISATION/NAME@REVISION`."""
     repository, _, revision = name.removeprefix(HUB).partition("@")
     return repository, revision or MAIN
+
+
+def check_is_copied(name: str) -> None:
+    """Check that a manifest's data set is not named as the hub names it.
+
+    Raises:
+        PluginError: If it is `hub:ORGANISATION/NAME`, which has to become a parquet data set of this machine first.
+    """
+    if name.startswith(HUB):
+        source = dataset_name(name)[0].rpartition("/")[2]
+        raise PluginError(
+            f"{name!r} is a data set of the Hugging Face hub, which a manifest names by its copy on this machine\n"
+            f'  unlearnbench data fetch {name}, and here name = "parquet", options = {{ source = "{source}" }}'
+        )
 
 
 def dataset_folder(path: Path) -> Path:
