@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from support.commands import cli, python
 from support.paths import REPOSITORY
 from support.records import make_record, small_board, with_changes, write_records
@@ -483,6 +484,9 @@ def test_a_brief_report_of_a_leaderboard_has_a_picture_for_each_network_and_no_t
     assert "On the leaderboard's own pages, and not here: `small`.\n" in text
     names = sorted(path.name for path in (tmp_path / "brief" / "figures").iterdir())
     assert names == ["digits-another-trade-off.png", "digits-digits_net-trade-off.png"]
+    for name in names:
+        with Image.open(tmp_path / "brief" / "figures" / name) as picture:
+            assert picture.mode == "P"
     # Two problems of one network stand in one picture, in the order of their manifests.
     assert "(1: c: forget 1 of 10 classes; 2: a: forget 1 of 10 classes)" in text
     # A run's own report has all tables, brief or not.
