@@ -17,7 +17,7 @@ from unlearnbench.errors import ManifestError
 
 
 def test_the_import_is_lazy() -> None:
-    # What it takes is a matter of what it imports: `python -m tests.benchmarks start` has the seconds.
+    # What it takes is a matter of what it imports, and seconds would be one of what else the machine does.
     code = (
         "import sys; before = set(sys.modules); import unlearnbench; "
         "roots = {name.partition('.')[0] for name in set(sys.modules) - before}; "

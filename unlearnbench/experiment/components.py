@@ -18,7 +18,7 @@ from unlearnbench.metrics.standard import STANDARD, variant_label
 from unlearnbench.models.libraries.members import check_member
 from unlearnbench.models.weights import Weights
 from unlearnbench.registry.component import Component, Method, Metric, label_slug, used
-from unlearnbench.registry.entry_points import PluginKind, find
+from unlearnbench.registry.entry_points import PluginKind, find, knows
 from unlearnbench.registry.identity import TRAINING_PROTOCOL
 from unlearnbench.registry.options import resolve_options
 from unlearnbench.registry.plugin_file import located
@@ -72,7 +72,7 @@ def _lookup(
     file: ManifestFile, kind: PluginKind, path: KeyPath, name: str, given: dict[str, Any], matrix: Collection[str] = ()
 ) -> Component | None:
     try:
-        if kind == "datasets":
+        if kind == "datasets" and not knows(kind, name):
             check_is_copied(name)
         plugin = find(kind, located(name, Path(file.file).parent))
         if kind == "architectures":
