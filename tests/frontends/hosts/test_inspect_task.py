@@ -13,12 +13,15 @@ from support.records import record_files, small_board, with_changes, write_recor
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed: pip install 'unlearnbench[inspect]'")
 
+import inspect_ai
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog, read_eval_log
 
 from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.experiment.resolve import resolve
 from unlearnbench.frontends.hosts.inspect_logs import write_inspect_logs
-from unlearnbench.frontends.hosts.inspect_task import SOLVERS, _number, chosen_method
+from unlearnbench.frontends.hosts.inspect_task import SOLVERS, _number, chosen_method, fractions
 from unlearnbench.registry.entry_points import names
 from unlearnbench.results.records.files import read_record
 from unlearnbench.results.records.load import load_records
@@ -63,6 +66,16 @@ def test_inspect_eval_runs_a_method_over_the_seeds_and_shares_the_store(tmp_path
         assert scores[name]["stderr"].value == pytest.approx(statistics.stdev(values) / 2**0.5)
     again = cli("run", manifest, "-o", tmp_path / "runs", "--device", "cpu")
     assert "all 6 cells are done already" in again.err
+
+
+def test_a_value_that_one_seed_does_not_have_is_left_out_of_the_means(tmp_path: Path) -> None:
+    samples = [Sample(input="", metadata={"values": {"held": 0.5, "position": value}}) for value in (None, 0.25)]
+    task = Task(dataset=MemoryDataset(samples), solver=[], scorer=fractions())
+    (log,) = inspect_ai.eval(task, model="none", display="none", log_dir=str(tmp_path))
+    assert log.status == "success"
+    assert log.results is not None
+    means = {score.name: (score.metrics["mean"].value, score.scored_samples) for score in log.results.scores}
+    assert means == {"held": (0.5, 2), "position": (0.25, 1)}
 
 
 def test_a_solver_that_fails_is_an_error_of_its_sample_with_the_reason(tmp_path: Path) -> None:

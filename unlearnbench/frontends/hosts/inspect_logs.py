@@ -18,9 +18,8 @@ from inspect_ai.log import (
     write_eval_log,
 )
 from inspect_ai.model import ModelOutput
-from inspect_ai.scorer import Score
 
-from unlearnbench.frontends.hosts.inspect_task import outcome, sample_facts, sample_id
+from unlearnbench.frontends.hosts.inspect_task import outcome, sample_facts, sample_id, scored
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.records.record import Record
 from unlearnbench.store import content_id
@@ -81,6 +80,8 @@ def _scores(done: Sequence[Record]) -> list[EvalScore]:
     found = []
     for name in metrics:
         values = [value for record in done if (value := record.value(name)) is not None]
+        if not values:
+            continue
         center = sum(values) / len(values)
         squares = sum((value - center) ** 2 for value in values)
         error = (squares / max(1, len(values) - 1) / len(values)) ** 0.5
@@ -109,7 +110,7 @@ def _sample(record: Record, name: str) -> EvalSample:
         input=given,
         target="",
         output=ModelOutput.from_content(model="none", content=outcome(record)),
-        scores={"fractions": Score(value=facts["values"], explanation=outcome(record))},
+        scores={"fractions": scored(facts["values"], outcome(record))},
         metadata={"seed": record.seed, "problem": record.problem.slug, **facts},
         total_time=sum(record.measured.seconds.values()),
     )

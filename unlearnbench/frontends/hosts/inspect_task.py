@@ -6,6 +6,7 @@ before it is used; their options are checked when they run, like those of a mani
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from dataclasses import replace
@@ -72,7 +73,7 @@ def fractions() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score | None:
         found = state.metadata.get("values")
-        return Score(value=dict(found), explanation=state.output.completion) if found else None
+        return scored(found, state.output.completion) if found else None
 
     return score
 
@@ -158,7 +159,7 @@ def chosen_method(resolved: Resolved, name: str, options: dict[str, Any]) -> Met
 
 def sample_facts(record: Record) -> dict[str, Any]:
     """Return what a log keeps of a record: values of the metrics, costs, and where the record's files are."""
-    values = {name: metric.value for name, metric in record.metrics.items() if metric.value is not None}
+    values = {name: metric.value for name, metric in record.metrics.items()}
     return {
         "values": {name: values[name] for name in (*HEADLINE, *values) if name in values},
         "method": record.method.model_dump(mode="json"),
@@ -167,6 +168,16 @@ def sample_facts(record: Record) -> dict[str, Any]:
         "cell": record.cell,
         "files": {name: file.path for name, file in record.files.items()},
     }
+
+
+def scored(values: dict[str, float | None], explanation: str) -> Score:
+    """Return the score of a sample, in which a metric without a value is NaN.
+
+    Inspect fails a whole log where one sample's score lacks a key that another's has, and leaves NaN out of its means.
+    """
+    return Score(
+        value={name: math.nan if value is None else value for name, value in values.items()}, explanation=explanation
+    )
 
 
 def outcome(record: Record) -> str:
