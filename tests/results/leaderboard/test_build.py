@@ -133,6 +133,19 @@ def test_the_table_has_references_ranked_methods_and_those_below_the_line(tmp_pa
     ]
 
 
+def test_subsets_of_a_data_set_stand_on_its_page(tmp_path: Path) -> None:
+    def of_subset(record: Record) -> Record:
+        subset = {"dataset": "class_subset", "dataset_options": {"of": "digits", "classes": ["1", "4"]}}
+        return with_changes(record, problem=record.problem.model_copy(update=subset), manifest_name="subset")
+
+    runs = write_records(tmp_path / "runs", [*small_board("whole"), *map(of_subset, small_board("part"))])
+    build_leaderboard([runs], tmp_path / "board")
+    assert [page.name for page in (tmp_path / "board").glob("digits*.md")] == [PAGE]
+    page = (tmp_path / "board" / PAGE).read_text()
+    assert page.startswith("# digits / digits_net\n")
+    assert re.findall(r'<a id="(\w+)">', page) == ["part", "whole"]
+
+
 def test_a_line_has_the_figures_and_seeds_of_its_records(tmp_path: Path) -> None:
     board = built(tmp_path)
     (good,) = [cells for cells in table_lines((board / PAGE).read_text()) if "good" in cells[1]]

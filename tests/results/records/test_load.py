@@ -118,6 +118,12 @@ def test_a_record_that_is_there_twice_with_other_results_is_refused(tmp_path: Pa
     )
 
 
+def test_a_second_pair_of_a_seed_is_told_how_its_methods_come_in(tmp_path: Path) -> None:
+    again = with_changes(make_record("original", 0, metrics=(0.7, 0.6, 0.8)), manifest_name="zweit")
+    told = refusal(tmp_path, [*small_board(), again])
+    assert told.endswith("as a submission, which is judged by its own: unlearnbench submit")
+
+
 def test_two_manifests_may_share_a_cell(tmp_path: Path) -> None:
     shared = [with_changes(record, manifest_name="zweit") for record in small_board()]
     entries = read_entries([write_records(tmp_path, [*small_board(), *shared])])

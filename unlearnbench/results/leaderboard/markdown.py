@@ -79,7 +79,7 @@ def network_page(problems: Sequence[ProblemBoard], order: str) -> str:
     first = problems[0].problem
     contents = "\n".join(f"- {markdown_link(board.problem.title, f'#{board.problem.slug}')}" for board in problems)
     parts = [
-        f"# {markdown(f'{first.dataset} / {first.architecture}')}",
+        f"# {markdown(f'{first.source} / {first.architecture}')}",
         GENERATED,
         *([contents] if len(problems) > 1 else []),
         *(part for board in problems for part in _problem(board, order)),

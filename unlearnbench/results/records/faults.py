@@ -8,6 +8,11 @@ from unlearnbench.results.records.files import Entry
 from unlearnbench.results.records.record import Record
 from unlearnbench.terms import HEADLINE, JUDGED, REFERENCES
 
+_OWN_PAIR = (
+    "A problem has one pair for each seed. Hand in the methods that started from the other as a submission, which is "
+    "judged by its own: unlearnbench submit"
+)
+
 
 def entry_faults(entries: Sequence[Entry]) -> list[str]:
     """Return what prevents records from making tables that can be trusted.
@@ -60,7 +65,7 @@ def _double_faults(entries: Iterable[Entry]) -> Iterator[str]:
         if known is not entry and _result(known.record) != _result(record):
             yield (
                 f"{entry.where}: {record.method.label} with seed {record.seed} is there twice, with other results in "
-                f"{known.where}\n  Keep one of the two"
+                f"{known.where}\n  {_OWN_PAIR if record.method.role == 'reference' else 'Keep one of the two'}"
             )
 
 

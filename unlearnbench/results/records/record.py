@@ -80,9 +80,19 @@ class ProblemRecord(RecordPart):
     federation: Annotated[dict[str, Any], AfterValidator(_federated)] | None = None
 
     @property
+    def source(self) -> str:
+        """Data set that the images come from: for a subset of classes the one that it is a subset of."""
+        return str(self.dataset_options.get("of") or self.dataset) if self.dataset == "class_subset" else self.dataset
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data, as titles have it."""
+        return self.dataset if self.source == self.dataset else f"{self.source}-{self.num_classes}-classes"
+
+    @property
     def network_slug(self) -> str:
-        """Name for files about all problems of one network on one data set."""
-        return label_slug(f"{self.dataset}-{self.architecture}")
+        """Name for files about all problems of one network on one data set and its subsets."""
+        return label_slug(f"{self.source}-{self.architecture}")
 
     @model_serializer(mode="wrap")
     def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _fits(case: Case, setting: Setting) -> bool:
 def _outcome(claim: Claim, case: Case, settings: Sequence[Setting]) -> JudgedClaim:
     problem = case.problem
     left = problem.limited if problem.federation is None else f"{problem.limited} of {_federated(problem.federation)}"
-    where = f"{problem.dataset} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {left} left"
+    where = f"{problem.data_name} / {problem.architecture}, {len(problem.forget_classes)} forgotten, {left} left"
     same = nearness(case, settings)
     if claim.own_schedule and same != "the paper's":
         epochs = "given weights" if problem.weights else f"{problem.training.get('epochs')} epochs"

@@ -105,7 +105,7 @@ def _drawing(experiment: Experiment, series: Series, name: str) -> Drawing:
     legend_below(figure, [panels[0]], 3)
     title = (
         f"{series.method} against {series.what or 'its options'} ({experiment.name}): means over seeds, bars are one "
-        f"standard deviation; each panel has a scale of its own. Data: {series.rows[0][1].problem.dataset}, "
+        f"standard deviation; each panel has a scale of its own. Data: {series.rows[0][1].problem.data_name}, "
         f"{series.rows[0][1].problem.architecture}."
     )
     lines = [line for value, row in series.rows for line in _lines(experiment, series, value, row)]
