@@ -35,6 +35,7 @@ from unlearnbench.results.ranking import rows_by_problem
 from unlearnbench.results.records.collection import read_collection
 from unlearnbench.results.records.load import load_records
 from unlearnbench.results.tables import cells
+from unlearnbench.terms import REFERENCES
 from unlearnbench.unlearners.contract import check_unlearner
 
 PAGES = sorted(
@@ -43,6 +44,19 @@ PAGES = sorted(
     for path in REPOSITORY.glob(pattern)
 )
 README, FINDINGS = "README.md", "leaderboard/FINDINGS.md"
+LAB = "plugins/unlearnbench-lab/README.md"
+# Columns of the lab's table of what it reaches.
+LAB_COLUMNS = (
+    "forget_accuracy",
+    "masked_retain_accuracy",
+    "forget_prototype_accuracy",
+    "position view=prototype",
+    "position view=neighbours",
+    "position view=probe",
+    "network_view_accuracy",
+    "few_shot_relearning",
+    "fine_tuning_recovery",
+)
 
 # These commands are not run as printed; another one, or none, takes their place for the given reason. The beginning of
 # a command is enough.
@@ -392,3 +406,23 @@ def test_the_tables_are_those_of_the_committed_records() -> None:
     shown = re.findall(r"^\|.*±.*\|$", (REPOSITORY / README).read_text(), re.M)
     assert len(shown) == 6
     assert set(shown) <= every
+
+
+@pytest.mark.slow
+def test_the_lab_s_table_is_that_of_the_committed_records() -> None:
+    (file,) = (REPOSITORY / "leaderboard" / "records").glob("cifar100-resnet20-forget20-10pct-9de359.jsonl.xz")
+    records = [entry.record for entry in read_collection(file) if entry.record.manifest_name == "cifar100-resnet20-lab"]
+    page = (REPOSITORY / LAB).read_text()
+    for label in (*REFERENCES, "wd", "probe_push", "probe-push-to-goal"):
+        by_seed = {record.seed: record for record in records if record.method.label == label}
+        assert sorted(by_seed) == [0, 1, 2, 3, 4]
+        columns = []
+        for metric in LAB_COLUMNS:
+            values = [by_seed[seed].value(metric) or 0.0 for seed in sorted(by_seed)]
+            columns.append(
+                " / ".join(
+                    f"{value:+.2f}" if metric.startswith("position") else f"{100 * value:.1f}" for value in values
+                )
+            )
+        line = f"{REFERENCES.get(label, f'`{label}`')} | {' | '.join(columns)} |"
+        assert line in page.replace("**", "")
