@@ -102,8 +102,8 @@ def _epoch_passes(plan: Plan, cell: Cell) -> int | None:
 
 
 def known_passes(works: list[Work]) -> int:
-    """Return the number of image passes that is known before a run."""
-    return sum(work.image_passes or 0 for work in works)
+    """Return the number of full-size image passes that is known before a run, by which its progress is told."""
+    return sum(work.full_size_passes or 0 for work in works)
 
 
 def _by_epochs(work: Work) -> bool:

@@ -87,16 +87,22 @@ def resized_shape(height: int, width: int, side: int) -> tuple[int, int]:
     return round(height * side / shorter), round(width * side / shorter)
 
 
-def full_size_epochs(recipe: TrainingRecipe, height: int, width: int) -> float:
+def pixel_share(height: int, width: int, side: int | None) -> float:
+    """Return the share of an image's pixels that it keeps if its shorter side becomes `side` long; None keeps all."""
+    return 1.0 if side is None else math.prod(resized_shape(height, width, side)) / (height * width)
+
+
+def full_size_epochs(recipe: TrainingRecipe, height: int, width: int, epochs: int | None = None) -> float:
     """Return how many epochs at full size have as many pixels as the recipe's.
 
     Args:
         recipe: The recipe.
         height: Of what the network sees at full size.
         width: Likewise.
+        epochs: Only so many of its epochs, the first ones; None takes all.
     """
-    sides = [recipe.side(epoch) or min(height, width) for epoch in range(recipe.epochs)]
-    return math.fsum(math.prod(resized_shape(height, width, side)) for side in sides) / (height * width)
+    count = recipe.epochs if epochs is None else epochs
+    return math.fsum(pixel_share(height, width, recipe.side(epoch)) for epoch in range(count))
 
 
 def recipe_identity(recipe: dict[str, Any]) -> dict[str, Any]:

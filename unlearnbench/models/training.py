@@ -21,7 +21,7 @@ from unlearnbench.machine import Precision, cpu_precision
 from unlearnbench.models.batches import ALONE, Augmentation, Batches, Share, resized
 from unlearnbench.models.build import STREAMS
 from unlearnbench.models.checkpoints import misfits
-from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.recipe import TrainingRecipe, full_size_epochs, pixel_share
 from unlearnbench.seeds import derived_seed
 from unlearnbench.terms import REFERENCES
 
@@ -103,13 +103,14 @@ class ReferenceTraining:
         recipe: Training recipe.
         seed: Seed of the run.
         role: "original" or "fdr".
-        advance: Callback that receives the number of images after each step.
+        advance: Callback that receives the number of images after each step, as images of full size that have as many
+            pixels: smaller ones take as much less time.
         say: Callback that receives a line if a checkpoint cannot be used.
         share: What this process takes of each batch. Others take the rest at the same time, and the first one alone
             writes checkpoints.
         joined: Callback that returns the model in the form in which its gradients are the mean over all processes.
-        resumed: Callback that receives the number of images that earlier attempts have read, which took no time in this
-            one; None lets `advance` receive it.
+        resumed: Callback that receives the number of images, counted likewise, that earlier attempts have read, which
+            took no time in this one; None lets `advance` receive it.
     """
 
     model: nn.Module
@@ -131,6 +132,7 @@ class ReferenceTraining:
         self.optimizer = recipe_optimizer(self.model, self.recipe)
         self.epoch = 0
         self.seconds = 0.0
+        self._untold = 0.0
 
     @property
     def epochs(self) -> int:
@@ -141,6 +143,13 @@ class ReferenceTraining:
     def image_passes(self) -> int:
         """Number of images read so far."""
         return self.epoch * len(self.positions)
+
+    @property
+    def _full_size_passes(self) -> int:
+        if not self.recipe.resolutions:
+            return self.image_passes
+        height, width = self.batches.plain(self.positions[:1]).shape[-2:]
+        return round(full_size_epochs(self.recipe, height, width, self.epoch) * len(self.positions))
 
     def train(self, checkpoint: Path | None = None) -> float:
         """Train to the end and return the total seconds, earlier attempts included.
@@ -194,6 +203,8 @@ class ReferenceTraining:
         batches = self.batches.shuffled(self.recipe.batch_size, generator, positions, self.share)
         for size, (images, labels) in zip(sizes, batches, strict=True):
             set_learning_rate(self.optimizer, learning_rate(self.recipe, step, len(sizes)))
+            height, width = images.shape[-2:]
+            pixels = size * pixel_share(height, width, side)
             if side is not None:
                 images = resized(images, side)
             with autocast(self.precision, self.device):
@@ -209,8 +220,15 @@ class ReferenceTraining:
             self.optimizer.step()
             total += loss.detach()
             step += 1
-            self.advance(size)
+            self._tell(pixels)
         check_finite(float(total), f"epoch {epoch + 1} of {REFERENCES.get(self.role, self.role)}")
+
+    def _tell(self, images: float) -> None:
+        """Tell of images in whole numbers, and keep the rest for the next time."""
+        self._untold += images
+        whole = int(self._untold)
+        self._untold -= whole
+        self.advance(whole)
 
     def save(self, checkpoint: Path) -> None:
         """Write the state that the rest of the training needs; a reader finds either a whole file or none.
@@ -251,7 +269,7 @@ class ReferenceTraining:
         self.optimizer.load_state_dict(state["optimizer"])
         for name in self._progress:
             setattr(self, name, state[name])
-        (self.resumed or self.advance)(self.image_passes)
+        (self.resumed or self.advance)(self._full_size_passes)
 
 
 def _whole_state(checkpoint: Path) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class ReferenceMaker:
     def _stage(self, reference: ReferenceModel) -> Iterator[None]:
         """Tell of the training of a reference, and leave the random states as they were."""
         name = f"training {REFERENCES[reference.role]}, seed {reference.seed}"
-        with self._place.told.stage(name, reference.image_passes), own_random_state(0):
+        with self._place.told.stage(name, reference.full_size_passes), own_random_state(0):
             yield
 
     def _fill(self, cell: Cell, weights: Weights, folder: Path) -> dict[str, Any]:

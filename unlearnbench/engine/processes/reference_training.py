@@ -28,7 +28,7 @@ from unlearnbench.models.build import Network
 from unlearnbench.models.classifier import save_network
 from unlearnbench.models.device_data import LoadedData
 from unlearnbench.models.random_state import own_random_state
-from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.models.recipe import TrainingRecipe, full_size_epochs
 from unlearnbench.models.training import ReferenceTraining
 
 INSTALL = "pip install 'unlearnbench[distributed]'"
@@ -115,6 +115,8 @@ def train(
     """
     model = order.network.build(order.seed, order.role).to(data.device)
     positions = data.train.positions_of(order.classes)
+    height, width = data.train.plain(positions[:1]).shape[-2:]
+    passes = round(full_size_epochs(order.recipe, height, width) * len(positions))
     start_measuring(data.device)
     with own_random_state(0):
         training = ReferenceTraining(
@@ -128,7 +130,7 @@ def train(
             told.say,
             share,
             joined,
-            lambda images: told.expect(order.recipe.epochs * len(positions) - images),
+            lambda images: told.expect(passes - images),
         )
         seconds = training.train(order.checkpoint)
     if share.number == 0:
