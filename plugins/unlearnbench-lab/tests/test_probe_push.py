@@ -107,7 +107,40 @@ def test_without_weights_nothing_but_batch_norm_statistics_change() -> None:
         assert torch.equal(before, after), name
 
 
-@pytest.mark.parametrize("options", [{}, {"linear": "discriminant", "linear_push": 0.1, "trained": "all"}])
+def test_mixed_retain_images_are_read_once_more() -> None:
+    task = task_of()
+    probe_push(network(), task, epochs=3, batch_size=8, mixing=1.0)
+    assert task.image_passes == {"forget": 4 * 12, "retain": 7 * 12}
+
+
+def test_every_stage_is_pushed_by_probes_of_its_own() -> None:
+    deep = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5, 4)
+    )
+    fitted: list[tuple[int, ...]] = []
+
+    def watched(self: PrototypeProbe, features: Tensor, labels: Tensor) -> None:
+        fitted.append(tuple(features.shape))
+        fit(self, features, labels)
+
+    fit = PrototypeProbe.fit
+    options: dict[str, Any] = {"linear_push": 0.0, "neighbour_push": 0.0, "pushed": "every_stage", "trained": "all"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrototypeProbe, "fit", watched)
+        probe_push(deep, task_of(), epochs=1, batch_size=24, refits=1, remembered=2, **options)
+    widths = {width for _, width in fitted}
+    assert widths > {5}
+    assert {rows for rows, _ in fitted} == {48}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"linear": "discriminant", "linear_push": 0.1, "trained": "all"},
+        {"network_push": 0.1, "mixing": 0.5, "remembered": 3, "trained": "all", "pushed": "every_stage"},
+    ],
+)
 def test_it_keeps_to_the_contract(options: dict[str, Any]) -> None:
     results = check_unlearner(find("unlearners", "probe_push").load(), options)
     assert {result.status for result in results} == {"passed"}

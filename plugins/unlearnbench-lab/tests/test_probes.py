@@ -15,6 +15,7 @@ from unlearnbench_lab.probes import (
     FeatureMemory,
     KernelProbe,
     LogisticProbe,
+    NetworkProbe,
     PrototypeProbe,
     RidgeProbe,
     class_means,
@@ -157,3 +158,31 @@ def test_memory_replaces_the_oldest_features() -> None:
     assert memory.features.flatten().tolist() == [13.0, 11.0, 12.0]
     assert memory.labels.tolist() == [8, 6, 7]
     assert not memory.features.requires_grad
+
+
+def test_network_probe_learns_what_no_linear_probe_can_and_goes_on_from_its_last_fit() -> None:
+    corners = torch.randint(2, (400, 2), generator=torch.Generator().manual_seed(0))
+    features, labels = corners.float() * 2 - 1, corners.sum(dim=1) % 2
+    linear = LogisticProbe(2)
+    linear.fit(features, labels)
+    assert (linear(features).argmax(dim=1) == labels).float().mean() < 0.8
+    network = NetworkProbe(2, hidden=32, passes=10)
+    losses = []
+    for _ in range(8):
+        network.fit(features, labels)
+        losses.append(torch.nn.functional.cross_entropy(network(features), labels).item())
+    assert losses == sorted(losses, reverse=True)
+    assert (network(features).argmax(dim=1) == labels).float().mean() == 1.0
+    moving = features.clone().requires_grad_()
+    unlikely(network(moving), labels).backward()
+    assert moving.grad is not None
+    assert moving.grad.abs().sum() > 0
+
+
+def test_a_memory_of_several_passes_holds_as_many_forms_of_each_image() -> None:
+    memory = FeatureMemory(torch.zeros(4, 2), torch.arange(4), passes=2)
+    memory.add(torch.ones(4, 2), torch.arange(4))
+    assert memory.features.sum(dim=1).tolist() == [2.0] * 4 + [0.0] * 4
+    memory.add(2 * torch.ones(4, 2), torch.arange(4))
+    memory.add(3 * torch.ones(4, 2), torch.arange(4))
+    assert memory.features.sum(dim=1).tolist() == [6.0] * 4 + [4.0] * 4

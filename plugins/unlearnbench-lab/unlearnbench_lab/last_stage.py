@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from unlearnbench.models.classifier import captured_features
@@ -41,7 +43,7 @@ def _parameters_of(output: Tensor, model: nn.Module) -> set[nn.Parameter]:
     return {parameter for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
-def train_mode(model: nn.Module, frozen: list[nn.Module]) -> None:
+def train_mode(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
     """Put a model into training mode, but its frozen modules into evaluation mode."""
     model.train()
     for module in frozen:

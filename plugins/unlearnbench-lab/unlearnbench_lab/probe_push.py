@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
+from unlearnbench.models.stages import find_stages
 from unlearnbench.models.training import check_finite
 from unlearnbench.registry.declare import Range, declare
 from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.network_pass import one_cycle
-from unlearnbench_lab.probes import DiscriminantProbe, KernelProbe, LogisticProbe, PrototypeProbe
+from unlearnbench_lab.probes import (
+    DiscriminantProbe,
+    KernelProbe,
+    LogisticProbe,
+    NetworkProbe,
+    Probe,
+    PrototypeProbe,
+    Push,
+)
 from unlearnbench_lab.student import Student
 
 Count = Annotated[int, Field(gt=0)]
@@ -48,12 +59,16 @@ def probe_push(
     linear_push: Weight = 0.1,
     prototype_push: Weight = 0.1,
     neighbour_push: Weight = 0.1,
+    network_push: Weight = 0.0,
     output_push: Weight = 1.0,
     distillation: Weight = 2.0,
+    mixing: Weight = 0.0,
     temperature: Positive = 4.0,
     refits: Count = 4,
+    remembered: Count = 1,
     linear: Literal["logistic", "discriminant"] = "logistic",
     trained: Literal["last_stage", "all"] = "last_stage",
+    pushed: Literal["last_stage", "every_stage"] = "last_stage",
 ) -> nn.Module:
     """Probe push: the features of forget images lose their class to probes that are fitted anew many times an epoch.
 
@@ -61,7 +76,7 @@ def probe_push(
                + distillation * L_KD on retain images
         U(z) = mean of -log(1 - softmax(z)_y), which ends by itself where class y is not found any more
 
-    A probe learns from all classes' features f, those that training computed in the last epoch.
+    A probe learns from all classes' features f, those that training computed in the last `remembered` epochs.
 
     Args:
         model: Copy of the original model, ours to change: images (N, C, H, W) to logits (N, K).
@@ -72,12 +87,17 @@ def probe_push(
         linear_push: Weight of the push off the linear probe.
         prototype_push: Weight of the push off the class means.
         neighbour_push: Weight of the push off the neighbours of the same class.
+        network_push: Weight of the push off a network with a hidden layer.
         output_push: Weight of the push off the network's own outputs.
         distillation: Weight of the distillation on retain images.
+        mixing: Weight of the distillation of mixed retain images, of that of the images themselves.
         temperature: Temperature of the distillation.
         refits: Number of times in each epoch that the probes are fitted.
+        remembered: Epochs whose augmented features the probes learn from.
         linear: The linear probe: `logistic` regression or linear `discriminant` analysis.
         trained: `last_stage` leaves all stages but the network's last one as they are; `all` trains every layer.
+        pushed: Whether the features alone are pushed, `last_stage`, or the pooled outputs of `every_stage`, by probes
+            of their own.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -85,26 +105,41 @@ def probe_push(
     Raises:
         TrainingFailedError: If the loss is no longer finite.
 
-    Reads: all limited images once to begin with and once per epoch; the teacher sees the retain images too.
+    Reads: all limited images once to begin with and once per epoch, retain images a second time where they are mixed;
+    the teacher sees the retain images too.
     Changes: all parameters and batch-norm statistics of the last stage and the classifier, or of the whole network.
 
     Source: own. A push off something that is learned all the while is that of domain-adversarial training (Ganin et
     al., 2016), whose gradient reversal has no lower bound; this loss has one.
     """
-    probes = (LINEAR[linear](task.num_classes), PrototypeProbe(task.num_classes), KernelProbe(task.num_classes))
+    stages = (
+        find_stages(model, torch.zeros(1, *task.image_shape, device=task.device))[0] if pushed != "last_stage" else ()
+    )
+
+    def probes() -> tuple[Probe, ...]:
+        classes = task.num_classes
+        return LINEAR[linear](classes), PrototypeProbe(classes), KernelProbe(classes), NetworkProbe(classes)
+
+    ends = [*accumulate(stage.width for stage in stages)]
+    columns = [slice(start, end) for start, end in zip([0, *ends], [*ends, None], strict=True)]
+    forces = [Push(probe, part) for part in columns for probe in probes()]
     student = Student(
         model,
         task,
         Teacher(model, task, distillation, temperature, "batch_mean"),
-        probes,
+        forces,
         one_cycle(task.recipe, epochs, learning_rate),
         batch_size=batch_size,
         refits=refits,
         output_push=output_push,
         all_stages=trained == "all",
+        stages=stages,
+        remembered=remembered,
+        mixing=mixing,
     )
+    weights = [linear_push, prototype_push, neighbour_push, network_push] * len(columns)
     for epoch in range(epochs):
-        loss = student.epoch([linear_push, prototype_push, neighbour_push])
+        loss = student.epoch(weights)
         check_finite(float(loss), f"epoch {epoch + 1}")
         task.end_epoch(model)
     return model.requires_grad_(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -17,6 +18,36 @@ class Probe(Protocol):
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of features (B, D), with a gradient towards the features."""
+
+
+class Force(Protocol):
+    """What moves the features of forget images while a student learns."""
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from the student's features (N, D) float32 and labels (N,) int64 of both kinds."""
+
+    def loss(self, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """Return a scalar for forget images (B, C, H, W), the student's features (B, D) and labels (B,)."""
+
+
+class Push:
+    """The push off a probe.
+
+    Args:
+        probe: Probe that is fitted on the student's features.
+        columns: The features to take, of those that the student gives; None takes all.
+    """
+
+    def __init__(self, probe: Probe, columns: slice | None = None) -> None:
+        self._probe, self._columns = probe, columns or slice(None)
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Fit the probe."""
+        self._probe.fit(features[:, self._columns], labels)
+
+    def loss(self, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """Return how likely the probe finds the classes, see `unlikely`."""
+        return unlikely(self._probe(features[:, self._columns]), labels)
 
 
 def unlikely(logits: Tensor, labels: Tensor) -> Tensor:
@@ -134,6 +165,54 @@ class RidgeProbe:
         return scores
 
 
+class NetworkProbe:
+    """A network with one hidden layer on standardised features, which goes on from its last fit.
+
+    Args:
+        classes: K.
+        hidden: Units of the hidden layer.
+        passes: Passes over the features in each fit, with Adam at 1e-3 on batches of 128.
+        seed: Seed of its first weights and of the order of the features.
+    """
+
+    def __init__(self, classes: int, hidden: int = 128, passes: int = 4, seed: int = 0) -> None:
+        self._classes, self._hidden, self._passes = classes, hidden, passes
+        self._generator = torch.Generator().manual_seed(seed)
+        self._weights: list[Tensor] = []
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from features (N, D) and labels (N,)."""
+        self._mean, self._scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-3)
+        inputs = (features - self._mean) / self._scale
+        if not self._weights:
+            widths = (inputs.shape[1], self._hidden, self._classes)
+            for wide, out in pairwise(widths):
+                drawn = torch.randn(out, wide, generator=self._generator) * (2.0 / wide) ** 0.5
+                self._weights += [drawn.to(inputs.device), inputs.new_zeros(out)]
+            self._optimizer = torch.optim.Adam(self._weights, lr=1e-3)
+        for weight in self._weights:
+            weight.requires_grad_(True)
+        for _ in range(self._passes):
+            order = torch.randperm(len(labels), generator=self._generator).to(labels.device)
+            for rows in order.split(128):
+                loss = F.cross_entropy(self._logits(inputs[rows]), labels[rows])
+                self._optimizer.zero_grad()
+                loss.backward()
+                self._optimizer.step()
+        for weight in self._weights:
+            weight.requires_grad_(False)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        if not self._weights:
+            raise RuntimeError("the probe was not fitted")
+        return self._logits((features - self._mean) / self._scale)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        first, first_bias, last, last_bias = self._weights
+        return (inputs @ first.T + first_bias).relu() @ last.T + last_bias
+
+
 class PrototypeProbe:
     """The nearest class mean: logits are the negative squared distances to the means.
 
@@ -191,15 +270,16 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 class FeatureMemory:
-    """The last N features that a student gave, which cost nothing because training computes them anyway.
+    """The last features that a student gave, which cost nothing because training computes them anyway.
 
     Args:
         features: (N, D) float32 to begin with.
         labels: (N,) int64.
+        passes: Passes over the images that are remembered; each image is there in as many augmented forms.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor) -> None:
-        self.features, self.labels = features.clone(), labels.clone()
+    def __init__(self, features: Tensor, labels: Tensor, passes: int = 1) -> None:
+        self.features, self.labels = features.repeat(passes, 1), labels.repeat(passes)
         self._next = 0
 
     def add(self, features: Tensor, labels: Tensor) -> None:

@@ -16,7 +16,7 @@ from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.held_out import HeldOut
 from unlearnbench_lab.network_pass import one_cycle
-from unlearnbench_lab.probes import KernelProbe, LogisticProbe, PrototypeProbe
+from unlearnbench_lab.probes import KernelProbe, LogisticProbe, PrototypeProbe, Push
 from unlearnbench_lab.student import Student
 from unlearnbench_lab.unseen import unseen_network
 
@@ -99,7 +99,7 @@ def steered_push(
         model,
         task,
         Teacher(model, task, distillation, temperature, "batch_mean"),
-        [LogisticProbe(task.num_classes), PrototypeProbe(task.num_classes), KernelProbe(task.num_classes)],
+        [Push(probe(task.num_classes)) for probe in (LogisticProbe, PrototypeProbe, KernelProbe)],
         one_cycle(task.recipe, epochs, learning_rate),
         batch_size=batch_size,
         refits=refits,
