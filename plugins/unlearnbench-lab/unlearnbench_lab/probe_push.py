@@ -112,6 +112,7 @@ def probe_push(
     Source: own. A push off something that is learned all the while is that of domain-adversarial training (Ganin et
     al., 2016), whose gradient reversal has no lower bound; this loss has one.
     """
+    task.expect((1 + epochs) * task.size() + (epochs * task.size("retain") if mixing else 0))
     stages = (
         find_stages(model, torch.zeros(1, *task.image_shape, device=task.device))[0] if pushed != "last_stage" else ()
     )

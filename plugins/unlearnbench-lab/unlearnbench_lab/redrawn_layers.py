@@ -63,6 +63,7 @@ def redrawn_layers(
 
     Source: own; layers drawn anew are those of EU-k (Goel et al., 2022), which does not distil.
     """
+    task.expect(epochs * task.size("retain") * (2 if mixing else 1))
     teacher = Teacher(model, task, distillation, temperature, "batch_mean")
     frozen = freeze_below_last_stage(model, task) if redrawn == "last_stage" else []
     kept = {

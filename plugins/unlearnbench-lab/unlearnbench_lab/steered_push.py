@@ -89,6 +89,8 @@ def steered_push(
     Source: own; see `probe_push`. The record's details hold the goal, and the shares and weights of every epoch.
     """
     images = HeldOut(model, task, held_out)
+    learned, retain = len(images.learned), len(images.most_retain)
+    task.expect((2 + epochs) * task.size() + epochs * learned + unseen_epochs * retain)
     # The fresh network's distillation has the weight of its cross-entropy.
     goal = images.unseen_shares(
         unseen_network(

@@ -85,6 +85,7 @@ def unseen_targets(
 
     Source: own.
     """
+    task.expect((3 + epochs) * task.size() + unseen_epochs * task.size("retain"))
     features, labels = plain_features(model, task)
     retain = torch.nonzero(~task.is_forget(labels)).flatten()
     unseen = unseen_network(
