@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import cli
-from support.manifests import FOLNRC, WD, manifest_text, write_manifest
+from support.manifests import FOLNRC, SEEDS, WD, manifest_text, write_manifest
 from support.plugins import fake_distribution
 from support.records import record_files
 
@@ -24,6 +24,11 @@ def raises_midway(model, task):
     for images, labels in task.batches(1, "retain", batch_size=8):
         model(images).sum().backward()
         raise RuntimeError("step 1 of 14")
+def raises_in_its_second_epoch(model, task):
+    for images, labels in task.batches(1, "retain", batch_size=8):
+        pass
+    task.end_epoch(model)
+    raise RuntimeError("epoch 2 of 2")
 def fills_memory(model, task):
     raise MemoryError
 def fills_the_device(model, task):
@@ -94,6 +99,19 @@ def test_what_bad_methods_do_is_recorded_and_changes_no_other_result(search_path
         assert found[name].metrics == record.metrics
         assert found[name].files == record.files
         assert found[name].image_passes == record.image_passes
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_after_an_epoch_keeps_its_curve_and_has_no_fault(search_path: Path, tmp_path: Path) -> None:
+    install(search_path, "raises_in_its_second_epoch")
+    text = manifest_text(entry("raises_in_its_second_epoch"), WD, head=f"{SEEDS}\nevaluate_every = 1")
+    path = write_manifest(tmp_path, text)
+    assert cli("run", path, "-o", tmp_path / "runs", "--device", "cpu").code == 1
+    found = records(tmp_path / "runs")["raises_in_its_second_epoch"]
+    assert (found.status, found.reason) == ("failed", "RuntimeError: epoch 2 of 2")
+    assert [epoch.epoch for epoch in found.epochs] == [1]
+    checked = cli("leaderboard", "check", tmp_path / "runs")
+    assert checked.code == 0, checked.out + checked.err
 
 
 @pytest.mark.slow
