@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.growth import lines_run
 from support.manifests import ARCHITECTURE, DATASET, PROBLEM, TRAINING, WD, manifest_text, write_manifest
-from support.plugins import fake_distribution
+from support.plugins import fake_distribution, forget_plugins
 
 from unlearnbench.errors import ManifestError
 from unlearnbench.experiment.plan import make_plan
@@ -524,6 +524,30 @@ def test_a_plugin_of_another_version_is_not_taken_for_the_one_required(tmp_path:
         "m.toml:1: requires.0: some-plugin 1.0 is installed, <3,>=2 is required\n  pip install 'some-plugin>=2,<3'"
     )
     assert resolved(tmp_path, manifest_text(head='requires = ["some_plugin~=1.0"]\nseeds = [0]'))
+
+
+GROWING = """
+from typing import Annotated
+from unlearnbench.registry.declare import ADDED_LATER
+def growing(model, task, *, epochs: int = 5{more}): return model
+"""
+
+
+def test_an_option_that_was_added_later_changes_no_result_at_its_default(tmp_path: Path, search_path: Path) -> None:
+    def cells(text: str, more: str) -> list[str]:
+        (search_path / "growing.py").write_text(GROWING.format(more=more))
+        forget_plugins()
+        return [cell.id for cell in make_plan(resolved(tmp_path, text), precision="float32").cells]
+
+    entry = '[[unlearners]]\nname = "growing"'
+    fake_distribution(search_path, "growing", {"unlearners": {"growing": "growing:growing"}})
+    before = cells(manifest_text(entry), "")
+    later = ", sizes: Annotated[tuple[int, ...], ADDED_LATER] = (1, 2)"
+    assert cells(manifest_text(entry), later) == before
+    assert cells(manifest_text(f"{entry}\noptions = {{ sizes = [1, 2] }}"), later) == before
+    other = cells(manifest_text(f"{entry}\noptions = {{ sizes = [1, 3] }}"), later)
+    assert len(set(before) - set(other)) == 1
+    assert len(set(before) - set(cells(manifest_text(entry), ", sizes: tuple[int, ...] = (1, 2)"))) == 1
 
 
 def test_a_plugin_that_cannot_be_imported_is_a_fault_at_its_name(tmp_path: Path, search_path: Path) -> None:

@@ -14,6 +14,7 @@ from support.commands import python
 from support.plugins import fake_distribution
 
 from unlearnbench.errors import PluginError
+from unlearnbench.registry.declare import ADDED_LATER
 from unlearnbench.registry.entry_points import KINDS, PluginKind, find, installed
 from unlearnbench.registry.options import EMPTY, Option, call_arguments, check_options, plugin_schema, schema
 from unlearnbench.registry.signature import read_signature
@@ -184,6 +185,20 @@ def test_a_plugin_is_called_with_values_of_its_types(function: Callable[..., Any
     assert typed["steps"] == ((3, 1.0),)
     assert isinstance(typed["rate"], float)
     assert (typed["epochs"], typed["mode"], typed["size"], typed["deep"]) == (5, "fast", None, False)
+
+
+def grown(model: object, *, epochs: int = 5, mix: Annotated[float, Field(ge=0), ADDED_LATER] = 0.5) -> float:
+    return mix
+
+
+def test_a_plugin_takes_the_default_of_an_option_that_its_record_has_no_word_of() -> None:
+    epochs, mix = schema(grown)
+    assert (epochs.added_later, mix.added_later, mix.type_name) == (False, True, "float")
+    assert grown(None, **call_arguments(grown, {"epochs": 3})) == 0.5
+    assert grown(None, **call_arguments(grown, {"epochs": 3, "mix": 1.0})) == 1.0
+    with pytest.raises(KeyError):
+        call_arguments(grown, {"mix": 1.0})
+    assert check_options("it", schema(grown), {"mix": -1.0})[1].keys() == {"mix"}
 
 
 def no_default(model: object, *, epochs: int) -> None: ...

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from unlearnbench.names import LONGEST_NAME
 from unlearnbench.registry.entry_points import Plugin
 from unlearnbench.registry.identity import Place, source_digest
+from unlearnbench.registry.options import decisive_options
 from unlearnbench.registry.plugin_file import is_file_name, short_name
 
 
@@ -17,8 +18,9 @@ def used(plugin: Plugin, options: dict[str, Any]) -> Component:
     """Return a plugin together with the options that it is used with.
 
     Raises:
-        PluginError: If only an import can tell its version and it cannot be imported.
+        PluginError: If only an import can tell its version or its options and it cannot be imported.
     """
+    options = decisive_options(plugin, options)
     facts = plugin.version, plugin.distribution, plugin.distribution_version, plugin.source
     if is_file_name(plugin.name):
         return FileComponent(short_name(plugin.name), options, *facts, place=plugin.name)
@@ -39,7 +41,7 @@ class Component:
 
     Attributes:
         name: Name of the plugin.
-        options: All its options, as JSON values.
+        options: Its options as JSON values: all, but for those that were added later and have their default.
         version: Version of its results, as the plugin declares it.
         distribution: Distribution that ships it.
         distribution_version: Version of that distribution; it is provenance and decides nothing.

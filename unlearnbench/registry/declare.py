@@ -14,6 +14,8 @@ RANGES = "__unlearnbench_ranges__"
 EXEMPTIONS = "__unlearnbench_exemptions__"
 CHECK_OPTIONS = "__unlearnbench_check_options__"
 STAGES = "__unlearnbench_stages__"
+# In the `Annotated` type of an option that came after results had been published, none of which its default changes.
+ADDED_LATER = "added later"
 # A feature file keeps the features of at most this many stages of a network, the input of the classifier included.
 MOST_STAGES = 8
 

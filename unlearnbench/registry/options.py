@@ -15,6 +15,7 @@ import docstring_parser
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unlearnbench.errors import PluginError, did_you_mean
+from unlearnbench.registry.declare import ADDED_LATER
 from unlearnbench.registry.entry_points import SINGULAR, Plugin
 from unlearnbench.registry.signature import Argument, read_signature
 
@@ -43,6 +44,13 @@ class Option:
     def type_name(self) -> str:
         """The type as a reader would write it."""
         return _type_name(self.annotation)
+
+    @property
+    def added_later(self) -> bool:
+        """Whether results without this option are those with its default."""
+        return typing.get_origin(self.annotation) is typing.Annotated and ADDED_LATER in typing.get_args(
+            self.annotation
+        )
 
     @functools.cached_property
     def _adapter(self) -> TypeAdapter[Any]:
@@ -164,8 +172,12 @@ def check_options(
 
 
 def call_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments for calling a plugin with checked option values."""
-    typed = {option.name: option.check(values[option.name]) for option in schema(function)}
+    """Return the keyword arguments for a plugin with checked option values; those added later may be missing."""
+    typed = {
+        option.name: option.check(values[option.name])
+        for option in schema(function)
+        if option.name in values or not option.added_later
+    }
     bundle = options_class(function)
     return typed if bundle is None else {"options": bundle(**typed)}
 
@@ -177,6 +189,18 @@ def resolve_options(plugin: Plugin, given: Mapping[str, Any]) -> tuple[dict[str,
         PluginError: If the plugin cannot be imported or one of its options has no type or default.
     """
     return check_options(plugin.name, plugin_schema(plugin), given)
+
+
+def decisive_options(plugin: Plugin, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options but those that were added later and have their default, with which results are the same.
+
+    Raises:
+        PluginError: If the plugin cannot be imported or one of its options has no type or default.
+    """
+    available = plugin_schema(plugin)
+    later = {option.name for option in available if option.added_later}
+    defaults = check_options(plugin.name, available, {})[0]
+    return {name: value for name, value in options.items() if name not in later or value != defaults[name]}
 
 
 def check_positional(positional: Sequence[str]) -> None:

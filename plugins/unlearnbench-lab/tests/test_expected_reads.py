@@ -31,6 +31,7 @@ def network() -> nn.Module:
         (probe_push, {"epochs": 3}),
         (probe_push, {"epochs": 3, "mixing": 1.0}),
         (steered_push, {"epochs": 3, "unseen_epochs": 4}),
+        (steered_push, {"epochs": 3, "unseen_epochs": 4, "mixing": 1.0, "trained": "all", "pushed": "every_stage"}),
         (unseen_targets, {"epochs": 3, "unseen_epochs": 4}),
         (redrawn_layers, {"epochs": 3}),
         (redrawn_layers, {"epochs": 3, "mixing": 1.0}),

@@ -139,11 +139,17 @@ def test_every_stage_is_pushed_by_probes_of_its_own() -> None:
         {},
         {"linear": "discriminant", "linear_push": 0.1, "trained": "all"},
         {"network_push": 0.1, "mixing": 0.5, "remembered": 3, "trained": "all", "pushed": "every_stage"},
+        {"sharpness": 3, "augmentation": "strong"},
     ],
 )
 def test_it_keeps_to_the_contract(options: dict[str, Any]) -> None:
     results = check_unlearner(find("unlearners", "probe_push").load(), options)
     assert {result.status for result in results} == {"passed"}
+
+
+def test_what_was_added_later_leaves_the_first_results_as_they_were() -> None:
+    later = {option.name for option in plugin_schema(find("unlearners", "probe_push")) if option.added_later}
+    assert later == {"network_push", "mixing", "remembered", "sharpness", "pushed", "augmentation"}
 
 
 def test_its_page_says_what_it_reads_and_changes_and_where_it_is_from() -> None:

@@ -58,6 +58,18 @@ def test_unlikely_pushes_hardest_where_nothing_but_the_class_is_found() -> None:
     assert torch.allclose(sure.grad, torch.tensor([[1.0, -0.5, -0.5]]), atol=1e-4)
 
 
+@pytest.mark.parametrize("sharpness", [1, 2, 4])
+def test_a_sharper_push_ends_sooner(sharpness: int) -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [-3.0, 0.0, 1.0]], requires_grad=True)
+    likely = logits.detach().softmax(dim=1)[:, 0]
+    loss = unlikely(logits, torch.tensor([0, 0]), sharpness)
+    series = sum(likely**power / power for power in range(sharpness, 400))
+    assert loss.item() == pytest.approx(float(torch.as_tensor(series).mean()), abs=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert torch.allclose(2 * logits.grad[:, 0], likely**sharpness, atol=1e-6)
+
+
 def test_ridge_probe_is_the_one_of_the_ranking() -> None:
     features, labels = digits()
     few = torch.cat([torch.arange(700), torch.arange(950, 1000)])  # Classes differ in size, and two of them are absent.

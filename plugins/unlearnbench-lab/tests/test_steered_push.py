@@ -2,12 +2,14 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.recipe import TrainingRecipe
+from unlearnbench.registry.declare import CHECK_OPTIONS
 from unlearnbench.registry.describe import plugin_page
 from unlearnbench.registry.entry_points import find
 from unlearnbench.registry.options import plugin_schema
@@ -16,6 +18,7 @@ from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.held_out import HeldOut
 from unlearnbench_lab.steered_push import steered, steered_push
+from unlearnbench_lab.student import Student
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 
@@ -100,8 +103,31 @@ def test_only_the_last_stage_moves() -> None:
     assert not torch.equal(original[4].weight, unlearned.get_submodule("4").weight)  # type: ignore[arg-type]
 
 
-def test_it_keeps_to_the_contract() -> None:
-    results = check_unlearner(find("unlearners", "steered_push").load())
+def test_one_weight_of_a_view_pushes_all_stages() -> None:
+    given: list[list[float]] = []
+    epoch = Student.epoch
+
+    def watched(self: Student, weights: list[float]) -> torch.Tensor:
+        given.append(list(weights))
+        return epoch(self, weights)
+
+    deep = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5, 4)
+    )
+    task = task_of()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Student, "epoch", watched)
+        steered_push(deep, task, epochs=3, batch_size=8, unseen_epochs=1, trained="all", pushed="every_stage")
+    pushes = [entry["pushes"] for entry in task.details["steering"]["epochs"]]
+    for weights, three in zip(given, pushes, strict=True):
+        assert len(weights) > 3
+        assert weights == three * (len(weights) // 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"mixing": 0.5, "trained": "all", "pushed": "every_stage"}])
+def test_it_keeps_to_the_contract(options: dict[str, Any]) -> None:
+    function = find("unlearners", "steered_push").load()
+    results = check_unlearner(function, {**getattr(function, CHECK_OPTIONS), **options})
     assert {result.status for result in results} == {"passed"}
 
 

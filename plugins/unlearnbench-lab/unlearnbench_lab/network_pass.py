@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from unlearnbench.models.classifier import captured_features
 from unlearnbench.models.recipe import TrainingRecipe
-from unlearnbench.models.stages import Stage, captured_stages
+from unlearnbench.models.stages import Stage, captured_stages, find_stages
 from unlearnbench.unlearners.task import UnlearningTask
 
 
@@ -26,6 +27,17 @@ def features_and_logits(
     ):
         logits = model(images)
     return torch.cat([*earlier, captured[0].float()], dim=1), logits.float()
+
+
+def feature_parts(stages: Sequence[Stage]) -> list[slice]:
+    """Return the columns of each earlier stage's outputs, and last of the features, as `features_and_logits` joins."""
+    ends = [*accumulate(stage.width for stage in stages)]
+    return [slice(start, end) for start, end in zip([0, *ends], [*ends, None], strict=True)]
+
+
+def earlier_stages(model: nn.Module, task: UnlearningTask) -> tuple[Stage, ...]:
+    """Return the stages before the features."""
+    return find_stages(model, torch.zeros(1, *task.image_shape, device=task.device))[0]
 
 
 def plain_features(model: nn.Module, task: UnlearningTask, stages: Sequence[Stage] = ()) -> tuple[Tensor, Tensor]:
@@ -50,3 +62,21 @@ def mixed(images: Tensor, generator: torch.Generator) -> Tensor:
     share = float(torch.rand((), generator=generator))
     others = torch.randperm(len(images), generator=generator).to(images.device)
     return share * images + (1.0 - share) * images[others]
+
+
+def strongly_augmented(images: Tensor, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+    """Return normalised images (B, C, H, W), each changed by one operation of colour or shape at a random strength.
+
+    Source: Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", 2021, with its wide
+    ranges, as torchvision has it.
+    """
+    # Its import takes a second, and no other option needs it.
+    from torchvision.transforms.v2 import TrivialAugmentWide
+
+    change = TrivialAugmentWide()
+    pixels = (255.0 * task.pixels(images)).round().clamp(0, 255).to(torch.uint8)
+    # It draws from the global stream.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        changed = torch.stack([change(image) for image in pixels])
+    return task.normalise(changed.float() / 255.0)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
-from unlearnbench.models.stages import find_stages
 from unlearnbench.models.training import check_finite
-from unlearnbench.registry.declare import Range, declare
+from unlearnbench.registry.declare import ADDED_LATER, Range, declare
 from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.network_pass import one_cycle
+from unlearnbench_lab.network_pass import earlier_stages, feature_parts, one_cycle
 from unlearnbench_lab.probes import (
     DiscriminantProbe,
     KernelProbe,
@@ -59,22 +56,25 @@ def probe_push(
     linear_push: Weight = 0.1,
     prototype_push: Weight = 0.1,
     neighbour_push: Weight = 0.1,
-    network_push: Weight = 0.0,
+    network_push: Annotated[Weight, ADDED_LATER] = 0.0,
     output_push: Weight = 1.0,
     distillation: Weight = 2.0,
-    mixing: Weight = 0.0,
+    mixing: Annotated[Weight, ADDED_LATER] = 0.0,
     temperature: Positive = 4.0,
     refits: Count = 4,
-    remembered: Count = 1,
+    remembered: Annotated[Count, ADDED_LATER] = 1,
+    sharpness: Annotated[Count, ADDED_LATER] = 1,
     linear: Literal["logistic", "discriminant"] = "logistic",
     trained: Literal["last_stage", "all"] = "last_stage",
-    pushed: Literal["last_stage", "every_stage"] = "last_stage",
+    pushed: Annotated[Literal["last_stage", "every_stage"], ADDED_LATER] = "last_stage",
+    augmentation: Annotated[Literal["training", "strong"], ADDED_LATER] = "training",
 ) -> nn.Module:
     """Probe push: the features of forget images lose their class to probes that are fitted anew many times an epoch.
 
         loss = sum over probes of push * U(probe(f)) + output_push * U(logits) on forget images
                + distillation * L_KD on retain images
         U(z) = mean of -log(1 - softmax(z)_y), which ends by itself where class y is not found any more
+        With a sharpness s > 1 a probe's U lacks the first s - 1 terms of its series, and pushes with p^s in place of p
 
     A probe learns from all classes' features f, those that training computed in the last `remembered` epochs.
 
@@ -94,10 +94,13 @@ def probe_push(
         temperature: Temperature of the distillation.
         refits: Number of times in each epoch that the probes are fitted.
         remembered: Epochs whose augmented features the probes learn from.
+        sharpness: Power s with which the push off the probes ends.
         linear: The linear probe: `logistic` regression or linear `discriminant` analysis.
         trained: `last_stage` leaves all stages but the network's last one as they are; `all` trains every layer.
         pushed: Whether the features alone are pushed, `last_stage`, or the pooled outputs of `every_stage`, by probes
             of their own.
+        augmentation: `training`, as Original was trained, or `strong`: one more operation of colour or shape for each
+            image.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -113,17 +116,14 @@ def probe_push(
     al., 2016), whose gradient reversal has no lower bound; this loss has one.
     """
     task.expect((1 + epochs) * task.size() + (epochs * task.size("retain") if mixing else 0))
-    stages = (
-        find_stages(model, torch.zeros(1, *task.image_shape, device=task.device))[0] if pushed != "last_stage" else ()
-    )
+    stages = earlier_stages(model, task) if pushed == "every_stage" else ()
 
     def probes() -> tuple[Probe, ...]:
         classes = task.num_classes
         return LINEAR[linear](classes), PrototypeProbe(classes), KernelProbe(classes), NetworkProbe(classes)
 
-    ends = [*accumulate(stage.width for stage in stages)]
-    columns = [slice(start, end) for start, end in zip([0, *ends], [*ends, None], strict=True)]
-    forces = [Push(probe, part) for part in columns for probe in probes()]
+    parts = feature_parts(stages)
+    forces = [Push(probe, part, sharpness) for part in parts for probe in probes()]
     student = Student(
         model,
         task,
@@ -137,8 +137,9 @@ def probe_push(
         stages=stages,
         remembered=remembered,
         mixing=mixing,
+        strong=augmentation == "strong",
     )
-    weights = [linear_push, prototype_push, neighbour_push, network_push] * len(columns)
+    weights = [linear_push, prototype_push, neighbour_push, network_push] * len(parts)
     for epoch in range(epochs):
         loss = student.epoch(weights)
         check_finite(float(loss), f"epoch {epoch + 1}")

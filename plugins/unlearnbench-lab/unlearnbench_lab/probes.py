@@ -36,10 +36,11 @@ class Push:
     Args:
         probe: Probe that is fitted on the student's features.
         columns: The features to take, of those that the student gives; None takes all.
+        sharpness: See `unlikely`.
     """
 
-    def __init__(self, probe: Probe, columns: slice | None = None) -> None:
-        self._probe, self._columns = probe, columns or slice(None)
+    def __init__(self, probe: Probe, columns: slice | None = None, sharpness: int = 1) -> None:
+        self._probe, self._columns, self._sharpness = probe, columns or slice(None), sharpness
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
         """Fit the probe."""
@@ -47,10 +48,10 @@ class Push:
 
     def loss(self, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """Return how likely the probe finds the classes, see `unlikely`."""
-        return unlikely(self._probe(features[:, self._columns]), labels)
+        return unlikely(self._probe(features[:, self._columns]), labels, self._sharpness)
 
 
-def unlikely(logits: Tensor, labels: Tensor) -> Tensor:
+def unlikely(logits: Tensor, labels: Tensor, sharpness: int = 1) -> Tensor:
     """Return -log(1 - p) averaged over rows, where p is the softmax probability of each row's label.
 
     It falls to 0 where the class is not found any more, so that it stops to push there, as gradient ascent does not.
@@ -59,10 +60,17 @@ def unlikely(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: (B, K) of a probe or of the network itself, K > 1.
         labels: (B,) int64.
+        sharpness: Power s, from 1 on, of how the push ends: the derivative by the label's logit is p^s, since the first
+            s - 1 terms of -log(1 - p) = p + p^2 / 2 + p^3 / 3 + ... are left out.
     """
     values = logits.float()
     others = values.scatter(1, labels[:, None], -torch.inf)
-    return (values.logsumexp(dim=1) - others.logsumexp(dim=1)).mean()
+    every = values.logsumexp(dim=1)
+    found = every - others.logsumexp(dim=1)
+    likely = (values.gather(1, labels[:, None]).flatten() - every).exp()
+    for power in range(1, sharpness):
+        found = found - likely**power / power
+    return found.mean()
 
 
 class LogisticProbe:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from unlearnbench.models.training import check_finite
-from unlearnbench.registry.declare import Range, declare
+from unlearnbench.registry.declare import ADDED_LATER, Range, declare
 from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.held_out import HeldOut
-from unlearnbench_lab.network_pass import one_cycle
+from unlearnbench_lab.network_pass import earlier_stages, feature_parts, one_cycle
 from unlearnbench_lab.probes import KernelProbe, LogisticProbe, PrototypeProbe, Push
 from unlearnbench_lab.student import Student
 from unlearnbench_lab.unseen import unseen_network
@@ -53,6 +53,9 @@ def steered_push(
     distillation: Weight = 2.0,
     temperature: Positive = 4.0,
     refits: Count = 4,
+    mixing: Annotated[Weight, ADDED_LATER] = 0.0,
+    trained: Annotated[Literal["last_stage", "all"], ADDED_LATER] = "last_stage",
+    pushed: Annotated[Literal["last_stage", "every_stage"], ADDED_LATER] = "last_stage",
 ) -> nn.Module:
     """Steered push: probe push whose weights follow what is found of forget images that are not pushed.
 
@@ -74,6 +77,10 @@ def steered_push(
         distillation: Weight of the distillation on retain images.
         temperature: Temperature of the distillation.
         refits: Number of times in each epoch that the probes are fitted.
+        mixing: Weight of the distillation of mixed retain images, of that of the images themselves.
+        trained: `last_stage` leaves all stages but the network's last one as they are; `all` trains every layer.
+        pushed: Whether the features alone are pushed, `last_stage`, or the pooled outputs of `every_stage`, by probes
+            of their own with the same weights. What is found is read from the features.
 
     Returns:
         The unlearned model, with the same input and output shapes.
@@ -83,36 +90,42 @@ def steered_push(
         TrainingFailedError: If the loss is no longer finite.
 
     Reads: all limited images twice to begin with, those not held out once per epoch and all of them after it, and four
-    fifths of the retain images once per epoch of the fresh network; the teacher sees the retain images too.
-    Changes: all parameters and batch-norm statistics of the last stage and the classifier.
+    fifths of the retain images once per epoch of the fresh network; retain images a second time in each epoch where
+    they are mixed; the teacher sees the retain images too.
+    Changes: all parameters and batch-norm statistics of the last stage and the classifier, or of the whole network.
 
     Source: own; see `probe_push`. The record's details hold the goal, and the shares and weights of every epoch.
     """
     images = HeldOut(model, task, held_out)
     learned, retain = len(images.learned), len(images.most_retain)
-    task.expect((2 + epochs) * task.size() + epochs * learned + unseen_epochs * retain)
+    again = epochs * task.size("retain") if mixing else 0
+    task.expect((2 + epochs) * task.size() + epochs * learned + again + unseen_epochs * retain)
     # The fresh network's distillation has the weight of its cross-entropy.
     goal = images.unseen_shares(
         unseen_network(
             task, Teacher(model, task, 1.0, temperature, "batch_mean"), images.most_retain, unseen_epochs, batch_size
         )
     )
+    stages = earlier_stages(model, task) if pushed == "every_stage" else ()
+    parts, probes = feature_parts(stages), (LogisticProbe, PrototypeProbe, KernelProbe)
     student = Student(
         model,
         task,
         Teacher(model, task, distillation, temperature, "batch_mean"),
-        [Push(probe(task.num_classes)) for probe in (LogisticProbe, PrototypeProbe, KernelProbe)],
+        [Push(probe(task.num_classes), part) for part in parts for probe in probes],
         one_cycle(task.recipe, epochs, learning_rate),
         batch_size=batch_size,
         refits=refits,
         output_push=output_push,
-        all_stages=False,
+        all_stages=trained == "all",
         images=images.learned,
+        stages=stages,
+        mixing=mixing,
     )
     pushes, share = [FIRST] * 3, torch.ones(3, device=task.device)
     curve = []
     for epoch in range(epochs):
-        check_finite(float(student.epoch(pushes)), f"epoch {epoch + 1}")
+        check_finite(float(student.epoch(pushes * len(parts))), f"epoch {epoch + 1}")
         share = MEMORY * share + (1 - MEMORY) * images.shares(model)
         curve.append({"share": rounded(share), "pushes": pushes})
         pushes = steered(pushes, share, goal)

@@ -14,7 +14,7 @@ from unlearnbench.unlearners.distillation import Teacher
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.last_stage import freeze_below_last_stage, train_mode
-from unlearnbench_lab.network_pass import features_and_logits, mixed, plain_features
+from unlearnbench_lab.network_pass import features_and_logits, mixed, plain_features, strongly_augmented
 from unlearnbench_lab.probes import FeatureMemory, Force, unlikely
 
 
@@ -35,6 +35,7 @@ class Student:
         stages: Earlier stages whose pooled outputs the forces get too, before the features.
         remembered: Passes over the images whose features the forces are fitted on.
         mixing: Weight of the distillation of mixed retain images, of that of the images themselves.
+        strong: Whether every image is strongly augmented.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Student:
         stages: Sequence[Stage] = (),
         remembered: int = 1,
         mixing: float = 0.0,
+        strong: bool = False,
     ) -> None:
         self.model = model
         self._task, self._teacher, self._forces, self._cycle = task, teacher, forces, cycle
         self._batch_size, self._refits, self._output_push, self._images = batch_size, refits, output_push, images
-        self._stages, self._mixing = stages, mixing
-        self._mixer = task.generator("mixing")
+        self._stages, self._mixing, self._strong = stages, mixing, strong
+        self._mixer, self._changes = task.generator("mixing"), task.generator("strong augmentation")
         features, labels = plain_features(model, task, stages)
         if images is not None:
             features, labels = features[images], labels[images]
@@ -81,6 +83,8 @@ class Student:
                 for _, force in acting:
                     force.fit(self._memory.features, self._memory.labels)
             set_learning_rate(self._optimizer, learning_rate(self._cycle, self._epoch * steps + step, steps))
+            if self._strong:
+                images = strongly_augmented(images, self._task, self._changes)
             loss = self._loss(images, labels, acting)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -22,7 +22,7 @@ from unlearnbench.experiment.resolve import Resolved, resolve
 from unlearnbench.registry.component import Method
 from unlearnbench.registry.declare import Range, SearchSpace
 from unlearnbench.registry.entry_points import find
-from unlearnbench.registry.options import resolve_options
+from unlearnbench.registry.options import decisive_options, resolve_options
 from unlearnbench.results.records.record import Record
 
 if TYPE_CHECKING:
@@ -236,7 +236,8 @@ def suggested(trial: optuna.Trial, ranges: Mapping[str, SearchSpace]) -> dict[st
 
 def _with_options(method: Method, options: dict[str, Any], number: int) -> Method:
     """Return a method with the options of a trial, under a label of its own."""
-    values, faults = resolve_options(find("unlearners", method.name), options)
+    plugin = find("unlearners", method.name)
+    values, faults = resolve_options(plugin, options)
     if faults:
         raise UnlearnBenchError("\n".join([f"{method.label}: its ranges do not fit its options", *faults.values()]))
-    return replace(method, options=values, label=f"{method.label} {number}")
+    return replace(method, options=decisive_options(plugin, values), label=f"{method.label} {number}")
