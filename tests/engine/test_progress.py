@@ -131,3 +131,30 @@ def test_what_a_stage_expects_counts_for_the_whole_run() -> None:
     lane.expect(10)
     lane.end()
     assert whole() == (1110, 2010)
+
+
+def test_what_was_read_before_an_interruption_is_a_part_of_the_stage_and_took_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    text = io.StringIO()
+    with Display(Console(file=text), cells=1, passes=1000) as display, display.lanes[0].stage("training", 1000):
+        display.lanes[0].expect(500, 500)
+        monkeypatch.setattr(progress, "monotonic", lambda: display._started + 10.0)
+        display.lanes[0].advance(100)
+    assert text.getvalue().splitlines()[-1] == "training: 60 %, about 0:40 left in all"
+
+
+def test_the_bar_of_a_resumed_stage_begins_where_it_was() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    display = Display(console, cells=1, passes=1000)
+    lane = display.lanes[0]
+    lane.begin("training", 1000)
+    lane.expect(750, 250)
+    assert [(task.completed, task.total) for task in display.bars.tasks] == [(0, 750), (250, 1000)]
+    lane.advance(250)
+    assert [(task.completed, task.total) for task in display.bars.tasks] == [(250, 750), (500, 1000)]
+    lane.end()
+    lane.begin("features", 100)
+    lane.advance(50)
+    assert lane.share == "features: 50 %"

@@ -64,8 +64,11 @@ class Told(Protocol):
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
 
-    def expect(self, images: int) -> None:
-        """Take note that the current stage will read so many images from here on."""
+    def expect(self, images: int, before: int = 0) -> None:
+        """Take note that the current stage will read so many images from here on, and that so many were read before.
+
+        Those were read by an earlier attempt that was interrupted: they are a part of the stage, and took no time.
+        """
 
 
 class _Bars(Progress):
@@ -172,6 +175,7 @@ class Lane:
         self._what = ""
         self._total: int | None = None
         self._done = 0
+        self._before = 0
         self._counted = 0
 
     def say(self, message: str) -> None:
@@ -190,7 +194,7 @@ class Lane:
     def begin(self, what: str, passes: int | None) -> None:
         """Show that a stage begins; `passes` is the number of images it will read, or None if unknown."""
         self._bar = self._display.bars.add_task(what, total=passes, count="", lane=self._number)
-        self._what, self._total, self._done, self._counted = what, passes, 0, 0
+        self._what, self._total, self._done, self._before, self._counted = what, passes, 0, 0, 0
 
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
@@ -198,18 +202,20 @@ class Lane:
             return
         self._done += images
         if self._display.live:
-            self._display.bars.update(self._bar, completed=self._done, count=self._count if self._total else "")
+            done = self._before + self._done
+            self._display.bars.update(self._bar, completed=done, count=self._count if self._total else "")
         self._count_towards_the_run(self._done)
 
-    def expect(self, images: int) -> None:
+    def expect(self, images: int, before: int = 0) -> None:
         """Show that the stage will read so many images from here on, which the whole run then reads too."""
         if self._bar is None:
             return
+        self._before += before
         total = self._done + images
         self._display.expect(total - (self._total or 0))
         self._total = total
         if self._display.live:
-            self._display.bars.update(self._bar, total=total)
+            self._display.bars.update(self._bar, total=self._before + total, completed=self._before + self._done)
         self._count_towards_the_run(self._done)
 
     def _count_towards_the_run(self, images: int) -> None:
@@ -243,7 +249,7 @@ class Lane:
             return f"{self._done:,} images"
         if self.longer:
             return f"{self._done:,} images, {self._total:,} expected"
-        return f"{100 * self._done / self._total:.0f} %"
+        return f"{100 * (self._before + self._done) / (self._before + self._total):.0f} %"
 
 
 class Counting:

@@ -45,7 +45,7 @@ class Heard:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.images = 0
-        self.expected: list[int] = []
+        self.expected: list[tuple[int, int]] = []
 
     def say(self, message: str) -> None:
         self.lines.append(message)
@@ -56,8 +56,8 @@ class Heard:
     def advance(self, images: int) -> None:
         self.images += images
 
-    def expect(self, images: int) -> None:
-        self.expected.append(images)
+    def expect(self, images: int, before: int = 0) -> None:
+        self.expected.append((images, before))
 
 
 def order_in(folder: Path, network: str = "without_norm", **settings: object) -> TrainingOrder:
@@ -123,7 +123,7 @@ def test_two_processes_go_on_from_a_checkpoint_and_drop_one_that_is_damaged(tmp_
     cost = together(cut, heard)
     assert distance(whole.result, cut.result) < 1e-5
     # One epoch of two is left.
-    assert heard.expected == [len(positions)]
+    assert heard.expected == [(len(positions), len(positions))]
     # The first epoch counts, and was not trained again.
     assert cost.seconds > 1000
     damaged.checkpoint.write_bytes(kept[:-100])

@@ -121,7 +121,7 @@ class ReferenceMaker:
                 place.data,
                 place.told.advance,
                 place.store.say,
-                resumed=lambda images: place.told.expect(reference.image_passes - images),
+                resumed=lambda images: place.told.expect(reference.image_passes - images, images),
             )
             if engine is not None:
                 playing = engine.playing(order, place.device, threads, place.told.advance)

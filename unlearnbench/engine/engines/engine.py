@@ -72,8 +72,8 @@ class Follower(Protocol):
     def advance(self, images: int) -> None:
         """Count image passes in the current stage."""
 
-    def expect(self, images: int) -> None:
-        """Show that the stage will read so many images from here on."""
+    def expect(self, images: int, before: int = 0) -> None:
+        """Show that the stage will read so many images from here on, and has read so many before."""
 
     def end(self) -> None:
         """Show that the stage has ended; without a stage, do nothing."""

@@ -251,10 +251,10 @@ class Teller:
         if monotonic() - self._spoke > TELL_SECONDS:
             self._tell_images()
 
-    def expect(self, images: int) -> None:
-        """Say how many images the current stage will read from here on."""
+    def expect(self, images: int, before: int = 0) -> None:
+        """Say how many images the current stage will read from here on, and has read before."""
         self._tell_images()
-        self.tell("expect", images)
+        self.tell("expect", images, before)
 
     def _tell_images(self) -> None:
         self._spoke = monotonic()

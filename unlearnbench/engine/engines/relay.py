@@ -37,9 +37,9 @@ class Told:
         """Hand on a number of image passes."""
         self.tell("advance", images)
 
-    def expect(self, images: int) -> None:
-        """Hand on how many images a stage will read from here on."""
-        self.tell("expect", images)
+    def expect(self, images: int, before: int = 0) -> None:
+        """Hand on how many images a stage will read from here on, and has read before."""
+        self.tell("expect", images, before)
 
     def end(self) -> None:
         """Hand on that a stage has ended."""

@@ -77,8 +77,8 @@ class TrainingFollower(Protocol):
     def advance(self, images: int) -> None:
         """Receive the number of images after each step."""
 
-    def expect(self, images: int) -> None:
-        """Receive the number of images from here on, if an earlier attempt has read some."""
+    def expect(self, images: int, before: int = 0) -> None:
+        """Receive the number of images from here on, and of those that an earlier attempt has read."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def train(
             told.say,
             share,
             joined,
-            lambda images: told.expect(passes - images),
+            lambda images: told.expect(passes - images, images),
         )
         seconds = training.train(order.checkpoint)
     if share.number == 0:
@@ -213,10 +213,10 @@ class _Teller:
         if self._tells:
             self._connection.send(("say", line))
 
-    def expect(self, images: int) -> None:
-        """Say how many images all processes will read from here on."""
+    def expect(self, images: int, before: int = 0) -> None:
+        """Say how many images all processes will read from here on, and have read before."""
         if self._tells:
-            self._connection.send(("expect", images))
+            self._connection.send(("expect", (images, before)))
 
     def advance(self, images: int) -> None:
         """Count images that all processes have read."""

@@ -146,7 +146,7 @@ def _news(process: Process, told: Told) -> tuple[str, Any]:
         elif kind == "advance":
             told.advance(value)
         elif kind == "expect":
-            told.expect(value)
+            told.expect(*value)
         else:
             return kind, value
     return ("died", str(ended)) if ended is not None else ("", None)
