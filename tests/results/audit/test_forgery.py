@@ -12,10 +12,12 @@ import h5py
 import pytest
 from conftest import FinishedRun
 from support.commands import cli
+from support.plugins import fake_distribution
 from support.records import make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.files import file_hash
+from unlearnbench.results.audit import consistency
 from unlearnbench.results.audit.forgery import missing_seeds
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.verify import verify
@@ -183,6 +185,37 @@ def test_a_record_from_before_its_method_gained_an_option_is_no_forgery(runs: Pa
     rewrite(record_files(runs)["folnrc/seed-0.json"], without_what_was_given)
     wanted = "method.options.epochs: None, but the manifest in the record has 1"
     assert wanted in faults(runs, "folnrc/seed-0.json", features=False)
+
+
+GROWN = """
+from typing import Annotated
+from unlearnbench.registry.declare import ADDED_LATER
+def grown(model, task, *, epochs: int = 5, mix: Annotated[float, ADDED_LATER] = 0.5): return model
+"""
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_option_that_a_record_leaves_out_at_its_default_is_no_forgery(
+    runs: Path, search_path: Path, installed: bool
+) -> None:
+    def given(mix: float) -> Callable[[Values], None]:
+        def edit(values: Values) -> None:
+            options = {"epochs": 3, "mix": mix}
+            values["manifest"]["unlearners"] = [{"name": "grown", "label": "folnrc", "options": options}]
+            values["method"].update(name="grown", version=1, options={"epochs": 3})
+
+        return edit
+
+    consistency._with_defaults.cache_clear()
+    if installed:
+        fake_distribution(search_path, "grown", {"unlearners": {"grown": "grown:grown"}}, {"grown": GROWN})
+    record = record_files(runs)["folnrc/seed-0.json"]
+    rewrite(record, given(0.5))
+    assert not any("method.options" in fault for fault in faults(runs, "folnrc/seed-0.json", features=False))
+    rewrite(record, given(0.75))
+    found = [fault for fault in faults(runs, "folnrc/seed-0.json", features=False) if "method.options" in fault]
+    wanted = "method.options.mix: None, but the manifest in the record has 0.75"
+    assert found == ([wanted] if installed else [])
 
 
 def test_changed_image_passes_do_not_fit_the_speed_up(runs: Path) -> None:

@@ -13,7 +13,7 @@ from unlearnbench.experiment.components import variants
 from unlearnbench.experiment.manifest import UnlearnerChoice
 from unlearnbench.metrics.metric_record import Hits, unpacked
 from unlearnbench.registry.entry_points import find
-from unlearnbench.registry.options import resolve_options
+from unlearnbench.registry.options import decisive_options, resolve_options
 from unlearnbench.results.audit.shares import contradictions
 from unlearnbench.results.records.record import ProblemRecord, Record
 from unlearnbench.terms import JUDGED
@@ -110,10 +110,12 @@ def _other_method(record: Record) -> Iterator[str]:
         yield f"method.label: {method.label!r} is not the label of an entry of the manifest in the record"
         return
     given = _as_stored(entries[method.label])
-    wanted = _with_defaults(method.name, method.version, json.dumps(given)) or given
-    for key in sorted(wanted.keys() | (method.options.keys() if wanted is not given else set())):
-        if key not in method.options and key not in given:
-            # The method has gained this option since.
+    known = _with_defaults(method.name, method.version, json.dumps(given))
+    wanted, decisive = known or (given, {})
+    for key in sorted(wanted.keys() | (method.options.keys() if known else set())):
+        if key not in method.options and (key not in given or key not in decisive):
+            # The method has gained this option since, or a record leaves it out where it has this value. Which options
+            # those are is not known of a method that is not installed.
             continue
         told, value = method.options.get(key), wanted.get(key)
         if told != value:
@@ -136,14 +138,16 @@ def _as_stored(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _with_defaults(name: str, version: int, given: str) -> dict[str, Any]:
-    """Return all options of an unlearner, or none if the version that made the record is not installed here."""
+def _with_defaults(name: str, version: int, given: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return all options of an unlearner and those that a record has, if the version that made it is installed here."""
     try:
         plugin = find("unlearners", name)
         options, faults = resolve_options(plugin, json.loads(given))
-        return {} if faults or plugin.version != version else _as_stored(options)
+        if faults or plugin.version != version:
+            return None
+        return _as_stored(options), _as_stored(decisive_options(plugin, options))
     except PluginError:
-        return {}
+        return None
 
 
 def _impossible_work(record: Record) -> Iterator[str]:
