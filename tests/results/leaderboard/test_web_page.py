@@ -261,7 +261,10 @@ def test_a_map_shows_what_is_left_at_each_stage(opened: Any) -> None:
     original, good = (
         table.find_elements("css selector", "tr")[at].find_elements("css selector", "td") for at in (2, 4)
     )
-    assert [cell.get_attribute("class").split()[-1] for cell in (original[2], good[2])] == ["known", "damaged"]
+    assert [cell.get_attribute("class").split() for cell in (original[2], good[2])] == [
+        ["known", "h14"],
+        ["damaged", "h7"],
+    ]
     colours = [cell.value_of_css_property("background-color") for cell in (original[0], original[2], good[2])]
     assert len(set(colours)) == 3
 

@@ -22,6 +22,8 @@ from unlearnbench.terms import SHORT
 
 # HTML does without these, and a page has tens of thousands of them.
 _OPTIONAL = re.compile(r"</(?:td|th|tr|dt|dd)>")
+# The heat map has so many tints. Even the strongest, in percent of its colour, leaves the number readable.
+TINTS, STRONGEST = 14, 70
 
 
 def web_page(board: Board) -> str:
@@ -53,7 +55,9 @@ def web_page(board: Board) -> str:
         stage_legend=STAGE_LEGEND,
         profile_path=plot.profile_path,
         method_name=method_name,
-        stage_style=_stage_style,
+        stage_tint=_stage_tint,
+        tints=TINTS,
+        strongest=STRONGEST,
     )
     template = environment.get_template("leaderboard.html.j2")
     page = template.render(board=board, order_text=ORDER_TEXTS[board.order], ranking=ranking_text(board.order))
@@ -65,11 +69,10 @@ def _escaped(value: Any) -> Any:
     return Markup(html(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _stage_style(value: float | None, metric: StageMetric, largest: float) -> str:
-    """Return how strongly a cell of the heat map is coloured, in percent, as a style."""
+def _stage_tint(value: float | None, metric: StageMetric, largest: float) -> str:
+    """Return how strongly a cell of the heat map is coloured, as a class of the page's style."""
     share = 0.0 if value is None else min(1.0, max(0.0, abs(value) / largest if metric.is_gap else value))
-    # Even the strongest colour leaves the number readable.
-    return f"--heat:{70 * share:.0f}%"
+    return f"h{TINTS * share:.0f}"
 
 
 def _sortable(value: float | None) -> str:
