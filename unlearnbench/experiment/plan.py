@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from unlearnbench.experiment.problem import Problem
 from unlearnbench.experiment.resolve import Resolved
@@ -182,6 +182,17 @@ def _given_reference(
     return ReferenceModel(identity, role, seed, classes, 0, 0, weights)
 
 
+def unlearned_from(problem: Problem, original: ReferenceModel) -> list[Any]:
+    """Return what names Original, the images and the start of `task.fresh_model` in the ID of what a method makes.
+
+    The ID of an Original that is trained depends on all of them, that of one that is given on its weights alone.
+    """
+    if original.weights is None:
+        return [original.id]
+    images = [problem.dataset.identity, problem.info.revision, recipe_identity(problem.recipe)]
+    return [original.id, images, problem.start and problem.start.identity]
+
+
 def _cell(
     resolved: Resolved,
     problem: Problem,
@@ -198,7 +209,7 @@ def _cell(
     else:
         model_id = content_id(
             STORE_FORMAT,
-            original.id,
+            *unlearned_from(problem, original),
             problem.forget_classes,
             problem.limited_identity,
             seed,

@@ -22,7 +22,7 @@ from unlearnbench.engine.processes.method import Limits, MethodRun, run_method
 from unlearnbench.engine.processes.unlearning import ORIGINAL, Assignment, peak_memory_bytes, start_measuring
 from unlearnbench.errors import PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.experiment.components import JudgedMethod
-from unlearnbench.experiment.plan import Cell
+from unlearnbench.experiment.plan import Cell, unlearned_from
 from unlearnbench.files import writing
 from unlearnbench.models.build import Network
 from unlearnbench.models.checkpoints import naming
@@ -144,7 +144,8 @@ class UnlearnedMaker:
         """Return a function that keeps an unlearner's shareable results in the store."""
         store, problem = self._place.store, cell.problem
         method = [cell.method.distribution, cell.method.name, cell.method.version, TASK_PROTOCOL]
-        base = [STORE_FORMAT, cell.original.id, problem.forget_classes, problem.limited_identity, cell.seed, method]
+        start = unlearned_from(problem, cell.original)
+        base = [STORE_FORMAT, *start, problem.forget_classes, problem.limited_identity, cell.seed, method]
 
         def keep(
             name: str, settings: dict[str, Any], compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
