@@ -15,10 +15,13 @@ from conftest import FinishedRun
 from support.commands import Done, cli
 from support.records import record_files
 
+from unlearnbench.deployment.certificate import certificate as certificate_module
+from unlearnbench.deployment.certificate.certificate import recomputed_faults
 from unlearnbench.deployment.certificate.findings import Files, stage_findings
 from unlearnbench.deployment.certificate.limits import judged, overall
 from unlearnbench.deployment.certificate.page import html_page, markdown_page
 from unlearnbench.deployment.certificate.signature import content_digest
+from unlearnbench.errors import DatasetError
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.metrics.features import open_features
 
@@ -179,12 +182,37 @@ def test_a_changed_number_is_found_by_its_hash_and_with_a_new_hash_by_the_run(
     assert (done.code, done.err) == (1, f"{path}: headline: otherwise in {finished.output}\n")
 
 
+def test_numbers_are_verified_where_the_data_set_is_not(
+    finished: FinishedRun, issued: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str, options: dict[str, Any]) -> None:
+        raise DatasetError(f"{name} is not here")
+
+    monkeypatch.setattr(certificate_module, "open_dataset", absent)
+    assert recomputed_faults(json.loads((issued / "page.json").read_text()), finished.output) == []
+    values = json.loads((issued / "page.json").read_text())
+    removed = next(row for row in values["classes"] if row["removed"])
+    values["removed"][0] = removed["name"] = "another"
+    found = recomputed_faults(values, finished.output)
+    assert [line.partition(":")[0] for line in found] == ["removed", "classes"]
+
+
+@pytest.mark.parametrize("content", [{}, {"classes": 3}, {"record": {"fdr": "none"}, "model": []}])
+def test_any_content_with_the_right_hash_is_no_certificate(tmp_path: Path, content: dict[str, Any]) -> None:
+    values = {"kind": "unlearnbench certificate", "format": 1, **content}
+    (tmp_path / "a.json").write_text(json.dumps({**values, "sha256": content_digest(values)}))
+    done = cli("certificate", "--verify", tmp_path / "a.json")
+    assert done.code == 1
+    assert done.err.startswith(f"{tmp_path / 'a.json'}: its content is not that of a certificate (")
+
+
 def test_a_changed_page_is_found(issued: Path, tmp_path: Path) -> None:
     shutil.copytree(issued, tmp_path / "copy")
     page = tmp_path / "copy" / "page.html"
-    page.write_text(page.read_text().replace("Not signed", "Signed"))
-    done = cli("certificate", "--verify", tmp_path / "copy" / "page.json")
-    assert (done.code, done.err) == (1, f"{page}: does not say what page.json says\n")
+    for changed in (page.read_bytes().replace(b"Not signed", b"Signed"), b"\xff"):
+        page.write_bytes(changed)
+        done = cli("certificate", "--verify", tmp_path / "copy" / "page.json")
+        assert (done.code, done.err) == (1, f"{page}: does not say what page.json says\n")
 
 
 def test_its_files_may_get_other_names(issued: Path, tmp_path: Path) -> None:

@@ -296,6 +296,25 @@ def test_divisions_are_ranked_apart() -> None:
     }
 
 
+def test_a_search_that_ends_where_it_began_changes_no_row() -> None:
+    plain = steady("m", 0.1)
+    tuned = [
+        with_changes(record, manifest={"tuning": {"trials": 9, "seeds": [100], "not_searched": []}})
+        for record in steady("m", 0.1)
+    ]
+    for records in ((plain, tuned), (tuned, plain)):
+        assert named(ranked(*records), "m").division == "default"
+
+
+def test_a_row_counts_by_the_seed_for_which_most_was_looked_at() -> None:
+    first, second, *rest = steady("m", 0.1)
+    looked = [
+        with_changes(record, manifest={"tuning": {"trials": 9, "division": division, "not_searched": []}})
+        for record, division in ((first, "oracle-tuned"), (second, "self-tuned"))
+    ]
+    assert named(ranked([*looked, *rest]), "m").division == "oracle-tuned"
+
+
 def test_a_row_with_references_of_its_own_is_judged_by_them() -> None:
     """Its Original kept 1 point less than the table's, so that it lost 1 and not 2; the other rows stay as they are."""
     own = [with_changes(record, metrics=make_record("original", record.seed, metrics=(0.9, 0.8, 0.89),

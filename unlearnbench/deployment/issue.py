@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from unlearnbench.deployment.certificate.certificate import certificate, read_certificate, recomputed_faults
 from unlearnbench.deployment.certificate.limits import read_limits
@@ -85,6 +88,7 @@ def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path
         InvalidFileError: If anything is not right, with all of it.
     """
     values = read_certificate(path)
+    pages = _pages(path, values)
     faults, right = [], ["the content is that of its hash"]
     if "signature" in values or public_key is not None:
         try:
@@ -95,10 +99,10 @@ def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path
             faults.append(f"{path}: {error}")
     else:
         right.append("not signed: anybody can have written it")
-    for ending, page in PAGES.items():
+    for ending, page in pages.items():
         beside = path.with_suffix(ending)
         if beside.is_file():
-            if beside.read_text(encoding="utf-8") == page(values):
+            if beside.read_bytes().replace(b"\r\n", b"\n") == page.encode():
                 right.append(f"{beside.name} says the same")
             else:
                 faults.append(f"{beside}: does not say what {path.name} says")
@@ -115,3 +119,12 @@ def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path
     if faults:
         raise InvalidFileError("\n".join(faults))
     return right
+
+
+def _pages(path: Path, values: dict[str, Any]) -> dict[str, str]:
+    """Return the pages of a certificate by their endings; anybody can give any content the right hash."""
+    try:
+        return {ending: page(values) for ending, page in PAGES.items()}
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidFileError(f"{path}: its content is not that of a certificate ({reason})") from error

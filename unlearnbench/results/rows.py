@@ -17,6 +17,8 @@ from unlearnbench.results.statistics import mean, standard_deviation, t_interval
 from unlearnbench.terms import CONTROLS, DIFFERENCES, JUDGED, SHARES, SHORT
 
 Word = Literal["passed", "undecided", "failed"]
+# How a method's options were found, by how much was looked at for it.
+DIVISIONS = ("default", "self-tuned", "oracle-tuned")
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ class Row:
     @property
     def division(self) -> str:
         """How its options were found: `default`, `self-tuned` from limited data alone, or `oracle-tuned` with more."""
-        found = sorted({_division(record) for record in self.records})
-        return found[-1]
+        return max((_division(record) for record in self.records), key=DIVISIONS.index)
 
     @property
     def done(self) -> tuple[Record, ...]:
@@ -222,8 +223,12 @@ def _division(record: Record) -> str:
     budget = record.manifest.get("tuning")
     if not budget or record.method.label in budget.get("not_searched", ()):
         return "default"
-    # The search that `unlearnbench tune` makes judges by FDR and on training images outside the limited data.
-    return str(budget.get("division", "oracle-tuned"))
+    # Unless it says otherwise, a search has judged by FDR and on training images outside the limited data.
+    return "self-tuned" if budget.get("division") == "self-tuned" else "oracle-tuned"
+
+
+def _place(record: Record) -> tuple[int, str]:
+    return -DIVISIONS.index(_division(record)), record.measured.finished_at
 
 
 def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
@@ -237,8 +242,9 @@ def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
         method = record.method.id
         seeds = problems.setdefault(record.problem.id, {}).setdefault(method, {})
         known = seeds.get(record.seed)
-        # Two manifests can share a cell, of which the later record counts.
-        if known is None or known.measured.finished_at <= record.measured.finished_at:
+        # Two manifests can share a cell, of which the later record counts. A search that ends at the options from
+        # which it began has not tuned them.
+        if known is None or _place(known) <= _place(record):
             seeds[record.seed] = record
     ordered = sorted(
         problems.values(), key=lambda methods: _natural(next(iter(next(iter(methods.values())).values())).problem.slug)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from unlearnbench.deployment.certificate.limits import judged, overall
 from unlearnbench.deployment.certificate.signature import content_digest
 from unlearnbench.deployment.deployable import deployable, state_digest
 from unlearnbench.deployment.row import FinishedCell, finished_cell
-from unlearnbench.errors import DatasetError, InvalidFileError, PluginError, unreadable
+from unlearnbench.documents import parsed_json, read_text
+from unlearnbench.errors import DatasetError, InvalidFileError, PluginError
 from unlearnbench.experiment.manifest import Bound
 from unlearnbench.metrics.features import open_features
 from unlearnbench.results.records.record import Record
@@ -30,7 +32,9 @@ from unlearnbench.terms import JUDGED
 KIND, FORMAT = "unlearnbench certificate", 1
 
 
-def certificate(cell: FinishedCell, limits: dict[str, Bound], issued_by: str, issued_on: str) -> dict[str, Any]:
+def certificate(
+    cell: FinishedCell, limits: dict[str, Bound], issued_by: str, issued_on: str, told_names: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the content of a certificate.
 
     Args:
@@ -38,13 +42,14 @@ def certificate(cell: FinishedCell, limits: dict[str, Bound], issued_by: str, is
         limits: Limits that the user states; empty if she states none.
         issued_by: Who issues it, as she says.
         issued_on: When, as she says.
+        told_names: Names of all classes for a machine without the data set; empty gives them numbers there.
 
     Raises:
         InvalidFileError: If a file is not what its record was made from, or Original has no record.
     """
     if cell.original is None:
         raise InvalidFileError(f"{cell.folder}: no record of Original with seed {cell.record.seed} to compare with")
-    names = class_names(cell.record)
+    names = class_names(cell.record, told_names)
     with contextlib.ExitStack() as opened:
         paths = [cell.file("features", record) for record in (cell.original, cell.record)]
         before, after = (opened.enter_context(open_features(path)) for path in paths)
@@ -69,10 +74,10 @@ def certificate(cell: FinishedCell, limits: dict[str, Bound], issued_by: str, is
     return {**plain, "sha256": content_digest(plain)}
 
 
-def class_names(record: Record) -> tuple[str, ...]:
-    """Return the names of all classes, or numbers in their place where the data set is not on this machine."""
+def class_names(record: Record, told: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of all classes; without the data set those that are told, or numbers in their place."""
     problem = record.problem
-    known = dict(zip(problem.forget_classes, problem.forget_class_names, strict=True))
+    known = dict(enumerate(told)) | dict(zip(problem.forget_classes, problem.forget_class_names, strict=True))
     try:
         info = open_dataset(problem.dataset, problem.dataset_options).info
     except (DatasetError, PluginError):
@@ -132,11 +137,10 @@ def read_certificate(path: Path) -> dict[str, Any]:
     Raises:
         InvalidFileError: If it cannot be read, is no certificate, or its content is not what its hash covers.
     """
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
+        values = parsed_json(text)
+    except ValueError as error:
         raise InvalidFileError(f"{path}: not a JSON file") from error
     if not isinstance(values, dict) or values.get("kind") != KIND:
         raise InvalidFileError(f"{path}: not a certificate\n  Give the file that ends in .json")
@@ -150,7 +154,8 @@ def read_certificate(path: Path) -> dict[str, Any]:
 def recomputed_faults(values: dict[str, Any], runs: Path) -> list[str]:
     """Return, one line each, what an output folder gives otherwise than a certificate says.
 
-    Everything measured is computed anew from the folder's feature files, whose hashes stand in its records.
+    Everything measured is computed anew from the folder's feature files, whose hashes stand in its records. Names of
+    retain classes are known only where the data set is; elsewhere they are taken as the certificate has them.
 
     Raises:
         InvalidFileError: If the folder does not hold the cell.
@@ -158,7 +163,8 @@ def recomputed_faults(values: dict[str, Any], runs: Path) -> list[str]:
     method = values["method"]
     cell = finished_cell(runs, method["label"], method["seed"])
     limits = {row["name"]: Bound(min=row["min"], max=row["max"]) for row in values["limits"]}
-    found = certificate(cell, limits, values["issued"]["by"], values["issued"]["on"])
-    # Names of classes are known only where the data set is, and the version is that of the program.
+    names = [row["name"] for row in values["classes"]]
+    found = certificate(cell, limits, values["issued"]["by"], values["issued"]["on"], names)
+    # The version is that of the program.
     ignored = {"sha256", "signature", "made_by"}
     return [f"{key}: otherwise in {runs}" for key in found if key not in ignored and found[key] != values.get(key)]
