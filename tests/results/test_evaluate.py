@@ -314,6 +314,19 @@ def test_a_new_metric_is_added_from_features_alone(own_run: Path, monkeypatch: p
         assert record.metrics["added"].distribution == "own"
 
 
+def test_a_label_that_one_record_has_is_no_metric_of_the_others(own_run: Path) -> None:
+    path = paths(own_run)["wd/0"]
+    record = read_record(path)
+    mine = record.metrics["forget_accuracy"].model_copy(update={"value": 0.123})
+    write_record(with_hash(record.model_copy(update={"metrics": {**record.metrics, "mine": mine}})), path)
+    code, _, err = cli("evaluate", own_run, "--metric", "mine")
+    assert code == 0, err
+    assert "1 records rewritten" in err
+    found = records(own_run)
+    assert found["wd/0"].value("mine") == found["wd/0"].value("forget_accuracy")
+    assert [name for name, record in found.items() if "mine" in record.metrics] == ["wd/0"]
+
+
 def test_a_metric_that_needs_the_model_is_refused_before_a_record_is_touched(own_run: Path) -> None:
     before = {path: path.read_bytes() for path in paths(own_run).values()}
     code, out, err = cli("evaluate", own_run, "--metric", "attention_entropy")

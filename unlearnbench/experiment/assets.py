@@ -15,7 +15,7 @@ from unlearnbench.datasets.parquet.hub_cache import CONVERTED, HUB, MAIN, datase
 from unlearnbench.datasets.parquet.hub_download import NoFileError, fetch_files
 from unlearnbench.datasets.storage import is_prepared
 from unlearnbench.errors import DatasetError, NotHereError, PluginError, did_you_mean
-from unlearnbench.experiment.manifest import ArchitectureChoice, Choice
+from unlearnbench.experiment.manifest import ArchitectureChoice, Choice, ReferencesChoice, named_weights
 from unlearnbench.experiment.reader import read_manifest
 from unlearnbench.machine import size_text
 from unlearnbench.models.libraries import hub
@@ -211,7 +211,7 @@ def fetch_missing(
         return
     if architecture.name.startswith(HUB):
         _fetch_network(architecture, listener)
-    for label in filter(None, (architecture.weights, architecture.start)):
+    for _, label in named_weights(architecture, sections.get("references", ReferencesChoice())).values():
         if label in published_weights(architecture.name):
             fetch_published(architecture.name, label, progress(f"{architecture.name} {label}"))
         elif architecture.name.startswith((HUB, hub.TIMM)) and not _is_here(architecture.name, label, manifest.parent):

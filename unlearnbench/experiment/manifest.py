@@ -12,6 +12,8 @@ from unlearnbench.models.recipe import PositiveInt, Section, TrainingRecipe
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+, -]*$", max_length=100)]
 # This is the range that HDF5 and safetensors can hold.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# What given weights are for: the original model, the start of training, or FDR.
+WeightKey = Literal["weights", "start", "fdr"]
 
 
 class Choice(Section):
@@ -83,6 +85,22 @@ class ReferencesChoice(Section):
 
     original: str = "train"
     fdr: str = "train"
+
+
+def named_weights(
+    architecture: ArchitectureChoice | None, references: ReferencesChoice
+) -> dict[WeightKey, tuple[tuple[str, str], str]]:
+    """Return what a manifest says of the weights that it names: the key that names them, and how it calls them."""
+    named: dict[WeightKey, tuple[tuple[str, str], str]] = {}
+    if architecture is not None and architecture.weights is not None:
+        named["weights"] = ("architecture", "weights"), architecture.weights
+    if architecture is not None and architecture.start is not None:
+        named["start"] = ("architecture", "start"), architecture.start
+    if references.original not in ("train", "none"):
+        named["weights"] = ("references", "original"), references.original
+    if references.fdr not in ("train", "none"):
+        named["fdr"] = ("references", "fdr"), references.fdr
+    return named
 
 
 class ProblemChoice(Section):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -21,6 +21,8 @@ from unlearnbench.experiment.manifest import (
     ProblemChoice,
     ReferencesChoice,
     Tuning,
+    WeightKey,
+    named_weights,
 )
 from unlearnbench.experiment.problem import Problem, class_order, problem_choices, split_sides
 from unlearnbench.experiment.reader import ManifestFile, read_manifest
@@ -32,9 +34,6 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.models.weights import Weights, find_weights
 from unlearnbench.registry.component import Component, Method, Metric
 from unlearnbench.terms import DIFFERENCES, SHARES
-
-# What given weights are for: the original model, the start of training, or FDR.
-WeightKey = Literal["weights", "start", "fdr"]
 
 
 def load_manifest(path: Path | str) -> Resolved:
@@ -147,24 +146,15 @@ def _dataset(file: ManifestFile) -> tuple[Component, Dataset] | None:
         return None
 
 
-def _named_weights(file: ManifestFile) -> dict[WeightKey, tuple[KeyPath, str]]:
+def _named_weights(file: ManifestFile) -> dict[WeightKey, tuple[tuple[str, str], str]]:
     """Return the weights that a manifest names, each with its key; note a fault where there can be no original."""
     architecture: ArchitectureChoice | None = file.sections.get("architecture")
     references: ReferencesChoice = file.sections.get("references", ReferencesChoice())
-    named: dict[WeightKey, tuple[KeyPath, str]] = {}
-    for key in ("weights", "start"):
-        label = getattr(architecture, key, None)
-        if label is not None:
-            named[key] = (("architecture", key), label)
     if references.original == "none":
         file.fault(("references", "original"), 'every method starts from the original: "train", or a checkpoint')
-    elif references.original != "train":
-        if "weights" in named:
-            file.fault(("references", "original"), "architecture.weights is the original too; keep one of the two")
-        named["weights"] = (("references", "original"), references.original)
-    if references.fdr not in ("train", "none"):
-        named["fdr"] = (("references", "fdr"), references.fdr)
-    return named
+    elif references.original != "train" and architecture is not None and architecture.weights is not None:
+        file.fault(("references", "original"), "architecture.weights is the original too; keep one of the two")
+    return named_weights(architecture, references)
 
 
 def _weights(

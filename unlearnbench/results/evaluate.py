@@ -127,7 +127,9 @@ def metrics_to_compute(record: Record, wanted: tuple[str, ...]) -> tuple[Metric,
     else:
         chosen = {label: found for label, found in present.items() if label in wanted or found[0] in wanted}
         covered = {name for name, _ in chosen.values()} | set(chosen)
-        chosen |= {name: (name, {}) for name in wanted if name not in covered}
+        # A label that only other records have is no plugin.
+        installed = names("metrics")
+        chosen |= {name: (name, {}) for name in wanted if name not in covered and name in installed}
     return tuple(metric(name, options, label) for label, (name, options) in chosen.items())
 
 

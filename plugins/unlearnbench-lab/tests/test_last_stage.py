@@ -1,7 +1,7 @@
 """Only what the last stage adds is trained."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.builtin.cifar_resnet import resnet20
 from unlearnbench.models.builtin.digits_net import digits_net
@@ -9,6 +9,7 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.last_stage import freeze_below_last_stage, train_mode
+from unlearnbench_lab.redrawn_layers import redrawn_layers
 
 
 def task_with(*shape: int) -> UnlearningTask:
@@ -47,3 +48,39 @@ def test_a_network_of_one_stage_is_trained_as_a_whole() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     assert freeze_below_last_stage(model, task_with(1, 8, 8)) == []
     assert moving(model) == {"1.weight", "1.bias"}
+
+
+class Shifted(nn.Module):
+    """A network that holds a parameter itself, as a transformer does its class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, 1, 1))
+        self.layers = digits_net(4, (1, 8, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.layers(images + self.shift)
+        return out
+
+
+def test_a_network_that_holds_a_parameter_itself_is_not_frozen_with_it() -> None:
+    model = Shifted()
+    frozen = freeze_below_last_stage(model, task_with(1, 8, 8))
+    assert moving(model) == {f"layers.{part}" for part in ("8.weight", "9.weight", "9.bias", "13.weight", "13.bias")}
+    train_mode(model, frozen)
+    norms = {name: m.training for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert norms == {name: name == "layers.9" for name in norms}
+
+
+def test_what_a_network_holds_itself_is_not_drawn_anew() -> None:
+    torch.manual_seed(0)
+    model, fresh = Shifted(), Shifted()
+    model.shift.data.fill_(0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task = task_with(1, 8, 8)
+    task = UnlearningTask(task._data, (3,), 4, task.recipe, 0, lambda: fresh)
+    found = redrawn_layers(model, task, epochs=0).state_dict()
+    above = {name for name in found if name.startswith(("layers.8.", "layers.9.", "layers.13."))}
+    assert above
+    for name, value in found.items():
+        assert torch.equal(value, fresh.state_dict()[name] if name in above else before[name]), name

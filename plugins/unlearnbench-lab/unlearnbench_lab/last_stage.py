@@ -19,7 +19,8 @@ def freeze_below_last_stage(model: nn.Module, task: UnlearningTask) -> list[nn.M
         task: Task whose images have the shape that the network takes.
 
     Returns:
-        The modules with such parameters, which belong into evaluation mode; none if the network has one stage.
+        The modules all of whose parameters these are, which belong into evaluation mode; none if the network has one
+        stage.
     """
     image = torch.zeros(1, *task.image_shape, device=task.device)
     stages, _ = find_stages(model, image)
@@ -31,7 +32,9 @@ def freeze_below_last_stage(model: nn.Module, task: UnlearningTask) -> list[nn.M
     below = next((found for found in reversed(earlier) if found and found < last), set())
     for parameter in below:
         parameter.requires_grad_(False)
-    return [module for module in model.modules() if below.intersection(module.parameters(recurse=False))]
+    # A network that holds parameters itself, as a transformer does its class token, holds others as well.
+    parameters = {module: set(module.parameters()) for module in model.modules()}
+    return [module for module, own in parameters.items() if own and own <= below]
 
 
 def _parameters_of(output: Tensor, model: nn.Module) -> set[nn.Parameter]:

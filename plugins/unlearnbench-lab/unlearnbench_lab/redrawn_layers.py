@@ -66,7 +66,8 @@ def redrawn_layers(
     task.expect(epochs * task.size("retain") * (2 if mixing else 1))
     teacher = Teacher(model, task, distillation, temperature, "batch_mean")
     frozen = freeze_below_last_stage(model, task) if redrawn == "last_stage" else []
-    kept = {
+    kept = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    kept |= {
         f"{name}.{part}" for name, module in model.named_modules() if module in frozen for part in module.state_dict()
     }
     fresh = task.fresh_model().state_dict()

@@ -2,12 +2,13 @@
 
 import math
 
+import pytest
 import torch
 from tiny import Adam, assert_same, entropy, images_of, kl, network, student_of, task_of
 from torch import Tensor
 
 from unlearnbench_zoo.features.pour import forgetting_projection, pour
-from unlearnbench_zoo.teachers.bad_teacher import lotus
+from unlearnbench_zoo.teachers.bad_teacher import lotus, mixed
 from unlearnbench_zoo.teachers.delete import head_distillation
 
 
@@ -60,6 +61,22 @@ def batch_order(task: object) -> list[int]:
     other, given = task_of(), torch.cat([images_of(task, "forget")[0], images_of(task, "retain")[0]])
     drawn = torch.cat([next(other.batches(1, kind, batch_size=12))[0] for kind in ("forget", "retain")])
     return [next(i for i in range(24) if torch.equal(given[i], image)) for image in drawn]
+
+
+@pytest.mark.parametrize(("forget", "batch_size"), [((1,), 5), ((0, 1, 2), 5), ((1, 3), 12), ((1,), 100)])
+def test_an_epoch_of_mixed_batches_reads_every_forget_image_and_the_share(
+    forget: tuple[int, ...], batch_size: int
+) -> None:
+    for share in (1.0, 0.5):
+        task = task_of(forget)
+        retain = 24 - 6 * len(forget)
+        sizes = [len(labels) for _, labels in mixed(task, batch_size, share)]
+        assert task.image_passes["forget"] == 6 * len(forget)
+        steps = math.ceil((6 * len(forget) + share * retain) / batch_size)
+        least = math.ceil(share * retain)
+        assert least <= task.image_passes["retain"] < least + steps
+        assert len(sizes) <= steps
+        assert sum(sizes) == sum(task.image_passes.values())
 
 
 def test_pour_projects_features_off_the_forget_classes_means() -> None:

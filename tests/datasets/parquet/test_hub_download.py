@@ -156,13 +156,18 @@ def test_weights_of_timm_are_fetched_by_their_tag(hub: HubServer, tmp_path: Path
     assert refused("weights timm:resnet18 a9").startswith("timm publishes no weights 'a9' of resnet18\n")
 
 
-def test_run_fetches_what_its_manifest_needs_from_the_hub_only_when_asked(hub: HubServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["weights", "original", "fdr"])
+def test_run_fetches_what_its_manifest_needs_from_the_hub_only_when_asked(
+    hub: HubServer, tmp_path: Path, role: str
+) -> None:
     bare = write_manifest(tmp_path, manifest_text(WD, architecture='[architecture]\nname = "hub:org/net"'))
     fetch_missing(bare)
     place = tmp_path / "hf" / "hub" / "models--org--net" / "snapshots" / COMMIT
     assert {file.name for file in place.iterdir()} == {"config.json", "preprocessor_config.json"}
-    architecture = '[architecture]\nname = "hub:org/net"\nweights = "main"'
-    fetch_missing(write_manifest(tmp_path, manifest_text(WD, architecture=architecture)))
+    named = manifest_text(WD, architecture=f'[references]\n{role} = "main"\n[architecture]\nname = "hub:org/net"')
+    if role == "weights":
+        named = manifest_text(WD, architecture='[architecture]\nname = "hub:org/net"\nweights = "main"')
+    fetch_missing(write_manifest(tmp_path, named))
     assert (place / "model.safetensors").read_bytes() == b"weights"
     hub.repositories.clear()  # What is here is not asked for again.
     fetch_missing(tmp_path / "small.toml")

@@ -211,7 +211,9 @@ def saliency_masks(model: nn.Module, task: UnlearningTask, share: float) -> list
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     for images, labels in task.plain("forget"):
         loss = F.cross_entropy(forward(model, images, task), labels, reduction="sum")
-        for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
+        # A parameter that this forward pass does not use, as those of an auxiliary classifier, has no gradient.
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for total, gradient in zip(sums, gradients, strict=True):
             total += gradient
     magnitudes = torch.cat([total.abs().flatten() for total in sums])
     order = magnitudes.argsort(descending=True, stable=True)

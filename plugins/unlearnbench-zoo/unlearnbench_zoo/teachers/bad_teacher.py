@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -64,7 +65,7 @@ def bad_teacher(
     Source: "Can Bad Teaching Induce Forgetting?" (Chundawat, Tarun, Mandal, Kankanhalli; AAAI 2023; arXiv
     2205.08096), defaults of its code. The divergence is summed over classes and averaged over images; the code
     averages over classes too, which makes its loss smaller by the number of classes. Every batch has both kinds in
-    the same proportion, and each epoch reads a share of its own. The incompetent teacher is the network as the
+    about the same proportion, and each epoch reads a share of its own. The incompetent teacher is the network as the
     original's training started: random, or pre-trained if the recipe starts from published weights.
     """
     competent = copy.deepcopy(model).eval().requires_grad_(False)
@@ -151,12 +152,16 @@ def lotus(
 
 
 def mixed(task: UnlearningTask, batch_size: int, retain_share: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of one epoch: all forget images and a share of the retain images."""
+    """Yield the batches of one epoch: all forget images and a share of the retain images.
+
+    Each has both kinds in about the same proportion; the last ones lack the kind of which there are too few.
+    """
     forget, retain = task.size("forget"), math.ceil(retain_share * task.size("retain"))
     steps = math.ceil((forget + retain) / batch_size)
     parts = (
         task.batches(1, "forget", batch_size=math.ceil(forget / steps)),
-        task.batches(1, "retain", batch_size=math.ceil(retain / steps)),
+        itertools.islice(task.batches(1, "retain", batch_size=math.ceil(retain / steps)), steps),
     )
-    for (images, labels), (others, other_labels) in zip(*parts, strict=False):
-        yield torch.cat([images, others]), torch.cat([labels, other_labels])
+    for both in itertools.zip_longest(*parts):
+        images, labels = zip(*filter(None, both), strict=True)
+        yield torch.cat(images), torch.cat(labels)
