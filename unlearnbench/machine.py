@@ -22,7 +22,7 @@ LIBRARIES = ("unlearnbench", "torch", "torchvision", "numpy", "scipy", "scikit-l
 # They come with the benchmark's repository, and no index has them.
 _OWN = {
     "unlearnbench": ".",
-    **{f"unlearnbench-{name}": f"plugins/unlearnbench-{name}" for name in ("example", "lab", "zoo")},
+    **{f"unlearnbench-{name}": f"plugins/unlearnbench-{name}" for name in ("example", "flower", "lab", "zoo")},
 }
 
 

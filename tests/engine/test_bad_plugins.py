@@ -29,6 +29,12 @@ def raises_in_its_second_epoch(model, task):
         pass
     task.end_epoch(model)
     raise RuntimeError("epoch 2 of 2")
+def reports_a_tensor(model, task):
+    task.report("loss", torch.zeros(1))
+    return model
+def reports_a_huge_number(model, task):
+    task.report("number", 2**70)
+    return model
 def fills_memory(model, task):
     raise MemoryError
 def fills_the_device(model, task):
@@ -60,6 +66,8 @@ FAILING = {
     "returns_a_narrow_model": "returns_a_narrow_model returned a model with 3 outputs for 10 classes; keep_outputs and "
     "add_output of unlearnbench.models.classifier change them",
     "raises_midway": "RuntimeError: step 1 of 14",
+    "reports_a_tensor": "what it gave to task.report cannot be kept: Object of type Tensor is not JSON serializable",
+    "reports_a_huge_number": "what it gave to task.report cannot be kept: it holds a number of 22 digits",
     "fills_memory": "out of memory: MemoryError",
     "fills_the_device": "out of memory: OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB.",
 }

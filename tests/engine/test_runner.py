@@ -32,3 +32,16 @@ def test_features_of_a_reference_that_were_removed_meanwhile_are_made_again(
         runner = Runner(plan, output, store, torch.device("cpu"), display.lanes[0], fork_server(1))
         assert runner.run_cell(wd).metrics == before[wd.id].metrics
     assert store.has("features", fdr.features_id)
+
+
+def test_a_reference_that_died_is_not_made_again_for_each_method(finished: FinishedRun, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    store = Store(output / "store")
+    plan = plan_for(resolve(finished.manifest), output, "float32")
+    original, wd = (next(cell for cell in plan.cells if cell.method.name == name) for name in ("original", "wd"))
+    with Display(Console(file=io.StringIO()), 1, 1, 1) as display:
+        runner = Runner(plan, output, store, torch.device("cpu"), display.lanes[0], fork_server(1))
+        runner.failed(original, "its process was killed by SIGKILL")
+        record = runner.run_cell(wd)
+    assert (record.status, record.reason) == ("failed", "Original of seed 0 failed: its process was killed by SIGKILL")
+    assert not store.has("models", original.model_id)

@@ -12,7 +12,7 @@ from support.paths import REPOSITORY
 
 from unlearnbench.experiment.manifest import Manifest
 from unlearnbench.experiment.reader import read_manifest
-from unlearnbench.experiment.writer import manifest_toml
+from unlearnbench.experiment.writer import manifest_toml, moved
 
 MANIFESTS = sorted((REPOSITORY / "manifests").glob("**/*.toml"))
 
@@ -47,3 +47,24 @@ def test_what_is_not_said_is_left_out() -> None:
 
 def test_a_manifest_keeps_its_fields() -> None:
     assert set(Manifest.model_fields) >= {"name", "seeds", "dataset", "architecture", "problem", "training"}
+
+
+def test_paths_lead_to_the_same_files_from_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "here" / "erwp").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "mine.pth").touch()
+    given = {
+        "name": "mine",
+        "architecture": {"name": "file:nets/my.py:make", "weights": "mine.pth", "start": "pytorchcv"},
+        "references": {"original": "train", "fdr": str(tmp_path / "fdr.pth")},
+        "unlearners": [{"name": "erwp"}, {"name": "file:own.py:forget", "options": {"start": "mine.pth"}}],
+    }
+    found = moved(given, tmp_path / "here", tmp_path / "there")
+    assert found["architecture"] == {
+        "name": "file:../here/nets/my.py:make",
+        "weights": "../here/mine.pth",
+        "start": "pytorchcv",
+    }
+    assert found["references"] == given["references"]
+    assert found["unlearners"][1] == {"name": "file:../here/own.py:forget", "options": {"start": "mine.pth"}}
+    assert moved(given, tmp_path / "here", tmp_path / "here") == given

@@ -44,6 +44,13 @@ class Trunk(nn.Module):
         return self.head(self.body(images))
 
 
+class ByKeyword(Trunk):
+    """The classifier is called by keyword."""
+
+    def forward(self, images: Tensor) -> Any:
+        return self.head(input=self.body(images))
+
+
 class HeadFirst(Trunk):
     """The classifier is defined before other layers, of which one has as many outputs."""
 
@@ -215,6 +222,7 @@ def assert_outputs_can_be_removed_and_added(model: nn.Module, tmp_path: Path, fr
     ("network", "names"),
     [
         (Trunk, ("head",)),
+        (ByKeyword, ("head",)),
         (HeadFirst, ("head",)),
         (OwnName, ("head",)),
         (TwoHeads, ("head", "second")),
@@ -284,6 +292,16 @@ def test_logits_are_taken_from_what_the_network_returns(wrap: Any, built: Any) -
     plain, wrapped = built(Trunk), built(lambda: Returns(wrap))
     for model in (plain, wrapped, copy.deepcopy(wrapped)):
         assert torch.equal(model(IMAGES), plain(IMAGES))
+
+
+def test_features_are_those_of_a_classifier_that_is_called_by_keyword(built: Any) -> None:
+    found = []
+    for network in (Trunk, ByKeyword):
+        model = built(network).eval()
+        with torch.no_grad(), captured_features(model) as features:
+            model(IMAGES)
+        found += features
+    assert torch.equal(*found)
 
 
 def test_logits_come_alone_in_training_mode_too(built: Any) -> None:

@@ -37,7 +37,7 @@ from unlearnbench.models.training import resolve_precision
 from unlearnbench.results.records.record import EpochRecord, FileRecord, Record, with_hash
 from unlearnbench.seeds import derived_seed
 from unlearnbench.store import Store
-from unlearnbench.terms import JUDGED
+from unlearnbench.terms import JUDGED, REFERENCES
 
 # Images with up to this many values leave a CPU's threads nothing to share, so that they only wait for each other, most
 # of all on a busy machine. One thread is as fast, and makes the result independent of the number of cores.
@@ -182,7 +182,12 @@ class Runner:
     ) -> Record:
         """Return the record of a cell without a result."""
         if cell.is_reference:
-            self.broken[cell.features_id] = reason.strip().partition("\n")[0]
+            why = reason.strip().partition("\n")[0]
+            self.broken[cell.features_id] = why
+            # If what made it died, nothing else has noted that the methods need not make it again.
+            if not self.store.has("models", cell.model_id):
+                name = REFERENCES.get(cell.method.name, cell.method.name)
+                self.broken.setdefault(cell.model_id, f"{name} of seed {cell.seed} failed: {why}")
         return self._record(cell, Outcome("failed", reason, epochs=epochs, details=details or {}))
 
     def _record(self, cell: Cell, outcome: Outcome) -> Record:

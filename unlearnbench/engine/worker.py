@@ -19,9 +19,6 @@ from unlearnbench.mirror import local_folder
 from unlearnbench.results.records.record import Record
 from unlearnbench.store import Store
 
-# Progress is reported at this interval, since a message for every batch would cost more than it is worth.
-TELL_SECONDS = 0.2
-
 
 @dataclass(frozen=True)
 class Post:

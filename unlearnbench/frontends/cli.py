@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,10 +24,6 @@ from unlearnbench.frontends.cli_run import Manifests, reproduce, run
 from unlearnbench.frontends.deployment.commands import add_deployment_commands
 from unlearnbench.frontends.terminal import echo, echo_json, messages, table_console, tell
 from unlearnbench.mirror import at_hand, origin
-
-if TYPE_CHECKING:
-    pass
-
 
 app = typer.Typer(
     help="Benchmark of class unlearning with limited data.",

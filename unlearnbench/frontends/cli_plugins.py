@@ -52,12 +52,12 @@ def tune(
 ) -> None:
     """Search the options of every method of MANIFEST under one budget and write a manifest that has them."""
     from unlearnbench.engine.tuning.search import Budget, check_target, tune, tuned_file
-    from unlearnbench.experiment.writer import manifest_toml
+    from unlearnbench.experiment.writer import manifest_toml, moved
 
     file = to or tuned_file(manifest)
     check_target(file)
     budget = Budget(trials, seeds, output / "trials", device, division)
-    tuned = tune(manifest, budget, tell)
+    tuned = moved(tune(manifest, budget, tell), manifest.parent, file.parent)
     file.write_text(manifest_toml(tuned, f"Written by unlearnbench tune {manifest.name}"), encoding="utf-8")
     echo(file)
 

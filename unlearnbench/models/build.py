@@ -212,15 +212,19 @@ def _tried(network: nn.Module, shape: Sequence[int]) -> Trial:
     """
     values: dict[str, Tensor] = {}
 
-    def note(layer: nn.Linear, given: tuple[Tensor, ...], name: str) -> None:
-        features = given[0].flatten(1)
+    def note(layer: nn.Linear, given: Tensor, name: str) -> None:
+        features = given.flatten(1)
         if features.shape[1] == layer.in_features:
             # Taken anew, so that the layer called last is the last.
             values.pop(name, None)
             values[name] = F.linear(features, layer.weight, layer.bias)
 
     handles = [
-        module.register_forward_hook(lambda layer, given, _, name=name: note(layer, given, name))
+        module.register_forward_hook(
+            # A network may call its layer by keyword.
+            lambda layer, given, named, _, name=name: note(layer, given[0] if given else named["input"], name),
+            with_kwargs=True,
+        )
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear)
     ]

@@ -213,13 +213,15 @@ def captured_features(model: nn.Module, *, with_gradient: bool = False) -> Itera
     layers = classifier(model).layers
     waiting: dict[nn.Module, Tensor] = {}
 
-    def capture(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        waiting[layer] = (inputs[0] if with_gradient else inputs[0].detach()).flatten(1)
+    def capture(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        # A network may call its layer by keyword.
+        features = inputs[0] if inputs else named["input"]
+        waiting[layer] = (features if with_gradient else features.detach()).flatten(1)
         if len(waiting) == len(layers):
             parts = [waiting.pop(layer) for layer in layers]
             captured.append(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
 
-    handles = [layer.register_forward_pre_hook(capture) for layer in layers]
+    handles = [layer.register_forward_pre_hook(capture, with_kwargs=True) for layer in layers]
     try:
         yield captured
     finally:

@@ -119,7 +119,9 @@ def test_more_shots_hold_the_fewer_ones_and_a_class_with_fewer_images_gives_all(
     assert [point["shots"] for point in curve] == [1, 4, 99]
     assert curve[1]["forget_accuracy"] == curve[2]["forget_accuracy"] == 1.0, "all four images were learned"
     assert float(found) == 1.0
-    assert float(fine_tuning_recovery(file(), live(model, images), shots=(1, 4, 99), epochs=20)) == float(found)
+    for order in ((1, 4, 99), (99, 1)):
+        assert float(fine_tuning_recovery(file(), live(model, images), shots=order, epochs=20)) == float(found)
+    assert curve[0]["forget_accuracy"] < 1.0, "or the order would not matter"
 
 
 def test_weights_that_are_no_numbers_are_named() -> None:

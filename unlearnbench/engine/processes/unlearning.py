@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from unlearnbench.documents import parsed_json
 from unlearnbench.errors import NotApplicable, PluginError, TrainingFailedError, UnlearnBenchError
 from unlearnbench.machine import peak_memory, reset_peak_memory
 from unlearnbench.models.build import Network
@@ -80,8 +81,7 @@ def unlearn(connection: Connection, assignment: Assignment) -> None:
     link = _Link(connection, assignment)
     try:
         outcome = _run(link, assignment)
-        # A method may report what no JSON can hold.
-        json.dumps(outcome)
+        _check_is_kept(outcome)
     except NotApplicable as error:
         outcome = {"not_applicable": _text(error)}
     except UnlearnBenchError as error:
@@ -91,6 +91,14 @@ def unlearn(connection: Connection, assignment: Assignment) -> None:
         traceback.print_exc()
         outcome = {"failed": reason_of(error)}
     link.send(outcome)
+
+
+def _check_is_kept(outcome: dict[str, Any]) -> None:
+    """Check that the store and the record can hold what a method reported, and be read again."""
+    try:
+        parsed_json(json.dumps(outcome))
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"what it gave to task.report cannot be kept: {error}") from error
 
 
 def _run(link: _Link, assignment: Assignment) -> dict[str, Any]:

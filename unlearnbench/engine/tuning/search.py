@@ -73,7 +73,7 @@ class Trial:
 
 
 def tuned_file(path: Path) -> Path:
-    """Return the path of the tuned manifest, beside the original so that relative paths in it still hold."""
+    """Return the path of the tuned manifest, beside the original."""
     return path.with_name(f"{read_manifest(path).manifest().name}-tuned.toml")
 
 

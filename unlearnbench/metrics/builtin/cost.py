@@ -71,6 +71,8 @@ def relearn_cost(
     )
     passes, reached = 0, share_found(student, test, held_out)
     for epoch in range(max_epochs):
+        if reached >= goal:
+            break
         generator = torch.Generator().manual_seed(derived_seed(features.seed, "relearn", epoch))
         for images, labels in limited.shuffled(batch_size, generator, positions):
             if reached >= goal:

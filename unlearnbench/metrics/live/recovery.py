@@ -157,7 +157,7 @@ def fine_tuning_recovery(
     Args:
         features: Feature file that gives the forget classes and the seed.
         model: The judged model, of which copies are trained.
-        shots: Limited images of each class, ascending; where a class has fewer, all of them. Each number begins with
+        shots: Limited images of each class; where a class has fewer, all of them. Each number begins with
             the model as it was, and the images of a smaller number are among those of a larger one.
         epochs: Passes over these images.
         learning_rate: Step size.
@@ -189,7 +189,8 @@ def fine_tuning_recovery(
         _fine_tune(student, limited, chosen, features.seed, epochs, learning_rate, batch_size)
         points.append({"shots": number, **_accuracies(features, student, model.test())})
     before = _accuracies(features, model.load(), model.test())
-    return Measurement(points[-1]["forget_accuracy"], {"before": before, "curve": points})
+    most = max(points, key=lambda point: point["shots"])
+    return Measurement(most["forget_accuracy"], {"before": before, "curve": points})
 
 
 def _fine_tune(

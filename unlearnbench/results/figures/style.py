@@ -32,8 +32,6 @@ DOTS_PER_INCH = 200
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
-# Series that do not stand for an unlearner take these in turn; yellow is left out as too faint for lines on white.
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine has it
