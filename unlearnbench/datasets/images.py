@@ -155,7 +155,7 @@ class FileImages:
             DatasetError: If a file is missing or is not the one that was added.
         """
         images = np.empty((len(indices), *self.shape), dtype=np.uint8)
-        for row, image in enumerate(_threads().map(self._read_one, indices.tolist())):
+        for row, image in enumerate(decoding_threads().map(self._read_one, indices.tolist())):
             images[row] = image
         return images
 
@@ -168,7 +168,7 @@ class FileImages:
                 f"{self.name}: {path} cannot be read: {os_reason(error)}\n"
                 f"  Bring it back, or add the data set again: unlearnbench data add"
             ) from error
-        if _digest(content) != self.digests[index].tobytes():
+        if short_digest(content) != self.digests[index].tobytes():
             raise DatasetError(
                 f"{self.name}: {path} is not the file that was added\n"
                 "  Bring it back, or add the data set again: unlearnbench data add"
@@ -177,10 +177,11 @@ class FileImages:
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
+def decoding_threads() -> ThreadPoolExecutor:
     """Return the threads that decode images; they run in parallel because Pillow releases the interpreter lock."""
     return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
 
-def _digest(content: bytes) -> bytes:
+def short_digest(content: bytes) -> bytes:
+    """Return the first bytes of the SHA-256 of a file or an image, by which copies are found."""
     return hashlib.sha256(content).digest()[:DIGEST_BYTES]

@@ -30,11 +30,11 @@ from unlearnbench.datasets.findings import Copies, Depths, unreadable
 from unlearnbench.datasets.images import (
     DIGEST_BYTES,
     FileImages,
-    _digest,
-    _threads,
     decode,
+    decoding_threads,
     image_fault,
     image_size,
+    short_digest,
 )
 from unlearnbench.documents import parsed_json
 from unlearnbench.errors import DatasetError, os_reason
@@ -94,7 +94,7 @@ def pack(
                 images = _decoded(chunk, shape, faults, depths.add, resized=resized)
                 advance(len(chunk))
                 if not faults:
-                    hashes = [_digest(image.tobytes()) for image in images]
+                    hashes = [short_digest(image.tobytes()) for image in images]
                     copies.add(hashes, list(itertools.islice(labels, len(hashes))), test=part is found.test)
                     # The array is written in order because a full disk raises an error this way, where a memory map
                     # would end the process with a signal.
@@ -133,7 +133,7 @@ def _decoded(
             return f"{path}: {size} pixels where {usual} belong"
         return image
 
-    read_images = list(_threads().map(read, chunk))
+    read_images = list(decoding_threads().map(read, chunk))
     faults.extend(image for image in read_images if isinstance(image, str))
     whole = [image for image in read_images if not isinstance(image, str)]
     return np.stack(whole) if whole else np.empty((0, *shape), dtype=np.uint8)
@@ -181,12 +181,12 @@ def index(
             return image_fault(error)
         except OSError as error:
             return unreadable(path, error)
-        return _digest(content)
+        return short_digest(content)
 
     digests: list[bytes] = []
     for part in (found.train, found.test):
         for chunk in _chunks(part):
-            for result in _threads().map(read, chunk):
+            for result in decoding_threads().map(read, chunk):
                 if isinstance(result, str):
                     faults.append(result)
                 else:

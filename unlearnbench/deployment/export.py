@@ -11,8 +11,8 @@ from unlearnbench.deployment.model_card import model_card, this_file
 from unlearnbench.deployment.model_export import (
     Check,
     check_file,
+    exported_network,
     format_of,
-    network_of,
     recipe_of,
     recorded_dataset,
     write_weights,
@@ -72,7 +72,7 @@ def export(place: Path, output: Path, form: str, label: str = "", seed: int | No
             model,
             temporary,
             form,
-            lambda: network_of(cell, shape, len(model.classes)).unfilled(),
+            lambda: exported_network(cell, shape, len(model.classes)).unfilled(),
             list(shape),
         )
         checked = check_file(temporary, form, cell, model, dataset, recipe) if dataset and check else None

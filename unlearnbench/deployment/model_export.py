@@ -67,7 +67,7 @@ def format_of(path: Path, form: str = "") -> str:
     return found
 
 
-def network_of(cell: FinishedCell, shape: tuple[int, int, int], outputs: int) -> Network:
+def exported_network(cell: FinishedCell, shape: tuple[int, int, int], outputs: int) -> Network:
     """Return the user's own network with some number of outputs, as an architecture builds it.
 
     The path of a network in a file is that of the manifest, whose folder no record knows: it is taken from the working
@@ -191,7 +191,7 @@ def check_file(
         logits = _onnx_logits(path, test)
     else:
         shape = input_shape(dataset.info.shape, recipe)
-        network = network_of(cell, shape, len(classes)).unfilled()
+        network = exported_network(cell, shape, len(classes)).unfilled()
         logits = _logits(filled(network, read_state(path)[0], model), test)
     predicted = classes[logits.argmax(axis=1)]
     with open_features(cell.file("features")) as features:

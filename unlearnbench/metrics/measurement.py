@@ -73,11 +73,11 @@ class References:
 
     Attributes:
         original: Feature file of the model trained on all classes.
-        retrained: Feature file of FDR, trained on the retain classes alone, or why there is none.
+        fdr_or_missing: Feature file of FDR, trained on the retain classes alone, or why there is none.
     """
 
     original: FeatureFile
-    retrained: FeatureFile | Missing
+    fdr_or_missing: FeatureFile | Missing
 
     @property
     def fdr(self) -> FeatureFile:
@@ -86,9 +86,9 @@ class References:
         Raises:
             MetricError: If there is no FDR.
         """
-        if isinstance(self.retrained, Missing):
-            raise MetricError(self.retrained.reason)
-        return self.retrained
+        if isinstance(self.fdr_or_missing, Missing):
+            raise MetricError(self.fdr_or_missing.reason)
+        return self.fdr_or_missing
 
 
 @dataclass(frozen=True)

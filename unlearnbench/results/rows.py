@@ -221,13 +221,13 @@ def is_share(metric: MetricRecord) -> bool:
 
 def _division(record: Record) -> str:
     budget = record.manifest.get("tuning")
-    if not budget or record.method.label in budget.get("not_searched", ()):
+    if not budget or record.method.role == "reference" or record.method.label in budget.get("not_searched", ()):
         return "default"
     # Unless it says otherwise, a search has judged by FDR and on training images outside the limited data.
     return "self-tuned" if budget.get("division") == "self-tuned" else "oracle-tuned"
 
 
-def _place(record: Record) -> tuple[int, str]:
+def _precedence(record: Record) -> tuple[int, str]:
     return -DIVISIONS.index(_division(record)), record.measured.finished_at
 
 
@@ -244,7 +244,7 @@ def grouped_rows(records: Iterable[Record]) -> list[list[Row]]:
         known = seeds.get(record.seed)
         # Two manifests can share a cell, of which the later record counts. A search that ends at the options from
         # which it began has not tuned them.
-        if known is None or _place(known) <= _place(record):
+        if known is None or _precedence(known) <= _precedence(record):
             seeds[record.seed] = record
     ordered = sorted(
         problems.values(), key=lambda methods: _natural(next(iter(next(iter(methods.values())).values())).problem.slug)
@@ -282,3 +282,16 @@ def missing_values(row: Row, metric: str) -> str:
     found = missing[0].metrics.get(metric)
     reason = f": {found.reason}" if found and found.reason else ""
     return f"{metric} is missing with seed {', '.join(str(record.seed) for record in missing)}{reason}"
+
+
+def computed_on(records: Iterable[Record]) -> str:
+    """Return the devices and precisions that records were made with, with their seeds if these differ."""
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        found = record.environment
+        place = ", ".join(str(found[key]) for key in ("device", "precision") if found.get(key))
+        seeds.setdefault(place, set()).add(record.seed)
+    if len(seeds) == 1:
+        return next(iter(seeds))
+    shown = sorted((sorted(numbers), place) for place, numbers in seeds.items())
+    return "; ".join(f"{place} (seed {', '.join(map(str, numbers))})" for numbers, place in shown)

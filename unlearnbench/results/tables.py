@@ -13,7 +13,6 @@ from rich.table import Table
 from unlearnbench.escape import one_line
 from unlearnbench.results.judgement import FEWEST_SEEDS, MOST_FAE, MOST_FAE_SHARE, MOST_LOSS
 from unlearnbench.results.ranking import CONTROL, ORDER_TEXTS, PAPER, WITHOUT_FDR, is_provisional
-from unlearnbench.results.records.record import Record
 from unlearnbench.results.rows import Judgement, Row
 from unlearnbench.terms import REFERENCES, SHORT
 
@@ -395,16 +394,3 @@ def markdown_line(texts: Sequence[str]) -> str:
 def points(value: float | None, *, sign: bool = False) -> str:
     """Return a fraction as percent or points with two digits, or "-" if there is none."""
     return "-" if value is None else f"{100 * value:{'+' if sign else ''}.2f}"
-
-
-def computed_on(records: Iterable[Record]) -> str:
-    """Return the devices and precisions that records were made with, with their seeds if these differ."""
-    seeds: dict[str, set[int]] = {}
-    for record in records:
-        found = record.environment
-        place = ", ".join(str(found[key]) for key in ("device", "precision") if found.get(key))
-        seeds.setdefault(place, set()).add(record.seed)
-    if len(seeds) == 1:
-        return next(iter(seeds))
-    shown = sorted((sorted(numbers), place) for place, numbers in seeds.items())
-    return "; ".join(f"{place} (seed {', '.join(map(str, numbers))})" for numbers, place in shown)

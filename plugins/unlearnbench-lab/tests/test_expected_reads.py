@@ -10,10 +10,10 @@ from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.probe_push import probe_push
-from unlearnbench_lab.redrawn_layers import redrawn_layers
-from unlearnbench_lab.steered_push import steered_push
-from unlearnbench_lab.unseen_targets import unseen_targets
+from unlearnbench_lab.unlearners.probe_push import probe_push
+from unlearnbench_lab.unlearners.redrawn_layers import redrawn_layers
+from unlearnbench_lab.unlearners.steered_push import steered_push
+from unlearnbench_lab.unlearners.unseen_targets import unseen_targets
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 

@@ -9,7 +9,7 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.last_stage import freeze_below_last_stage, train_mode
-from unlearnbench_lab.redrawn_layers import redrawn_layers
+from unlearnbench_lab.unlearners.redrawn_layers import redrawn_layers
 
 
 def task_with(*shape: int) -> UnlearningTask:

@@ -15,8 +15,8 @@ from unlearnbench.registry.options import plugin_schema
 from unlearnbench.testing import check_unlearner
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.probe_push import probe_push
 from unlearnbench_lab.probes import DiscriminantProbe, PrototypeProbe
+from unlearnbench_lab.unlearners.probe_push import probe_push
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 FORGET = torch.tensor([1, 3])

@@ -9,7 +9,7 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.testing import check_unlearner
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.redrawn_layers import redrawn_layers
+from unlearnbench_lab.unlearners.redrawn_layers import redrawn_layers
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, weight_decay=5e-4, precision="float32")
 

@@ -17,8 +17,8 @@ from unlearnbench.testing import check_unlearner
 from unlearnbench.unlearners.task import UnlearningTask
 
 from unlearnbench_lab.held_out import HeldOut
-from unlearnbench_lab.steered_push import steered, steered_push
 from unlearnbench_lab.student import Student
+from unlearnbench_lab.unlearners.steered_push import steered, steered_push
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 

@@ -8,7 +8,7 @@ from unlearnbench.models.recipe import TrainingRecipe
 from unlearnbench.testing import check_unlearner
 from unlearnbench.unlearners.task import UnlearningTask
 
-from unlearnbench_lab.unseen_targets import Target, unseen_targets
+from unlearnbench_lab.unlearners.unseen_targets import Target, unseen_targets
 
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.1, precision="float32")
 

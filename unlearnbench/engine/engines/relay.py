@@ -16,7 +16,7 @@ LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Told:
+class Relay:
     """Receives the news of a function on a node, and hands them on as messages.
 
     Attributes:
@@ -52,7 +52,7 @@ def computed(content: bytes, threads: int, tell: Callable[..., None]) -> bytes:
     Args:
         content: The function and its arguments, pickled.
         threads: Number of threads of the process.
-        tell: Receives the messages of `Told`.
+        tell: Receives the messages of `Relay`.
 
     Returns:
         The value and the exception, one of which is None, pickled. A `DiedError` stands for a process that has died.
@@ -61,7 +61,7 @@ def computed(content: bytes, threads: int, tell: Callable[..., None]) -> bytes:
         Exception: Whatever ends the waiting, such as a handler of this process's signals; it says nothing of the
             function.
     """
-    told = Told(tell)
+    told = Relay(tell)
     try:
         function, arguments = pickle.loads(content)
     # Whoever waits for the result is told.

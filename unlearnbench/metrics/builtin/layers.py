@@ -28,7 +28,7 @@ def _common_stages(features: FeatureFile, references: References) -> tuple[str, 
     Raises:
         MetricError: If the references have others.
     """
-    for name, file in (("Original", references.original), ("FDR", references.retrained)):
+    for name, file in (("Original", references.original), ("FDR", references.fdr_or_missing)):
         if not isinstance(file, Missing) and file.stages != features.stages:
             raise MetricError(
                 f"the stages of the judged model are {', '.join(features.stages)}, those of {name} "

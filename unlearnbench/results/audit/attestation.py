@@ -17,7 +17,7 @@ from unlearnbench.metrics.metric_record import RecordPart
 from unlearnbench.names import Label, Name
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.records.record import Record
-from unlearnbench.results.tables import computed_on
+from unlearnbench.results.rows import computed_on
 from unlearnbench.terms import SHORT
 
 ATTESTATIONS = "attestations"

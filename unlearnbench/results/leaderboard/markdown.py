@@ -11,13 +11,13 @@ from unlearnbench.results.leaderboard.reported import reported_sections
 from unlearnbench.results.leaderboard.view import Board, Line, ProblemBoard, count, factor, options_text
 from unlearnbench.results.records.files import COLLECTION
 from unlearnbench.results.records.record import ProblemRecord
+from unlearnbench.results.rows import computed_on
 from unlearnbench.results.summaries.in_short import TITLE as HURRY
 from unlearnbench.results.summaries.in_short import in_short
 from unlearnbench.results.summaries.profile import FEWEST_PROBLEMS, Overall
 from unlearnbench.results.tables import (
     LEGEND,
     cautions,
-    computed_on,
     features_text,
     markdown_line,
     percent,

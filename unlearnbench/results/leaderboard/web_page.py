@@ -16,8 +16,9 @@ from unlearnbench.results.leaderboard.markdown import interval_text, page_name, 
 from unlearnbench.results.leaderboard.view import Board, Line, factor
 from unlearnbench.results.ranking import ORDER_TEXTS
 from unlearnbench.results.records.files import COLLECTION
+from unlearnbench.results.rows import computed_on
 from unlearnbench.results.summaries.stages import STAGE_LEGEND, StageMetric
-from unlearnbench.results.tables import LEGEND, computed_on, features_text, method_name, points, ranking_text, words
+from unlearnbench.results.tables import LEGEND, features_text, method_name, points, ranking_text, words
 from unlearnbench.terms import SHORT
 
 # HTML does without these, and a page has tens of thousands of them.

@@ -27,13 +27,12 @@ from unlearnbench.results.figures.trade_off import one_for_each_network
 from unlearnbench.results.records.files import is_collection
 from unlearnbench.results.records.load import Say, load_entries, unheard
 from unlearnbench.results.report.paper_page import paper_page
-from unlearnbench.results.rows import Row
+from unlearnbench.results.rows import Row, computed_on
 from unlearnbench.results.tables import (
     HEADER,
     caption,
     cautions,
     cells,
-    computed_on,
     gap_to_fdr,
     legend,
     markdown_line,

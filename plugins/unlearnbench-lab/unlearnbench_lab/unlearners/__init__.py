@@ -1,0 +1,1 @@
+"""The unlearners, each one function."""
