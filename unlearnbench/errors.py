@@ -32,11 +32,11 @@ class WrongUseError(InvalidFileError):
 class StoreError(UnlearnBenchError):
     """The output folder cannot be used."""
 
+    exit_code = 1
+
 
 class UnwritableError(StoreError):
     """A result cannot be written, for example because the disk is full; what was written before is kept."""
-
-    exit_code = 1
 
 
 class PluginError(UnlearnBenchError):

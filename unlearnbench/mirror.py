@@ -20,7 +20,7 @@ from typing import Any
 import platformdirs
 
 from unlearnbench.documents import read_json
-from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError
+from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, WrongUseError
 from unlearnbench.paths import below
 
 ORIGIN = "origin.json"
@@ -280,7 +280,10 @@ def at_hand(text: str | Path) -> Path:
 
     Raises:
         StoreError: If the address cannot be read.
+        WrongUseError: If the text is empty, as that of a variable of the shell without a value is.
     """
+    if text == "":
+        raise WrongUseError("an empty path of an output folder\n  Give a folder, or an address: s3://bucket/runs")
     folder = local_folder(text)
     remote = origin(folder)
     if remote is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from unlearnbench.errors import InvalidFileError, StoreError, os_reason
+from unlearnbench.errors import InvalidFileError, StoreError, UnlearnBenchError, os_reason
 
 
 def refuse_foreign(folder: Path, pages: Iterable[str], ours: Collection[str]) -> None:
@@ -17,7 +17,8 @@ def refuse_foreign(folder: Path, pages: Iterable[str], ours: Collection[str]) ->
         ours: Texts of which every page of ours holds one.
 
     Raises:
-        StoreError: If a page exists and holds none of them.
+        StoreError: If a page cannot be read.
+        UnlearnBenchError: If a page exists and holds none of them.
     """
     for name in pages:
         path = folder / name
@@ -26,7 +27,7 @@ def refuse_foreign(folder: Path, pages: Iterable[str], ours: Collection[str]) ->
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {os_reason(error)}") from error
         if text is not None and not any(mark in text for mark in ours):
-            raise StoreError(
+            raise UnlearnBenchError(
                 f"{path} was not written by this command and would be replaced\n"
                 "  Name another folder with -o, or move it away"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -140,4 +141,17 @@ def test_twelve_bits_in_files_of_sixteen_are_said(data: Path, tmp_path: Path) ->
     assert lines == [
         "default: 6 images have 16-bit values up to 4,095 only, and come out nearly black; if they hold 12 bits, "
         "multiply them by 16 and add them again"
+    ]
+
+
+def test_names_that_are_no_text_are_named(data: Path, tmp_path: Path) -> None:
+    folder = class_tree(tmp_path / "given", CLASSES)
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/G\xe4nse")).mkdir()
+        (folder / "rose" / "rose_000.png").rename(os.fsdecode(os.fsencode(folder) + b"/rose/\xe4.png"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert [line.strip() for line in refused(folder)[1:]] == [
+        f"{folder}/G\\xe4nse: its name is not utf-8 text; rename it",
+        f"{folder}/rose/\\xe4.png: its name is not utf-8 text; rename it",
     ]

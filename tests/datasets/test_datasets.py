@@ -325,6 +325,16 @@ def test_a_class_with_one_image_needs_a_test_part(data: Path, tmp_path: Path) ->
         add("image_folder", [given])
 
 
+def test_a_test_part_that_leaves_a_class_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+    given = class_tree(tmp_path / "given", {"one": 10, "two": 300})
+    expected = (
+        "image_folder: not added\n  class 'one' of image_folder: a test part of 0.99 leaves none of its 10 images for "
+        "training; give a smaller --test-share"
+    )
+    with pytest.raises(DatasetError, match=whole(expected)):
+        add("image_folder", [given], FolderOptions(test_share=0.99))
+
+
 def test_the_size_of_most_images_is_kept_and_what_differs_is_said(data: Path, tmp_path: Path) -> None:
     given = class_tree(tmp_path / "given", {"a": 3, "b": 3}, side=9)
     again = FolderOptions(replace=True)

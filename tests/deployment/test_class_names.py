@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
-from unlearnbench.deployment.class_names import classes_of
+from unlearnbench.deployment.class_names import class_list, classes_of
 from unlearnbench.errors import UnlearnBenchError
 
 ANIMALS = ("cat", "dog", "wolf")
@@ -40,3 +41,14 @@ def test_a_name_counts_before_an_index() -> None:
 def test_what_names_no_class_is_refused(given: tuple[str, ...], names: tuple[str, ...], message: str) -> None:
     with pytest.raises(UnlearnBenchError, match=re.escape(message)):
         classes_of(given, names, "--forget")
+
+
+def test_a_list_of_classes_can_be_pasted_back() -> None:
+    odd = (" lead", "-x", "a,b", "größe", 'q"uote', "ro se", "漢字")
+    order = [4, 1, 2, 3, 6, 0, 5]
+    (told,) = shlex.split(class_list(order, odd))
+    assert told == 'q"uote,-x,2,größe,漢字,0,ro se'
+    assert classes_of(told.split(","), odd, "--class-order") == tuple(order)
+    assert class_list([1, -1, 0], ANIMALS) == "'dog,?,cat'"
+    with pytest.raises(UnlearnBenchError, match=r"\n  Names are separated by commas; for ' lead' give its index: 0$"):
+        classes_of(("a", "b"), odd, "--forget")

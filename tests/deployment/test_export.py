@@ -51,6 +51,8 @@ def test_the_file_has_the_names_of_the_users_own_checkpoint(own_run: Path, tmp_p
     done = cli("export-model", own_run / "runs", "--only", "erwp", "-o", tmp_path / name)
     assert done.code == 0, done.err
     assert done.out == f"{tmp_path / name}\n{tmp_path / 'new.md'}\n"
+    # Whoever serves the model is seldom who has made it.
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "new.md").stat().st_mode
     assert read_state(tmp_path / name)[0].keys() == torch.load(own_run / "mine.pth").keys()
     stored = load_file(own_run / "runs" / record(own_run, "erwp/seed-0.json")["files"]["model"]["path"])
     for key, value in read_state(tmp_path / name)[0].items():
@@ -86,6 +88,12 @@ def test_the_card_says_from_what_the_weights_were_made(own_run: Path, tmp_path: 
     shares = [
         record(own_run, f"{name}/seed-0.json")["metrics"]["retain_accuracy"]["value"] for name in ("original", "erwp")
     ]
+    before, after = (
+        record(own_run, f"{name}/seed-0.json")["metrics"]["forget_accuracy"]["value"] for name in ("original", "erwp")
+    )
+    known = f"still recognised: {100 * after:.2f} % of their test images, {100 * before:.2f} % before"
+    words = f"to be removed: **8, 9**. They are {known}." if after > max(0.05, 0.1 * before) else "removed: **8, 9**."
+    assert f"from which these classes were {words}" in card
     line = next(line for line in card.splitlines() if line.startswith("| CAne"))
     assert line.split("|")[2:4] == [f" {100 * share:.2f} " for share in shares]
 

@@ -35,6 +35,8 @@ def reports_a_tensor(model, task):
 def reports_a_huge_number(model, task):
     task.report("number", 2**70)
     return model
+def has_much_to_say(model, task):
+    raise RuntimeError("x" * 100_000)
 def fills_memory(model, task):
     raise MemoryError
 def fills_the_device(model, task):
@@ -68,6 +70,7 @@ FAILING = {
     "raises_midway": "RuntimeError: step 1 of 14",
     "reports_a_tensor": "what it gave to task.report cannot be kept: Object of type Tensor is not JSON serializable",
     "reports_a_huge_number": "what it gave to task.report cannot be kept: it holds a number of 22 digits",
+    "has_much_to_say": f"RuntimeError: {'x' * 1000} ...",
     "fills_memory": "out of memory: MemoryError",
     "fills_the_device": "out of memory: OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB.",
 }

@@ -122,6 +122,7 @@ def faults(folder: Path, text: str) -> str:
             "crop = 9",
             "m.toml:15: training.crop: 9 is more than the 8x8 images of digits have",
         ),
+        ("padding = 1", "padding = 9", "m.toml:15: training.padding: 9 is more than the 8 pixels of the shorter side"),
         (
             "padding = 1",
             "resolutions = [[1, 8]]",

@@ -394,7 +394,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> Non
     path = write_manifest(tmp_path, manifest_text())
     done = cli("run", path, "-o", path / "runs")
     assert done == Done(
-        2, "", f"{path}/runs: the output folder cannot be written: Not a directory\n  Choose another with --output\n"
+        1, "", f"{path}/runs: the output folder cannot be written: Not a directory\n  Choose another with --output\n"
     )
 
 

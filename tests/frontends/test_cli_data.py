@@ -146,9 +146,11 @@ def test_a_data_set_of_other_content_is_replaced_only_on_request(data: Path, tmp
     )
     after = cli("data", "add", "image_folder", other, "--as", "mine", "--replace")
     assert (before.code, same.code, refused.code, after.code) == (0, 0, 2, 0)
-    assert refused.err.splitlines()[-2:] == [
-        f"--as mine: other images were added under this name (revision {before.out.split()[-1]})",
-        "  Choose another name, or replace them: --replace",
+    again = f"unlearnbench data add image_folder {other} --as"
+    assert refused.err.splitlines()[-3:] == [
+        f"image_folder: other images were added as mine (revision {before.out.split()[-1]})",
+        f"  Replace them: {again} mine --replace",
+        f"  Or add these beside them: {again} NAME",
     ]
     assert "replaced" not in before.err + same.err
     old, new = (done.out.split()[-1] for done in (before, after))

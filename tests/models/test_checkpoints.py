@@ -219,3 +219,13 @@ def test_outputs_in_another_order_are_put_into_that_of_the_classes(tmp_path: Pat
     assert torch.equal(model.eval()(images)[:, [2, 0, 1]], trained.eval()(images))
     assert ordered.identity != given.identity
     assert given.in_order((0, 1, 2)) is given
+
+
+def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    state = network().state_dict()
+    state["3.weight"][1] = float("nan")
+    state["3.bias"][0] = float("inf")
+    save_file(state, tmp_path / "w.safetensors")
+    told = r"/w\.safetensors: 3\.(weight|bias) is not finite, nor are others \(1\)$"
+    with pytest.raises(InvalidFileError, match=told):
+        load_weights(network(), weights(tmp_path / "w.safetensors"), new_classifier=False)

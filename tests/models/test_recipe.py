@@ -34,6 +34,10 @@ def test_full_size_epochs_count_pixels() -> None:
     assert full_size_epochs(growing, 32, 32) == pytest.approx(5 / 4 + 2 * 9 / 16 + 3)
     assert full_size_epochs(growing, 32, 64) == pytest.approx(5 / 4 + 2 * 9 / 16 + 3)
     assert full_size_epochs(RECIPE, 32, 32) == 10
+    for epochs, expected in ((0, 0), (3, 3 / 4), (6, 5 / 4 + 9 / 16), (10, 5 / 4 + 2 * 9 / 16 + 3)):
+        assert full_size_epochs(growing, 32, 32, epochs) == pytest.approx(expected)
+    # The number of epochs is the user's, and nothing is done for each.
+    assert full_size_epochs(recipe(epochs=10**12), 32, 32) == 10**12
 
 
 def test_a_recipe_is_read_back_from_its_json_values() -> None:

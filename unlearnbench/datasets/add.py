@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -144,9 +145,11 @@ def add(
             raise DatasetError(f"{name}: cannot be written to {new.parent}: {os_reason(error)}") from error
         before, now = _revision(target), open_prepared(new).info.revision
         if offer.named and before not in (None, now) and not options.replace:
+            again = shlex.join(["unlearnbench", "data", "add", name, *map(str, paths), "--as"])
             raise DatasetError(
-                f"--as {options.name}: other images were added under this name (revision {before})\n"
-                "  Choose another name, or replace them: --replace"
+                f"{name}: other images were added as {options.name} (revision {before})\n"
+                f"  Replace them: {again} {options.name} --replace\n"
+                f"  Or add these beside them: {again} NAME"
             )
         if target.exists():
             target.rename(scratch / "replaced")

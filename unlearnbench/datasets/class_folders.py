@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -97,13 +99,11 @@ def class_images(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
         faults: List that everything wrong is appended to.
     """
     classes: dict[str, list[Path]] = {}
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if is_litter(entry):
-            continue
+    for entry in _with_readable_names(folder, faults):
         if not entry.is_dir():
             faults.append(f"{entry}: a file beside the class folders; move it into one, or away")
             continue
-        files = sorted((file for file in entry.iterdir() if not is_litter(file)), key=lambda file: file.name)
+        files = list(_with_readable_names(entry, faults))
         faults.extend(f"{file}: a folder within a class; a class holds files only" for file in files if file.is_dir())
         if not files:
             faults.append(f"{entry}: class {entry.name!r} has no image")
@@ -111,6 +111,20 @@ def class_images(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
         name = unicodedata.normalize("NFC", entry.name)
         classes.setdefault(name, []).extend(file for file in files if not file.is_dir())
     return classes
+
+
+def _with_readable_names(folder: Path, faults: list[str]) -> Iterator[Path]:
+    """Yield what a folder holds in alphabetical order, without litter and without names that are no text."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if is_litter(entry):
+            continue
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(entry).decode(errors="backslashreplace")
+            faults.append(f"{shown}: its name is not {sys.getfilesystemencoding()} text; rename it")
+        else:
+            yield entry
 
 
 def file_below(name: str, roots: Sequence[Path], *wanted: str) -> Path:
@@ -196,8 +210,13 @@ def share_for_test(
     for label, files in classes.items():
         order = sorted(files, key=lambda file: hashlib.sha256(f"{file.parent.name}/{file.name}".encode()).digest())
         tested = max(1, round(share * len(order)))
-        if files and tested >= len(order):
-            faults.append(f"class {label!r} of {name} has {len(files)} image; without a test part it needs 2 or more")
+        if len(files) == 1:
+            faults.append(f"class {label!r} of {name} has 1 image; without a test part it needs 2 or more")
+        elif files and tested >= len(order):
+            faults.append(
+                f"class {label!r} of {name}: a test part of {share:g} leaves none of its {len(files)} images for "
+                "training; give a smaller --test-share"
+            )
         chosen = set(order[:tested])
         train[label] = [file for file in files if file not in chosen]
         test[label] = [file for file in files if file in chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from unlearnbench.errors import UnlearnBenchError, did_you_mean
@@ -27,12 +28,29 @@ def classes_of(given: Sequence[str], names: Sequence[str], option: str) -> tuple
     return found
 
 
+def class_list(labels: Sequence[int], names: Sequence[str]) -> str:
+    """Return classes as an option takes them, to be pasted into a shell: by index where a name cannot stand in a list.
+
+    Args:
+        labels: Class indices; what is no index of a name stands as "?".
+        names: K names of the classes.
+    """
+    told = {label: str(label) if _needs_index(name) else name for label, name in enumerate(names)}
+    return shlex.quote(",".join(told.get(label, "?") for label in labels))
+
+
+def _needs_index(name: str) -> bool:
+    return "," in name or name != name.strip()
+
+
 def _class_of(text: str, names: Sequence[str], option: str) -> int:
     if text in names:
         return list(names).index(text)
     if not text.isdecimal() or int(text) >= len(names):
         listed = "" if text.isdecimal() else did_you_mean(text, names)
-        raise UnlearnBenchError(f"{option}: no class {text!r}: the classes are 0 to {len(names) - 1}{listed}")
+        odd = next((label for label, name in enumerate(names) if _needs_index(name)), None)
+        hint = "" if odd is None else f"\n  Names are separated by commas; for {names[odd]!r} give its index: {odd}"
+        raise UnlearnBenchError(f"{option}: no class {text!r}: the classes are 0 to {len(names) - 1}{listed}{hint}")
     numbered = [name for name in names if name.isdecimal()]
     if numbered:
         index = int(text)

@@ -30,11 +30,13 @@ class Exported:
         weights: File of the weights.
         card: File of the card.
         check: What the file gave when it was loaded again; None if that was not done.
+        still_recognised: That the outputs have not forgotten, in words; "" if they have.
     """
 
     weights: Path
     card: Path
     check: Check | None
+    still_recognised: str
 
 
 def export(place: Path, output: Path, form: str, label: str = "", seed: int | None = None, *, check: bool) -> Exported:
@@ -83,7 +85,7 @@ def export(place: Path, output: Path, form: str, label: str = "", seed: int | No
         raise StoreError(f"{output}: cannot be written: {os_reason(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(output, card, checked)
+    return Exported(output, card, checked, cell.still_recognised)
 
 
 def _check_free(output: Path, card: Path) -> None:

@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from unlearnbench.datasets.dataset import Dataset, DatasetInfo
+from unlearnbench.deployment.class_names import class_list
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.models.batches import in_batches
@@ -144,7 +145,7 @@ def check(found: Look, names: tuple[str, ...], weights: str, class_order: tuple[
     if found.best_accuracy >= found.accuracy + BETTER and found.best_accuracy >= chance:
         said = class_order or tuple(range(len(names)))
         order = [found.order[label] for label in said]
-        shown = ",".join(names[label] for label in order)
+        shown = class_list(order, names)
         wrong = next(output for output, label in enumerate(order) if label != said[output])
         right = (
             f"{100 * found.accuracy:.1f} % of {found.counts.sum()} test images are right in the order that is assumed"

@@ -43,7 +43,7 @@ def issue(
         UnlearnBenchError: If a file would be replaced that is no certificate.
     """
     paths = {ending: output.with_name(output.name + ending) for ending in (".json", *PAGES)}
-    _check_free(paths)
+    _check_free(paths, cell)
     values = certificate(cell, read_limits(limits) if limits else {}, issued_by, issued_on)
     if key is not None:
         values["signature"] = sign(values, key)
@@ -60,16 +60,22 @@ def issue(
     return list(paths.values()), values["verdict"]
 
 
-def _check_free(paths: Mapping[str, Path]) -> None:
-    """Raise if a file is there, unless all are those of an earlier certificate."""
+def _check_free(paths: Mapping[str, Path], cell: FinishedCell) -> None:
+    """Raise if a file is there, unless all are those of an earlier certificate of the same cell."""
     there = [path for path in paths.values() if path.exists()]
+    if not there:
+        return
+    record = cell.record
     try:
-        if there:
-            read_certificate(paths[".json"])
-    except InvalidFileError as error:
-        raise UnlearnBenchError(
-            f"{there[0]}: is there already, and is not of a certificate\n  Remove it, or name another: --output NAME"
-        ) from error
+        earlier = read_certificate(paths[".json"])
+        told = [earlier["record"]["manifest"], earlier["method"]["label"], earlier["method"]["seed"]]
+    except (InvalidFileError, LookupError, TypeError):
+        what = f"{there[0]}: is there already, and is not of a certificate"
+    else:
+        if told == [record.manifest_name, record.method.label, record.seed]:
+            return
+        what = f"{paths['.json']}: is there already, the certificate of {told[1]}, seed {told[2]}, of {told[0]}"
+    raise UnlearnBenchError(f"{what}\n  Remove it, or name another: --output NAME")
 
 
 def verify(path: Path, public_key: Path | None, runs: Path | None, weights: Path | None = None) -> list[str]:

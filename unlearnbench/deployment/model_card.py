@@ -41,12 +41,12 @@ def model_card(
     """
     record = cell.record
     shape = input_shape(info.shape, recipe_of(record)) if info else ()
-    removed = markdown(", ".join(record.problem.forget_class_names))
+    removed, known = markdown(", ".join(record.problem.forget_class_names)), cell.still_recognised
     parts = [
         f"---\nlibrary_name: {'onnx' if form == 'onnx' else 'pytorch'}\ntags: [image-classification, "
         "machine-unlearning]\n# license: yours to add; the weights are derived from your own\n---",
-        f"# {path.stem}\n\nAn image classifier ({record.problem.architecture}) from which these classes were removed: "
-        f"**{removed}**.",
+        f"# {path.stem}\n\nAn image classifier ({record.problem.architecture}) from which these classes were "
+        + (f"to be removed: **{removed}**. They are {known}." if known else f"removed: **{removed}**."),
         "## What was done\n\n" + "\n".join(_facts(cell, model, path)),
         "## What was measured\n\n" + "\n".join(_numbers(cell, check)),
         "## Outputs\n\n" + _outputs(record, model, info.class_names if info else ()),

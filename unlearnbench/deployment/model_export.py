@@ -127,7 +127,11 @@ def write_weights(model: Deployable, path: Path, form: str, network: Callable[[]
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "safetensors":
         state = {name: value.contiguous() for name, value in model.state.items()}
+        path.touch()
+        mode = path.stat().st_mode
         save_file(state, path, {"format": "pt", "output_classes": " ".join(map(str, model.classes))})
+        # safetensors writes files that nobody else may read.
+        path.chmod(mode)
     elif form == "state_dict":
         torch.save(dict(model.state), path)
     else:

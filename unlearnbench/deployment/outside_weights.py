@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors import safe_open
 from scipy.optimize import linear_sum_assignment
 
-from unlearnbench.deployment.class_names import classes_of
+from unlearnbench.deployment.class_names import class_list, classes_of
 from unlearnbench.deployment.first_look import BETTER, counted
 from unlearnbench.engine.artifacts.unlearned import filled_judged
 from unlearnbench.engine.engines.crew import device_precision
@@ -202,8 +202,8 @@ def _check_order(method: JudgedMethod, resolved: Resolved, problem: Problem, say
     rows, found = linear_sum_assignment(-counts[stay])
     best = int(counts[stay][rows, found].sum())
     if best >= right + BETTER * total:
-        seeming = dict(zip(found.tolist(), (names[label] for label in stay[rows]), strict=True))
-        order = ",".join(seeming.get(number, "?") for number in range(len(method.outputs)))
+        seeming = dict(zip(found.tolist(), stay[rows].tolist(), strict=True))
+        order = class_list([seeming.get(number, -1) for number in range(len(method.outputs))], names)
         raise InvalidFileError(
             f"{name}: its outputs seem to stand in another order than is assumed, which makes {share} right, and "
             f"another {100 * best / total:.1f} %\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from unlearnbench.registry.plugin_file import is_file_name
 SHOWN_CLASSES = 100
 # These data sets hold images of a user's own, each under a name.
 OWN = ("image_folder", "parquet")
+CHANGED = "a change of them counts after:"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ def _dataset(data: str, listener: Listener) -> dict[str, Any]:
     if path.exists():
         source, name = path.resolve().name, "parquet" if any(path.rglob("*.parquet")) else "image_folder"
         add(name, [path], replace(FolderOptions(), name=source), listener)
+        listener.say(
+            f"{data}: its images are kept in {data_folder() / name / source}, and {CHANGED} {_again(data, name)}"
+        )
         return {"name": name, "options": {"source": source}}
     if data in names("datasets"):
         return {"name": data}
@@ -109,6 +114,11 @@ def _dataset(data: str, listener: Listener) -> dict[str, Any]:
         f"--data {data}: no folder, no data set, and no images were added under this name\n"
         f"  Added: {', '.join(name for kind in OWN for name in sources(data_folder(), kind)) or 'none'}"
     )
+
+
+def _again(data: str, name: str) -> str:
+    """Return the command that adds images again under the name of their folder."""
+    return shlex.join(["unlearnbench", "data", "add", name, data, "--as", Path(data).resolve().name, "--replace"])
 
 
 def _named(wish: Wish, names: tuple[str, ...]) -> Wish:
@@ -175,8 +185,11 @@ def _commented(values: dict[str, Any], info: DatasetInfo, found: Look, wish: Wis
     more = len(classes) - SHOWN_CLASSES
     tried = ", ".join(f"{title} {100 * value:.1f} %" for title, value in found.tried.items())
     comments = {
-        "dataset": ["The images, one folder for each class:", *(line[2:] for line in classes[:SHOWN_CLASSES])]
-        + ([f"  ... and {more} more"] if more > 0 else []),
+        "dataset": [
+            *_where_images_are(wish.data, values["dataset"]),
+            *(line[2:] for line in classes[:SHOWN_CLASSES]),
+            *([f"  ... and {more} more"] if more > 0 else []),
+        ],
         "architecture": [
             "The network, and the weights that must forget. They were loaded, and recognise "
             f"{100 * found.accuracy:.1f} % of {found.counts.sum()} test images."
@@ -206,6 +219,16 @@ def _commented(values: dict[str, Any], info: DatasetInfo, found: Look, wish: Wis
         tables = values[key] if isinstance(values[key], list) else [values[key]]
         parts += [_table(key, table, listed=isinstance(values[key], list)) for table in tables]
     return "\n".join(parts) + "\n"
+
+
+def _where_images_are(data: str, dataset: dict[str, Any]) -> list[str]:
+    """Return the comment on a manifest's data set, which the classes follow."""
+    if not Path(data).is_dir():
+        return ["The images, and their classes:"]
+    return [
+        f"The images of {data} as they were added, and their classes; {CHANGED}",
+        f"  {_again(data, dataset['name'])}",
+    ]
 
 
 def _table(key: str, table: dict[str, Any], *, listed: bool) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from unlearnbench.errors import InvalidFileError, WrongUseError, did_you_mean
 from unlearnbench.files import file_hash
 from unlearnbench.mirror import origin
+from unlearnbench.results.judgement import most_fae
 from unlearnbench.results.records.files import read_record, stored_file
 from unlearnbench.results.records.load import read_entries
 from unlearnbench.results.records.record import Record
+from unlearnbench.terms import SHORT
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class FinishedCell:
     def name(self) -> str:
         """The cell in one line."""
         return f"{self.record.method.label}, seed {self.record.seed}"
+
+    @property
+    def still_recognised(self) -> str:
+        """That the outputs have not forgotten, by the bound of the ranking, in one line; "" if they have."""
+        after, before = (record.value(SHORT["FAe"]) if record else None for record in (self.record, self.original))
+        if after is None or after <= most_fae(before or 0.0):
+            return ""
+        was = "" if before is None else f", {100 * before:.2f} % before"
+        return f"still recognised: {100 * after:.2f} % of their test images{was}"
 
     def file(self, name: str, record: Record | None = None) -> Path:
         """Return a file that a record was made from.
@@ -76,6 +87,8 @@ def finished_cell(place: Path, label: str = "", seed: int | None = None) -> Fini
     if len(found) != 1:
         raise WrongUseError(f"{place}: {_choice(within, found, label, seed)}")
     record = found[0]
+    if record.method.name == "original" and record.method.role == "reference":
+        raise WrongUseError(f"{place}: Original is the model before the removal\n  Say which method: --only NAME")
     pair = {
         other.method.name: other
         for other in everything

@@ -206,6 +206,8 @@ def _check_recipe(file: ManifestFile, info: DatasetInfo, weights: dict[WeightKey
                 "  Add the images with that side, or set `crop` in [training] to the size that the network is to see",
             )
     side = recipe.crop or min(height, width)
+    if recipe.padding > side:
+        file.fault(("training", "padding"), f"{recipe.padding} is more than the {side} pixels of the shorter side")
     if recipe.resolutions and recipe.resolutions[-1][1] >= side:
         file.fault(
             ("training", "resolutions"),

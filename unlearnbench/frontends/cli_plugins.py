@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from unlearnbench.errors import PluginError
 from unlearnbench.frontends.cli_results import JsonOption
 from unlearnbench.frontends.terminal import echo, echo_json, tell
 from unlearnbench.mirror import at_hand
@@ -110,9 +111,13 @@ def check(
     from unlearnbench.engine.processes.isolated import check_results
 
     failed = 0
-    for result in check_results(name):
-        failed += result.status == "failed"
-        echo(f"{result.status:<15} {result.check}{': ' if result.message else ''}{result.message}")
+    try:
+        for result in check_results(name):
+            failed += result.status == "failed"
+            echo(f"{result.status:<15} {result.check}{': ' if result.message else ''}{result.message}")
+    except PluginError as error:
+        failed += 1
+        echo(f"{'failed':<15} lives to the end of the checks: {error}")
     if failed:
         raise typer.Exit(1)
 

@@ -43,7 +43,7 @@ def load_weights(
 
     Raises:
         InvalidFileError: If the file is not a checkpoint, is not the one that was published, or does not fit. The
-            message names the missing and unexpected keys and the shapes that differ.
+            message names the missing and unexpected keys and the shapes that differ. Or if a value is not finite.
     """
     _check_published(weights)
     expected = model.state_dict()
@@ -64,6 +64,10 @@ def load_weights(
         if head is not None and len(head) != classes:
             faults.append(f"It has {len(head)} outputs, and the images have {classes} classes")
         raise InvalidFileError("\n  ".join([f"{weights.path}: does not fit {type(model).__name__}", *faults]))
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        rest = f", nor are others ({len(broken) - 1})" if len(broken) > 1 else ""
+        raise InvalidFileError(f"{weights.path}: {broken[0]} is not finite{rest}")
     # Older versions of torch do not store the count of batches; every other key was compared above.
     model.load_state_dict(state, strict=False)
 

@@ -101,8 +101,12 @@ def full_size_epochs(recipe: TrainingRecipe, height: int, width: int, epochs: in
         width: Likewise.
         epochs: Only so many of its epochs, the first ones; None takes all.
     """
-    count = recipe.epochs if epochs is None else epochs
-    return math.fsum(pixel_share(height, width, recipe.side(epoch)) for epoch in range(count))
+    count, begun, total = recipe.epochs if epochs is None else epochs, 0, 0.0
+    for end, side in recipe.resolutions:
+        ended = max(begun, min(end, count))
+        total += (ended - begun) * pixel_share(height, width, side)
+        begun = ended
+    return total + (count - begun)
 
 
 def recipe_identity(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,16 @@ def _forget(row: Row, original: Row, seeds: Sequence[int]) -> Word:
     metric = SHORT["FAe"]
     before = statistics.fmean(original.values(metric)[seed] for seed in seeds)
     low, high = percentile_interval(bootstrap_means(row.outcomes(metric, seeds).astype(np.float64)))
-    return word(low, high, max(MOST_FAE, MOST_FAE_SHARE * before))
+    return word(low, high, most_fae(before))
+
+
+def most_fae(before: float) -> float:
+    """Return the FAe up to which outputs count as having forgotten, as a fraction.
+
+    Args:
+        before: Original's FAe, a fraction.
+    """
+    return max(MOST_FAE, MOST_FAE_SHARE * before)
 
 
 def positions_by_seed(row: Row, original: Row, fdr: Row) -> dict[str, dict[int, float]]:

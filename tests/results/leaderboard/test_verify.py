@@ -16,7 +16,7 @@ from support.commands import cli
 from support.records import make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.documents import compressed, read_text
-from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.errors import InvalidFileError, UnlearnBenchError
 from unlearnbench.metrics.metric_record import packed
 from unlearnbench.results.leaderboard.build import build_leaderboard
 from unlearnbench.results.leaderboard.rerun import read_row
@@ -415,7 +415,7 @@ def test_a_submission_of_another_form_is_refused(submission: Path) -> None:
 
 
 def test_a_submission_goes_to_a_folder_of_its_own(submission: Path, finished: FinishedRun) -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(UnlearnBenchError) as caught:
         write_submission(finished.output, submission)
     assert str(caught.value) == f"{submission}: not empty; choose another folder with --output"
 

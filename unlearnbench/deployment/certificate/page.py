@@ -10,6 +10,7 @@ import jinja2
 
 from unlearnbench.deployment.certificate.signature import fingerprint
 from unlearnbench.escape import markdown
+from unlearnbench.results.judgement import most_fae
 from unlearnbench.results.tables import markdown_line
 
 # More classes than this do not fit the paper: the removed ones and those that changed most are shown.
@@ -70,6 +71,15 @@ def not_shown(values: dict[str, Any]) -> list[str]:
     if values["issued"]["by"]:
         lines.append("Name and date of issue are as given by the issuer.")
     return lines
+
+
+def still_recognised(values: dict[str, Any]) -> str:
+    """Return in words that the outputs have not forgotten, by the bound of the ranking; "" if they have."""
+    fae = values["headline"]["forget_accuracy"]
+    before, after = fae["before"]["value"], fae["after"]["value"]
+    if after <= most_fae(before):
+        return ""
+    return f"The model still recognises them: {percent(after)} % of their test images, {percent(before)} % before."
 
 
 def shown_classes(values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,6 +161,7 @@ def html_page(values: dict[str, Any]) -> str:
         recovery=RECOVERY,
         stages=STAGES,
         not_shown=not_shown(values),
+        still_recognised=still_recognised(values),
         commands=check_commands(values),
         percent=percent,
         interval=interval,
@@ -171,9 +182,10 @@ def markdown_page(values: dict[str, Any]) -> str:
     last = ["FDR"] if has_fdr else []
     model, data, method = values["model"], values["data"], values["method"]
     source = f" ({data['source']})" if data["source"] else ""
-    removed = markdown(", ".join(values["removed"]))
+    removed, known = markdown(", ".join(values["removed"])), still_recognised(values)
+    what = f"{known} To be removed" if known else "Removed"
     parts = [
-        f"# Certificate of class removal\n\nRemoved: **{removed}**. {_verdict_words(values)}",
+        f"# Certificate of class removal\n\n{what}: **{removed}**. {_verdict_words(values)}",
         "\n".join(
             [
                 f"- Issued by {markdown(values['issued']['by'] or 'nobody named')}, {markdown(values['issued']['on'])}",

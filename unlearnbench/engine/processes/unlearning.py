@@ -36,6 +36,8 @@ from unlearnbench.unlearners.task import UnlearningTask
 ORIGINAL, UNLEARNED = "original.safetensors", "unlearned.safetensors"
 # Progress is reported at this interval, since a message for every batch would cost more than it is worth.
 TELL_SECONDS = 0.2
+# A reason stands in tables and on pages; the log has all of it.
+LONGEST_REASON = 1000
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,8 @@ def reason_of(error: BaseException) -> str:
     # Python's own error has no text, and that of torch is a page about allocators.
     told = "out of memory: " if isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
     first = _text(error).strip().partition("\n")[0]
+    if len(first) > LONGEST_REASON:
+        first = f"{first[:LONGEST_REASON]} ..."
     return f"{told}{type(error).__name__}: {first}".removesuffix(": ")
 
 

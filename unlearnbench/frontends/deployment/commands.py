@@ -66,6 +66,8 @@ def export_model(
             f"{done.weights}: loaded again: FAe {100 * done.check.forget_accuracy:.2f}, "
             f"CAne {100 * done.check.retain_accuracy:.2f}; {turned}"
         )
+    if done.still_recognised:
+        tell(f"{done.weights}: the forget classes are {done.still_recognised}")
 
 
 def certificate(
@@ -111,9 +113,12 @@ def certificate(
     if row is None:
         raise typer.BadParameter("missing; give a ROW to write a certificate of, or --verify", param_hint="ROW")
     on = issued_on or datetime.now(UTC).date().isoformat()
-    paths, verdict = issuing.issue(finished_cell(row, label, seed), output, limits, key, issued_by, on)
+    cell = finished_cell(row, label, seed)
+    paths, verdict = issuing.issue(cell, output, limits, key, issued_by, on)
     for path in paths:
         typer.echo(path)
+    if cell.still_recognised:
+        tell(f"{cell.name}: the forget classes are {cell.still_recognised}")
     tell(f"limits: {verdict or 'none stated'}")
     if verdict == "failed":
         raise typer.Exit(1)

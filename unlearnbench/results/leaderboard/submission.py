@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.documents import read_json
-from unlearnbench.errors import InvalidFileError, StoreError, did_you_mean, os_reason
+from unlearnbench.errors import InvalidFileError, StoreError, UnlearnBenchError, did_you_mean, os_reason
 from unlearnbench.escape import markdown
 from unlearnbench.experiment.writer import manifest_toml
 from unlearnbench.files import file_hash, write_json
@@ -67,13 +67,14 @@ def write_submission(source: Path, folder: Path, only: Sequence[str] = (), say: 
 
     Raises:
         InvalidFileError: If the records cannot be used, or do not make up a table together.
-        StoreError: If the folder is in use or cannot be written.
+        StoreError: If the folder cannot be written.
+        UnlearnBenchError: If it is in use.
     """
     entries = _chosen(load_entries([source], say), only)
     check_entries(entries)
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise StoreError(f"{folder}: not empty; choose another folder with --output")
+            raise UnlearnBenchError(f"{folder}: not empty; choose another folder with --output")
         for entry in entries:
             target = below(folder, f"records/{entry.place}")
             target.parent.mkdir(parents=True, exist_ok=True)
