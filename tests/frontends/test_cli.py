@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import FinishedRun
 from support.commands import Done, cli, python
-from support.manifests import DATASET, TRAINING, WD, manifest_text, missing_plugins, write_manifest
+from support.manifests import DATASET, FOLNRC, TRAINING, WD, manifest_text, missing_plugins, write_manifest
 from support.paths import REPOSITORY
 from support.plugins import built_in, fake_distribution
 from support.records import comparable_records, record_files
@@ -388,6 +388,31 @@ def test_a_device_that_torch_cannot_use_is_named_with_the_way_out(tmp_path: Path
     message, mend = done.err.splitlines()[-2:]
     assert message.startswith("--device cuda:99: torch cannot use it: ")
     assert mend == "  Use --device cpu; unlearnbench doctor says which GPU torch finds"
+
+
+def test_two_manifests_do_not_write_over_each_others_records(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first, second = (
+        write_manifest(tmp_path / name, manifest_text(FOLNRC.replace("epochs = 1", f"epochs = {epochs}")))
+        for name, epochs in (("a", 1), ("b", 2))
+    )
+    done = cli("run", first, second, "-o", tmp_path / "runs", "--dry-run")
+    assert done.code == 2
+    assert done.err.startswith(f"{first} and {second}: both would write records/small/digits-digits_net-forget2-10pct")
+    second.write_text(f'name = "other"\n{second.read_text()}')
+    assert cli("run", first, second, "-o", tmp_path / "runs", "--dry-run").code == 0
+    assert cli("run", first, first, "-o", tmp_path / "runs", "--dry-run").code == 0
+
+
+def test_finished_records_that_a_changed_manifest_replaces_are_named(finished: FinishedRun, tmp_path: Path) -> None:
+    text = finished.manifest.read_text()
+    changed = write_manifest(tmp_path, text.replace("learning_rate = 1e-3", "learning_rate = 2e-3"), "short.toml")
+    assert changed.read_text() != text
+    done = cli("run", changed, "-o", finished.output, "--device", "cpu", "--dry-run")
+    assert done.code == 0, done.err
+    told = f"2 finished records are not of {changed} as it stands; a run makes them anew in the same place: "
+    assert f"{told}{finished.output}/records/short/" in done.err
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

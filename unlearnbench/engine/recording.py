@@ -136,10 +136,10 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
     """Return the records of a plan's cells that need no work, by cell id.
 
     A record counts if it is complete, belongs to the cell as now planned, did not fail, was judged with its
-    references, and the store holds the files that it was made from. Damaged records are reported, and those that lie in
-    the place of another one.
+    references, and the store holds the files that it was made from. Damaged records are reported, those that lie in
+    the place of another one, and those of the manifest with other options, data or versions.
     """
-    found = {}
+    found, outdated = {}, []
     for cell in plan.cells:
         path = output / "records" / cell.path
         # What is there and cannot be read, such as a folder or a link to nowhere, is reported too.
@@ -154,12 +154,20 @@ def finished_records(plan: Plan, output: Path, store: Store) -> dict[str, Record
             continue
         if record.cell != cell.id and (owner := _other_owner(record, cell)):
             store.say(f"{path} is the record of {owner}; it is made again")
+        elif record.cell != cell.id and record.status == "done":
+            outdated.append(path)
         if record.cell != cell.id or record.status == "failed" or record.lacks_references:
             continue
         if record.status == "not_applicable" or (
             store.has("models", cell.model_id) and store.has("features", cell.features_id)
         ):
             found[cell.id] = record
+    if outdated:
+        number = "1 finished record is" if len(outdated) == 1 else f"{len(outdated)} finished records are"
+        store.say(
+            f"{number} not of {plan.resolved.file} as it stands; a run makes them anew in the same place: {outdated[0]}"
+            f"{', ...' if len(outdated) > 1 else ''}"
+        )
     return found
 
 

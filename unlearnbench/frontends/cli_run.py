@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnbench.errors import StoreError, UnlearnBenchError, os_reason
+from unlearnbench.errors import StoreError, UnlearnBenchError, WrongUseError, os_reason
 from unlearnbench.frontends.cli_data import telling
 from unlearnbench.frontends.cli_results import JsonOption, show_tables
 from unlearnbench.frontends.terminal import echo, echo_json, messages, table_console, tell
@@ -89,6 +89,7 @@ def run(
             _fetch_missing(manifests)
         where = place(device, jobs, on, profile, detach, parties_apart)
         plans = [_plan(path, tuple(only or ()), output, where, to_run=not (dry_run or status)) for path in manifests]
+        _check_places(plans)
         if dry_run:
             _show_work(plans, output, as_json)
             return
@@ -110,6 +111,19 @@ def run(
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
+
+
+def _check_places(plans: list[Plan]) -> None:
+    """Raise if two manifests would write other records to the same place, since one would replace the other's."""
+    places: dict[str, tuple[str, str]] = {}
+    for plan in plans:
+        for cell in plan.cells:
+            identity, other = places.setdefault(cell.path, (cell.id, plan.resolved.file))
+            if identity != cell.id:
+                raise WrongUseError(
+                    f"{other} and {plan.resolved.file}: both would write records/{cell.path}, which differ\n"
+                    f'  Give one of them a name of its own: name = "..."'
+                )
 
 
 def _tell_left_over(plans: list[Plan], output: Path) -> None:
@@ -168,7 +182,7 @@ def _show_work(plans: list[Plan], output: Path, as_json: bool) -> None:
     from unlearnbench.results.tables import show
     from unlearnbench.store import Store
 
-    store = Store(output / "store", create=False)
+    store = Store(output / "store", tell, create=False)
     works = {plan.resolved.file: planned_work(plan, finished_records(plan, output, store), store) for plan in plans}
     if as_json:
         echo_json([{"manifest": file, "work": work_json(work)} for file, work in works.items()])
