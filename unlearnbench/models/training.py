@@ -263,7 +263,9 @@ class ReferenceTraining:
         if not fits:
             what = "is that of another training" if state else "is damaged"
             self.say(f"{checkpoint} {what}; the training starts anew")
-            checkpoint.unlink(missing_ok=True)
+            # Of several processes the first speaks for all, and has to have seen it.
+            if self.share.number == 0:
+                checkpoint.unlink(missing_ok=True)
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
