@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -59,13 +58,14 @@ def bad_teacher(
     Returns:
         The unlearned model, with the same input and output shapes.
 
-    Reads: the limited forget images and a share of the retain images, once per epoch; both teachers see them too.
+    Reads: the limited forget images and up to a share of the retain images, once per epoch; both teachers see them too.
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: "Can Bad Teaching Induce Forgetting?" (Chundawat, Tarun, Mandal, Kankanhalli; AAAI 2023; arXiv
     2205.08096), defaults of its code. The divergence is summed over classes and averaged over images; the code
     averages over classes too, which makes its loss smaller by the number of classes. Every batch has both kinds in
-    about the same proportion, and each epoch reads a share of its own. The incompetent teacher is the network as the
+    about the same proportion, and each epoch draws a share of its own, of which it reads what goes with its forget
+    images. The incompetent teacher is the network as the
     original's training started: random, or pre-trained if the recipe starts from published weights.
     """
     competent = copy.deepcopy(model).eval().requires_grad_(False)
@@ -123,15 +123,15 @@ def lotus(
     Returns:
         The unlearned model, with the same input and output shapes.
 
-    Reads: the limited forget images twice per epoch, to test and to train, and a share of the retain images once; the
-        original sees what is trained on too.
+    Reads: the limited forget images twice per epoch, to test and to train, and up to a share of the retain images once;
+        the original sees what is trained on too.
     Changes: all parameters, and the batch-norm statistics unless they are frozen.
 
     Source: "LoTUS: Large-Scale Machine Unlearning with a Taste of Uncertainty" (Spartalis, Semertzidis, Gavves, Daras;
     CVPR 2025; arXiv 2503.18314), rule, alpha, share and optimizer of its code for classes. Targets are Gumbel-softmax
     samples of the original's logits: at the temperature for forget images, and one-hot for retain images, where the
     code too draws a sample and not the largest logit. Epochs and decay are ours; the share is drawn anew for each
-    epoch, where the code draws it once.
+    epoch, where the code draws it once, and read as far as the forget images reach.
     """
     original = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
@@ -154,14 +154,14 @@ def lotus(
 def mixed(task: UnlearningTask, batch_size: int, retain_share: float) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of one epoch: all forget images and a share of the retain images.
 
-    Each has both kinds in about the same proportion; the last ones lack the kind of which there are too few.
+    An epoch ends with its forget images, so that it reads less than the share where they are too few to be in each of
+    its batches.
     """
     forget, retain = task.size("forget"), math.ceil(retain_share * task.size("retain"))
     steps = math.ceil((forget + retain) / batch_size)
     parts = (
         task.batches(1, "forget", batch_size=math.ceil(forget / steps)),
-        itertools.islice(task.batches(1, "retain", batch_size=math.ceil(retain / steps)), steps),
+        task.batches(1, "retain", batch_size=math.ceil(retain / steps)),
     )
-    for both in itertools.zip_longest(*parts):
-        images, labels = zip(*filter(None, both), strict=True)
-        yield torch.cat(images), torch.cat(labels)
+    for (images, labels), (others, other_labels) in zip(*parts, strict=False):
+        yield torch.cat([images, others]), torch.cat([labels, other_labels])
