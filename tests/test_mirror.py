@@ -20,7 +20,7 @@ from support.commands import cli
 from support.manifests import ERWP, WD, manifest_text, write_manifest
 from support.records import comparable_records
 
-from unlearnbench.errors import StoreError, UnwritableError
+from unlearnbench.errors import StoreError, UnwritableError, WrongUseError
 from unlearnbench.files import file_hash
 from unlearnbench.mirror import at_hand, mirror, publish, shown
 from unlearnbench.store import CHECKPOINT, Store
@@ -196,6 +196,10 @@ def test_an_address_that_cannot_be_used_or_written_is_one_line_and_the_way_out(
     folder = mirror(f"file://{tmp_path}/file/runs")
     with pytest.raises(UnwritableError, match=r"writing failed: .*\n  Mend that, then run the same command again"):
         Store(folder / "store").get("words", "one", entry_of("x", []))
+    with pytest.raises(StoreError, match=r"^ftp://127\.0\.0\.1:9/runs: cannot be reached: Connection refused$"):
+        at_hand("ftp://127.0.0.1:9/runs")
+    with pytest.raises(WrongUseError, match=r"^an empty path of an output folder\n"):
+        at_hand("")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from typing import Any
 import platformdirs
 
 from unlearnbench.documents import read_json
-from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, WrongUseError
+from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, WrongUseError, os_reason
 from unlearnbench.paths import below
 
 ORIGIN = "origin.json"
@@ -95,7 +95,7 @@ class Remote:
         address: The address.
 
     Raises:
-        StoreError: If fsspec has no such file system, or it lacks what it needs.
+        StoreError: If fsspec has no such file system, it lacks what it needs, or it cannot be reached.
     """
 
     def __init__(self, address: str) -> None:
@@ -108,6 +108,9 @@ class Remote:
         except (ImportError, ValueError) as error:
             mend = INSTALL.get(kind, f"Install what fsspec names for {kind}://")
             raise StoreError(f"{address}: cannot be used: {str(error).splitlines()[0]}\n  {mend}") from error
+        # Some file systems connect at once.
+        except OSError as error:
+            raise StoreError(f"{address}: cannot be reached: {os_reason(error)}") from error
 
     @contextlib.contextmanager
     def _reaching(self, what: str) -> Iterator[None]:

@@ -184,7 +184,8 @@ class _Talk:
             if (message := self._process.message()) is not None:
                 return message
             if ended is not None:
-                raise MethodFailedError(str(ended))
+                limit = "" if ended.memory is None else f", {self._limits.memory_gib:g} GiB"
+                raise MethodFailedError(f"{ended}{limit}")
             self._process.wait(LOOK_SECONDS)
 
     def _answer(self, message: dict[str, Any]) -> None:
