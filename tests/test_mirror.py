@@ -22,7 +22,7 @@ from support.records import comparable_records
 
 from unlearnbench.errors import StoreError, UnwritableError, WrongUseError
 from unlearnbench.files import file_hash
-from unlearnbench.mirror import at_hand, mirror, publish, shown
+from unlearnbench.mirror import Remote, at_hand, mirror, origin, publish, publish_unseen, shown
 from unlearnbench.store import CHECKPOINT, Store
 
 
@@ -35,6 +35,15 @@ def entry_of(text: str, built: list[str]) -> Any:
         return {"length": len(text)}
 
     return build
+
+
+def raising(error: Exception) -> Any:
+    """Return a function that raises an exception, whatever it is called with."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
@@ -103,6 +112,36 @@ def test_an_entry_made_on_one_machine_is_found_on_another(address: str, machine:
     assert store.facts("words", "hello") == {"length": 5}
     assert (store.get("words", "hello", entry_of("other", built)) / "words.txt").read_text() == "hello"
     assert built == ["hello"]
+
+
+def test_what_could_not_be_copied_to_the_address_is_copied_by_the_next_run(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    address = f"file://{tmp_path}/far"
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "offer", raising(UnwritableError("the address is away")))
+        with pytest.raises(UnwritableError, match="away"):
+            Store(mirror(address) / "store").get("words", "late", entry_of("late", built))
+    record = mirror(address) / "records/m/p/wd/seed-0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    Store(mirror(address) / "store").get("words", "late", entry_of("late", built))
+    publish_unseen(mirror(address), [record])
+    assert built == ["late"]
+    machine("second")
+    assert Store(mirror(address) / "store").facts("words", "late") == {"length": 4}
+    assert (at_hand(address) / "records/m/p/wd/seed-0.json").read_text() == "{}"
+
+
+def test_a_folder_of_a_stranger_leads_to_no_address(tmp_path: Path, machine: Any) -> None:
+    (tmp_path / "private").mkdir()
+    for name in ("strange", "mirrors/strange"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "origin.json").write_text(json.dumps({"address": f"file://{tmp_path}/private"}))
+        assert origin(folder) is None
+        assert shown(folder) == str(folder)
 
 
 def test_of_two_machines_that_make_the_same_the_second_takes_what_the_first_made(address: str, machine: Any) -> None:

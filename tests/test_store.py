@@ -293,7 +293,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> Non
     assert str(caught.value) == (
         f"{output}: the output folder cannot be written: Not a directory\n  Choose another with --output"
     )
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])

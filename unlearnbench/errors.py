@@ -58,6 +58,9 @@ class NotHereError(DatasetError):
         self.stand_in = stand_in
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.stand_in)
+
 
 class MetricError(UnlearnBenchError):
     """A metric cannot be computed from these arrays."""
@@ -109,6 +112,9 @@ class ManifestError(InvalidFileError):
         self.file = file
         self.faults = tuple(sorted(faults, key=lambda fault: (fault.line, fault.key)))
         super().__init__("\n".join(_lists_once(fault.describe(file) for fault in self.faults)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.file, self.faults)
 
 
 def _lists_once(messages: Iterable[str]) -> Iterator[str]:

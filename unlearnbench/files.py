@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import io
@@ -10,12 +11,34 @@ import json
 import os
 import platform
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import UnwritableError, os_reason
+
+
+def regular_bytes(path: Path, largest: int) -> bytes:
+    """Return the content of a file that foreign code may have put there.
+
+    Args:
+        path: File to read. A link is not followed, and nothing is waited for.
+        largest: Largest size in bytes.
+
+    Raises:
+        OSError: If it is no regular file, too large, or cannot be read.
+    """
+    # A pipe would be waited for when it is opened, too.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if found.st_size > largest:
+            raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, more than {largest:,}", str(path))
+        return stream.read(largest)
 
 
 def file_hash(path: Path) -> str:

@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -49,9 +50,7 @@ def mirror(address: str) -> Path:
         StoreError: If the folder cannot be made.
     """
     address = address.rstrip("/")
-    chosen = os.environ.get("UNLEARNBENCH_CACHE")
-    cache_folder = Path(chosen) if chosen else platformdirs.user_cache_path("unlearnbench")
-    folder = cache_folder / "mirrors" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    folder = _place(address)
     try:
         (folder / "records").mkdir(parents=True, exist_ok=True)
         if not (folder / ORIGIN).is_file():
@@ -66,15 +65,29 @@ def mirror(address: str) -> Path:
     return folder
 
 
+def _mirrors() -> Path:
+    chosen = os.environ.get("UNLEARNBENCH_CACHE")
+    return (Path(chosen) if chosen else platformdirs.user_cache_path("unlearnbench")) / "mirrors"
+
+
+def _place(address: str) -> Path:
+    return _mirrors() / hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
 def origin(folder: Path) -> Remote | None:
-    """Return what a folder mirrors; None for an output folder of its own."""
+    """Return what a folder mirrors; None for an output folder of its own.
+
+    Only a folder that `mirror` has made says so: one from elsewhere would have its address read and written with this
+    user's credentials.
+    """
     path = folder / ORIGIN
-    if not path.is_file():
+    if not path.is_file() or folder.resolve().parent != _mirrors().resolve():
         return None
     try:
-        return _remote(str(read_json(path)["address"]))
+        address = str(read_json(path)["address"])
     except (InvalidFileError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: does not say which address the folder mirrors\n  Remove the folder") from error
+    return _remote(address) if folder.resolve() == _place(address).resolve() else None
 
 
 def shown(folder: Path) -> str:
@@ -151,19 +164,23 @@ class Remote:
         """
         kind, identity = folder.parent.name, folder.name
         partial = folder.with_name(f".{identity}.{os.getpid()}.{threading.get_ident()}.fetched")
-        with self._reaching("reading"):
-            partial.mkdir(parents=True, exist_ok=True)
-            text = self._files.cat_file(self._entry(kind, identity))
-            try:
-                files = {name: str(stamp["sha256"]) for name, stamp in json.loads(text)["files"].items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InvalidFileError(f"{self.address}: the entry {kind}/{identity} is damaged") from error
-            for name, digest in files.items():
-                self._files.get_file(self._object(digest), str(below(partial, name)))
-            (partial / ENTRY).write_bytes(text)
-        with contextlib.suppress(OSError):
-            # Another process of this machine may have been first.
-            partial.rename(folder)
+        try:
+            with self._reaching("reading"):
+                partial.mkdir(parents=True, exist_ok=True)
+                text = self._files.cat_file(self._entry(kind, identity))
+                try:
+                    files = {name: str(stamp["sha256"]) for name, stamp in json.loads(text)["files"].items()}
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise InvalidFileError(f"{self.address}: the entry {kind}/{identity} is damaged") from error
+                for name, digest in files.items():
+                    self._files.get_file(self._object(digest), str(below(partial, name)))
+                (partial / ENTRY).write_bytes(text)
+                with contextlib.suppress(OSError):
+                    # Another process of this machine may have been first.
+                    partial.rename(folder)
+        finally:
+            # What was not taken is not left behind.
+            shutil.rmtree(partial, ignore_errors=True)
 
     def offer(self, folder: Path, *, replace: bool = False) -> bool:
         """Copy an entry of the store to the address, and return whether it is now the one there.
@@ -201,7 +218,9 @@ class Remote:
         place = f"{self._root}/checkpoints/{kind}/{name}"
         with self._reaching("reading"):
             if not path.exists() and self._files.exists(place):
-                self._files.get_file(place, str(path))
+                coming = path.with_name(f"{path.name}.coming")
+                self._files.get_file(place, str(coming))
+                coming.replace(path)
         over = threading.Event()
         copied = path.stat().st_mtime_ns if path.exists() else 0
         thread = threading.Thread(target=self._copy_changes, args=(path, place, over, copied), daemon=True)
@@ -235,11 +254,7 @@ class Remote:
 
     def pull_records(self, folder: Path) -> None:
         """Copy all records that are new or were changed to the mirror, and remove those that are gone."""
-        seen_path = folder / _SEEN
-        try:
-            seen = dict(read_json(seen_path)) if seen_path.is_file() else {}
-        except (InvalidFileError, TypeError, ValueError):
-            seen = {}
+        seen = self.seen(folder)
         start = f"{self._root}/records"
         with self._reaching("reading"):
             self._files.invalidate_cache()
@@ -252,7 +267,15 @@ class Remote:
                     target.write_bytes(self._files.cat_file(f"{self._root}/{place}"))
             for place in seen.keys() - found.keys():
                 below(folder, place).unlink(missing_ok=True)
-            seen_path.write_text(json.dumps(found), encoding="utf-8")
+            (folder / _SEEN).write_text(json.dumps(found), encoding="utf-8")
+
+    def seen(self, folder: Path) -> dict[str, Any]:
+        """Return the state of each record when `pull_records` last looked, by its path."""
+        path = folder / _SEEN
+        try:
+            return dict(read_json(path)) if path.is_file() else {}
+        except (InvalidFileError, TypeError, ValueError):
+            return {}
 
     def _entry(self, kind: str, identity: str) -> str:
         return f"{self._root}/store/{kind}/{identity}/{ENTRY}"
@@ -292,6 +315,17 @@ def at_hand(text: str | Path) -> Path:
     if remote is not None:
         remote.pull_records(folder)
     return folder
+
+
+def publish_unseen(folder: Path, paths: Iterable[Path]) -> None:
+    """Copy records of a mirror that were not at its address when it was last read, as after a failed `publish`."""
+    remote = origin(folder)
+    if remote is None:
+        return
+    seen = remote.seen(folder)
+    for path in paths:
+        if path.relative_to(folder).as_posix() not in seen:
+            remote.publish(folder, path)
 
 
 def publish(path: Path) -> None:

@@ -157,6 +157,9 @@ class Store:
         """
         folder = self.entry(kind, identity)
         if self.has(kind, identity):
+            if self._remote is not None and not self._remote.has(kind, identity):
+                # The run that made it could not reach the address.
+                self._offer(folder)
             return folder
         lock = FileLock(f"{folder}.lock")
         with writing(folder):
@@ -213,14 +216,24 @@ class Store:
         remote = self._remote
         with remote.checkpointing(partial / CHECKPOINT) if remote else contextlib.nullcontext():
             facts = build(partial)
-        with writing(folder):
-            (partial / CHECKPOINT).unlink(missing_ok=True)
-            files = {file.name: _stamp(file) for file in sorted(partial.iterdir()) if file.name != ENTRY}
-            content = {"kind": folder.parent.name, "identity": folder.name, "facts": facts, "files": files}
-            write_json(partial / ENTRY, {**content, "sha256": _content_hash(content)})
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            partial.rename(folder)
+            with writing(folder):
+                ours = [file for file in sorted(partial.iterdir()) if file.name not in (ENTRY, CHECKPOINT)]
+                content = {
+                    "kind": folder.parent.name,
+                    "identity": folder.name,
+                    "facts": facts,
+                    "files": {file.name: _stamp(file) for file in ours},
+                }
+                write_json(partial / ENTRY, {**content, "sha256": _content_hash(content)})
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+                partial.rename(folder)
+                # Until here it is what a training that could not be kept goes on from.
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+            self._offer(folder)
+
+    def _offer(self, folder: Path) -> None:
+        """Copy an entry to the address that the store's folder mirrors, if there is one."""
         if self._remote is not None and not self._remote.offer(folder, replace=folder in self._damaged_there):
             # Another machine was first, and everything else is to rest on the same.
             shutil.rmtree(folder)

@@ -192,7 +192,7 @@ def test_a_published_checkpoint_with_another_hash_is_refused(tmp_path: Path) -> 
     torch.save(network().state_dict(), tmp_path / "x.pth")
     published = Weights("mine", "id", tmp_path / "x.pth", "sha256", "0123")
     with pytest.raises(
-        InvalidFileError, match=r"x\.pth: damaged: sha256 [0-9a-f]{64}, not 0123\n  Remove it and fetch"
+        InvalidFileError, match=r"x\.pth: damaged, or changed .*: sha256 [0-9a-f]{64}, not 0123\n  Remove it and fetch"
     ):
         load_weights(network(), published, new_classifier=False)
 

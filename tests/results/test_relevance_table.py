@@ -120,7 +120,7 @@ def test_a_file_in_the_place_of_the_folder_is_named_after_the_table(runs: Path, 
     shutil.rmtree(place, ignore_errors=True)
     place.write_text("")
     done = cli("relevance", tmp_path / "runs")
-    assert done.code == 2
+    assert done.code == 1
     assert "share zeroed" in done.out
     assert done.err == f"{place}: cannot be written: File exists\n"
 

@@ -175,6 +175,19 @@ def lies(model, task):
     return model
 
 
+def links(model, task, *, store: str = ""):
+    """Give back a link to what another has made."""
+    other = next(pathlib.Path(store).rglob("model.safetensors"))
+    sys.modules["unlearnbench.engine.processes.unlearning"].save_network = lambda model, path: path.symlink_to(other)
+    return model
+
+
+def pipes(model, task):
+    """Give back what nobody will ever write to."""
+    sys.modules["unlearnbench.engine.processes.unlearning"].save_network = lambda model, path: os.mkfifo(path)
+    return model
+
+
 def kills_its_parent(model, task):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(3600)
@@ -198,7 +211,7 @@ FENCED = {
     "writes": "PermissionError: [Errno 13] Permission denied: ",
     "kills_the_run": "PermissionError: [Errno 1] Operation not permitted",
 }
-ODD = ("fills_memory", "cuts", "closes")
+ODD = ("fills_memory", "cuts", "closes", "links", "pipes")
 HONEST = ("leaves_hooks", "leaves_states", "walks_memory", "seeks_credentials", "forks", "moves")
 
 
@@ -215,7 +228,7 @@ def needs(note: Path, store: Path) -> dict[str, str]:
         store: Store of the output folder, to which some do harm.
     """
     note.parent.mkdir()
-    return {"forks": f'note = "{note}"', **dict.fromkeys(("deletes", "reads", "writes"), f'store = "{store}"')}
+    return {"forks": f'note = "{note}"', **dict.fromkeys(("deletes", "links", "reads", "writes"), f'store = "{store}"')}
 
 
 def entry(name: str, options: str = "") -> str:

@@ -12,10 +12,12 @@ A prepared data set is a folder with the following files, which list training im
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.datasets.class_folders import Found, FoundPart, ImageFile, raise_faults
-from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part
+from unlearnbench.datasets.dataset import ArrayImages, Dataset, DatasetInfo, Part, data_folder
 from unlearnbench.datasets.download import is_there
 from unlearnbench.datasets.findings import Copies, Depths, unreadable
 from unlearnbench.datasets.images import (
@@ -261,6 +263,20 @@ def open_prepared(folder: Path) -> Dataset:
         raise DatasetError(f"{folder / FACTS}: not readable: {error}{_AGAIN}") from error
     parts = functools.partial(_part, folder, facts)
     return Dataset(info, train=lambda: parts(test=False), test=lambda: parts(test=True))
+
+
+def images_elsewhere() -> list[Path]:
+    """Return the folders in which images of added data sets stay, since only their places are kept."""
+    found = []
+    for facts in data_folder().rglob(FACTS):
+        # A data set that cannot be read is none that a run has images of.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            values = parsed_json(facts.read_text(encoding="utf-8"))
+            if values["kind"] == "indexed":
+                found.append(Path(values["root"]))
+    # A process needs the interpreter and its libraries, which might lie in the same folder.
+    needed = [Path(place).resolve() for place in (sys.prefix, __file__)]
+    return [root for root in found if not any(place.is_relative_to(root.resolve()) for place in needed)]
 
 
 _AGAIN = "\n  Add the data set again: unlearnbench data add, or data fetch"

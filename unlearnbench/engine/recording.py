@@ -14,6 +14,7 @@ from unlearnbench.experiment.plan import Cell, Plan, make_plan
 from unlearnbench.experiment.resolve import Resolved
 from unlearnbench.machine import Precision
 from unlearnbench.metrics.metric_record import MetricRecord
+from unlearnbench.mirror import publish_unseen
 from unlearnbench.models.federation.federation import Rounds
 from unlearnbench.registry.component import label_slug
 from unlearnbench.results.records.files import read_record, write_record
@@ -195,6 +196,7 @@ def kept_records(plan: Plan, output: Path, store: Store) -> dict[str, Record]:
         if cell.id in found and found[cell.id].manifest != manifest:
             found[cell.id] = with_hash(found[cell.id].model_copy(update={"manifest": manifest}))
             write_record(found[cell.id], output / "records" / cell.path)
+    publish_unseen(output, [output / "records" / cell.path for cell in plan.cells if cell.id in found])
     return found
 
 

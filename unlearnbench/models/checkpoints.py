@@ -203,6 +203,6 @@ def _check_published(weights: Weights) -> None:
         found = hashlib.file_digest(file, weights.algorithm).hexdigest()
     if not found.startswith(weights.checksum):
         raise InvalidFileError(
-            f"{weights.path}: damaged: {weights.algorithm} {found}, not {weights.checksum}\n"
-            "  Remove it and fetch it again"
+            f"{weights.path}: damaged, or changed since it was looked at: {weights.algorithm} {found}, not "
+            f"{weights.checksum}\n  Remove it and fetch it again; if it is your own, give the command again"
         )

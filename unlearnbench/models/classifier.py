@@ -15,7 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from unlearnbench.errors import PluginError
-from unlearnbench.files import writing
+from unlearnbench.files import regular_bytes, writing
 
 OUTPUT_CLASSES = "output_classes"
 # A network whose architecture declares its stages holds their names under this name.
@@ -241,8 +241,13 @@ def save_network(model: nn.Module, path: Path) -> None:
 
 
 def load_network(model: nn.Module, path: Path) -> nn.Module:
-    """Fill a freshly built model with weights that `save_network` wrote, even if outputs were removed or added."""
-    state = load(path.read_bytes())
+    """Fill a freshly built model with weights that `save_network` wrote, even if outputs were removed or added.
+
+    Raises:
+        OSError: If the path is no regular file, but a link or a pipe, or the file is far larger than the model.
+    """
+    held = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    state = load(regular_bytes(path, 2 * held + 2**24))
     if OUTPUT_CLASSES in state:
         for name in classifier_names(model):
             _replace_layer(model, name, state[f"{name}.weight"], state.get(f"{name}.bias"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnbench.errors import TrainingFailedError
+from unlearnbench.errors import TrainingFailedError, unreadable
 from unlearnbench.files import held
 from unlearnbench.machine import Precision, cpu_precision
 from unlearnbench.models.batches import ALONE, Augmentation, Batches, Share, resized
@@ -275,10 +276,20 @@ class ReferenceTraining:
 
 
 def _whole_state(checkpoint: Path) -> dict[str, Any]:
-    """Return what `ReferenceTraining.save` wrote into a file, or nothing if the file holds anything else."""
+    """Return what `ReferenceTraining.save` wrote into a file, or nothing if the file holds anything else.
+
+    Raises:
+        InvalidFileError: If the file cannot be read, which says nothing of its content.
+    """
+    try:
+        content = checkpoint.read_bytes()
+    except FileNotFoundError:
+        return {}  # Of several processes the first has removed it.
+    except OSError as error:
+        raise unreadable(checkpoint, error) from error
     try:
         # Loading to the CPU keeps a full GPU from being mistaken for a damaged file.
-        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         whole = state.pop("sha256") == _digest(state)
     except MemoryError:
         raise

@@ -28,7 +28,7 @@ class Weights:
         identity: Checksum that identifies the content.
         path: File that holds the checkpoint.
         algorithm: Hash algorithm of `checksum`.
-        checksum: First hexadecimal digits of the hash that the file must have; "" for a user's own file.
+        checksum: First hexadecimal digits of the hash that the file must have, a user's own since it was looked at.
         num_classes: K outputs; None if unknown until the file is read.
         mean: Channel means that images were normalised with in its training; None if unknown.
         std: Channel standard deviations that they were normalised with; None if unknown.
@@ -170,7 +170,7 @@ def _own_checkpoint(architecture: str, label: str, folder: Path) -> Weights:
         names = published_weights(architecture)
         listed = f"Published for {architecture}: {', '.join(names) or 'none'}"
         raise DatasetError(f"{label!r}: {what} (looked at {path})\n  {listed}")
-    return Weights(label, digest, path)
+    return Weights(label, digest, path, checksum=digest)
 
 
 def _of_hub(architecture: str, label: str) -> Weights:

@@ -91,7 +91,10 @@ def _type_name(annotation: Any) -> str:
 
 def argument_meanings(docstring: str | None) -> dict[str, str]:
     """Return what the `Args:` or `Attributes:` section of a Google docstring says about each name."""
-    parsed = docstring_parser.parse(docstring or "", docstring_parser.DocstringStyle.GOOGLE)
+    try:
+        parsed = docstring_parser.parse(docstring or "", docstring_parser.DocstringStyle.GOOGLE)
+    except docstring_parser.ParseError:
+        return {}  # Foreign docstrings need not be in this style.
     return {found.arg_name: " ".join((found.description or "").split()) for found in parsed.params}
 
 

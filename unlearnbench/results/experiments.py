@@ -61,7 +61,13 @@ class Experiment:
 
     def stem(self, rows: Sequence[Row]) -> str:
         """Return the stem of file names for one problem: the manifest's name and what its matrix sets there."""
-        settings = problem_settings(rows[0].problem)
+        stems = [self._stem(one[0].problem) for one in self.problems]
+        stem = self._stem(rows[0].problem)
+        # Two forget sets of the same size, or two recipes, set the same there.
+        return stem if stems.count(stem) == 1 else f"{stem}-{rows[0].problem.id[:6]}"
+
+    def _stem(self, problem: ProblemRecord) -> str:
+        settings = problem_settings(problem)
         words = [f"{'forget' if key == FORGET else ''}{settings[key]}" for key in self.varied_problem]
         return re.sub(r"[^A-Za-z0-9._-]+", "", "-".join([self.name, *words]).replace("%", "pct"))
 

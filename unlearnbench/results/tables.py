@@ -55,8 +55,8 @@ LEGEND: tuple[tuple[str, str], ...] = (
         "position",
         "how much the features still know of the forget classes: 0 is as retrained, 1 as Original, below 0 is damage. "
         "Three views read the features, the nearest class prototype (as FPAe), the 20 nearest neighbours and a linear "
-        "probe; shown is the view that is farthest from 0, and methods are ordered by the mean over seeds of the "
-        "largest |position|.",
+        "probe; shown is the mean of the view whose |position| is the largest on average, and methods are ordered by "
+        "the mean over seeds of the largest |position|.",
     ),
     (
         "closer to",
@@ -67,7 +67,8 @@ LEGEND: tuple[tuple[str, str], ...] = (
     (
         "rank",
         "the best and the worst rank that the data allow: a method is put before another only where 95 % intervals of "
-        "all differences together say so.",
+        "all differences together say so. Rows whose options were searched for, with FDR (*oracle-tuned*) or without "
+        "(*self-tuned*), are ranked among themselves.",
     ),
     ("control", "a method that only seems to forget. It shows what the other numbers are worth, and has no rank."),
     ("provisional", f"fewer than {FEWEST_SEEDS} seeds, or records from before a metric of the rule: no rank yet."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import TrainingFailedError
+from unlearnbench.machine import cores
 
 from unlearnbench_flower.strategies import check_strategy, make_strategy
 
@@ -117,7 +117,7 @@ class FlowerEngine:
         from unlearnbench_flower.messages import Opening
         from unlearnbench_flower.network import flower_network
 
-        nodes = min(order.federation.parties, os.cpu_count() or 1)
+        nodes = min(order.federation.parties, max(1, cores() // threads))
         with flower_network(fork_server(threads), nodes) as network:
             network.ask(Opening(self.strategy, self.options, nodes, pickle.dumps(order), str(device), threads))
             yield _Rounds(network, advance)

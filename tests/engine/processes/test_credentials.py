@@ -57,6 +57,8 @@ def test_files_that_hold_credentials_are_found_at_home_and_by_variables(
     named = {
         "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "elsewhere/key.json"),
         "AWS_CONFIG_FILE": str(tmp_path / "missing"),
+        # A key that only looks like a path.
+        "SIGNING_KEY": f"/{'a' * 5000}",
         # It says nothing of where credentials lie, and must not close the user's whole home.
         "SSH_HOME": str(tmp_path),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -75,3 +76,24 @@ def test_only_what_is_its_own_is_open_below_a_closed_folder(tmp_path: Path) -> N
     assert {name for name, succeeded in found.items() if succeeded} == opened | killed
     assert lives == (not killed)
     assert (tmp_path / "closed/in.txt").read_text() == "text"
+
+
+def _reads(connection: Connection, paths: list[Path]) -> None:
+    """Send the names of the files that can be read."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.read_text()
+            found.append(path.name)
+    connection.send_bytes(json.dumps(found).encode())
+
+
+def test_a_place_within_a_closed_folder_does_not_open_the_rest_of_it(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("keys/first", "keys/second", "own/third", "fourth")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("text")
+    fence = Fence((tmp_path / "keys", tmp_path / "keys/first"), tmp_path / "own")
+    with fork_server(1).start(_reads, paths, setting=Setting(fence=fence)) as process:
+        assert process.wait(60)
+        assert json.loads(process.message() or b"null") == ["third", "fourth"]

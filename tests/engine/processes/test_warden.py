@@ -50,3 +50,25 @@ def test_what_copies_share_is_counted_once(own: int, survives: bool) -> None:
     else:
         assert end.memory is not None
         assert LIMIT < end.memory < 3 * LIMIT
+
+
+def orphan_itself(connection: Connection, own: int) -> None:
+    """Leave a process whose parent has ended, and which fills so many bytes."""
+    if os.fork() == 0:
+        if os.fork() == 0:
+            more = bytearray(os.urandom(1) * own)
+            time.sleep(60)
+            os._exit(len(more) == 0)
+        os._exit(0)
+    os.wait()
+    time.sleep(3)
+    connection.send("all there")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+def test_what_an_orphan_holds_counts_too() -> None:
+    with fork_server(1).start(orphan_itself, 400 * MIB, setting=Setting(memory=350 * MIB)) as process:
+        _, end = ended(process)
+    assert end is not None
+    assert end.memory is not None

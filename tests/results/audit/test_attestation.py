@@ -60,7 +60,10 @@ def test_every_row_is_self_reported_until_somebody_ran_it(board: Path) -> None:
     assert "None of these rows: each is what the one who ran it reports." in page
     assert (board / "index.html").read_text().count(", self-reported</span>") == 7
     readme = (board / "README.md").read_text()
-    assert "## How far to trust these rows\n\n`unlearnbench leaderboard check` computes every metric again" in readme
+    assert (
+        "## How far to trust these rows\n\n`unlearnbench leaderboard check` computes every metric of features again"
+        in readme
+    )
     assert "It cannot find out how the networks were made" in readme
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unlearnbench.datasets.dataset import data_folder
+from unlearnbench.datasets.storage import images_elsewhere
 from unlearnbench.engine.artifacts.features import extract
 from unlearnbench.engine.artifacts.workplace import MODEL_FILE, Workplace, title
 from unlearnbench.engine.epochs import Snapshot, judge_epochs
@@ -54,8 +55,9 @@ class UnlearnedMaker:
         self._log_folder = output / "logs"
         # An unlearner reaches neither what others have made nor images beyond those that it is handed. It may start
         # from published weights.
-        made = (output / name for name in ("store", "records", "logs"))
-        self._closed = (*made, *(entry for entry in data_folder().glob("*") if entry != weights_folder()))
+        made = (output / name for name in ("store", "records", "logs", "slurm", "trials"))
+        images = (entry for entry in data_folder().glob("*") if entry != weights_folder())
+        self._closed = (*made, *images, *images_elsewhere())
         self.epochs_of_failed: dict[str, tuple[EpochRecord, ...]] = {}
 
     def unlearn(self, cell: Cell, original: Path, folder: Path) -> dict[str, Any]:

@@ -61,4 +61,12 @@ def credential_places(variables: Mapping[str, str]) -> tuple[Path, ...]:
     home = Path.home()
     places = [*named, *(home / name for name in _AT_HOME), *map(Path, _ELSEWHERE)]
     # A variable may name a folder that holds much more than credentials.
-    return tuple(place for place in dict.fromkeys(places) if place.exists() and place not in (home, Path("/")))
+    return tuple(place for place in dict.fromkeys(places) if place not in (home, Path("/")) and is_there(place))
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a path leads to something, also if it only looks like one, as a key that begins with a slash."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

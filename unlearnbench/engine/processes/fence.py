@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlearnbench.engine.processes.credentials import is_there
+
 # System call numbers, which are the same on all processors.
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _NO_NEW_PRIVS = 38
@@ -81,7 +83,7 @@ def close_in(fence: Fence) -> bool:
     number = _call(_CREATE, ctypes.byref(rules), size, 0)
     if number < 0:
         return False
-    for path, is_folder in _open_places([path.resolve() for path in fence.closed if path.exists()]):
+    for path, is_folder in _open_places([path.resolve() for path in fence.closed if is_there(path)]):
         _allow(number, path, folder if is_folder else file)
     _allow(number, fence.own, folder)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -92,6 +94,8 @@ def close_in(fence: Fence) -> bool:
 
 def _open_places(closed: list[Path]) -> Iterator[tuple[Path, bool]]:
     """Give the paths that together hold everything but the closed folders, each with whether it is a folder."""
+    # Of a folder that is closed as a whole, nothing is opened because something within it is closed too.
+    closed = [path for path in closed if not any(parent in closed for parent in path.parents)]
     above = {parent for path in closed for parent in path.parents}
     for folder in above or {Path("/")}:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:

@@ -22,7 +22,7 @@ from torch import nn
 
 from unlearnbench.datasets.dataset import Dataset
 from unlearnbench.engine.processes.unlearning import peak_memory_bytes, reason_of, start_measuring
-from unlearnbench.errors import TrainingFailedError, UnlearnBenchError
+from unlearnbench.errors import TrainingFailedError, UnlearnBenchError, UnwritableError
 from unlearnbench.models.batches import ALONE, Share
 from unlearnbench.models.build import Network
 from unlearnbench.models.classifier import save_network
@@ -164,6 +164,8 @@ def train_share(
         torch.set_num_threads(threads)
         data = LoadedData(dataset, order.recipe, device)
         outcome = ("done", train(order, data, teller, share, joined))
+    except UnwritableError as error:
+        outcome = ("unwritable", str(error))
     except UnlearnBenchError as error:
         outcome = ("failed", str(error))
     # The network is foreign code, and what joins the processes raises errors of many kinds.

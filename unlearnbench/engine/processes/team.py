@@ -19,7 +19,7 @@ from unlearnbench.datasets.dataset import Dataset
 from unlearnbench.engine.processes.fork_server import ForkServer, Process, Setting
 from unlearnbench.engine.processes.reference_training import Cost, TrainingOrder, train_share
 from unlearnbench.engine.progress import Told
-from unlearnbench.errors import TrainingFailedError
+from unlearnbench.errors import TrainingFailedError, UnwritableError
 from unlearnbench.models.batches import Share
 
 # The processes are looked after at least this often.
@@ -75,6 +75,7 @@ def train_together(server: ForkServer, order: TrainingOrder, dataset: Dataset, t
 
     Raises:
         TrainingFailedError: If one of them dies or fails, which ends the others.
+        UnwritableError: If the model or its checkpoint cannot be written.
     """
     if team.fault:
         raise TrainingFailedError(f"{team.processes} devices are to train together, and {team.fault}")
@@ -119,6 +120,8 @@ def _costs(processes: list[Process], told: Told) -> list[Cost]:
             name = f"process {number + 1} of {len(processes)} that train together"
             if kind == "done":
                 over[number] = value
+            elif kind == "unwritable":
+                raise UnwritableError(value)
             elif kind == "failed":
                 raise TrainingFailedError(value)
             elif kind == "died":
@@ -135,7 +138,10 @@ def _costs(processes: list[Process], told: Told) -> list[Cost]:
 
 
 def _news(process: Process, told: Told) -> tuple[str, Any]:
-    """Pass on what a process tells, and return what it ended with: `done`, `failed`, `broken` or `died`, if it has."""
+    """Pass on what a process tells, and return what it ended with, if it has.
+
+    That is `done`, `unwritable`, `failed`, `broken` or `died`.
+    """
     # How it ended is looked at first, so that messages which it sent before are still read.
     ended = process.ended
     while (content := process.message()) is not None:

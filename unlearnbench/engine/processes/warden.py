@@ -108,7 +108,7 @@ def _watch(process: int, leash: int, output: int, log: _Log, memory: int | None)
             _kill(process)
             _end_children()
             os._exit(0)
-        if memory is not None and (held := _memory_of_tree(process, memory)) > memory:
+        if memory is not None and (held := _memory_of_tree(os.getpid(), memory)) > memory:
             _kill(process)
             os.waitpid(process, 0)
             ended = {"memory": held}
@@ -208,13 +208,13 @@ def _tree(process: int) -> list[int]:
     return found
 
 
-def _memory_of_tree(process: int, limit: int) -> int:
-    """Return the bytes that a process and its descendants hold, without what is read from files.
+def _memory_of_tree(warden: int, limit: int) -> int:
+    """Return the bytes that a warden's descendants hold, orphans among them, without what is read from files.
 
     Copies of a process share what neither has changed. Only where the plain sum, which counts that once for each, is
     above the limit are the pages looked at one by one, which takes milliseconds.
     """
-    members = _tree(process)
+    members = _tree(warden)[1:]
     plain = sum(_counted(member, "status", ("RssAnon", "RssShmem", "VmSwap")) for member in members)
     if plain <= limit:
         return plain

@@ -111,6 +111,11 @@ def attested(recorded: Sequence[Record], here: Iterable[Record], by: str) -> Att
     if missing:
         raise InvalidFileError(f"not attested: no result for seed {', '.join(map(str, missing))}")
     first = recorded[0]
+    other = next((record.method for record in again.values() if record.method.id != first.method.id), None)
+    if other is not None:
+        told = [f"{m.name} {m.version} of {m.distribution}" for m in (first.method, other)]
+        what = f"{told[0]}, run was {told[1]}" if told[0] != told[1] else f"{told[0]}, with other options"
+        raise InvalidFileError(f"not attested: the row is of {what}")
     made = Attestation(
         by=by,
         where=computed_on(again.values()) or "an unknown machine",

@@ -46,12 +46,12 @@ COLUMNS = "\n".join(
 
 
 TRUST = f"""\
-`unlearnbench leaderboard check` computes every metric again from the feature files that it is given, and refuses \
-records that were edited, whose problem, options or seeds are not those of their manifest, or whose features are \
-missing or another cell's; rows that lack seeds; and pages that the records do not give. It cannot find out how the \
-networks were made whose features were handed in: on which images, in how many passes and seconds, with which budget \
-for the options and which libraries. A row is therefore *{SELF_REPORTED}* until somebody has run `unlearnbench \
-reproduce`; the page of its problem then says who *verified* it, and where."""
+`unlearnbench leaderboard check` computes every metric of features again from the files of these that it is given, \
+and refuses records that were edited, whose problem, options or seeds are not those of their manifest, or whose \
+features are missing or another cell's; rows that lack seeds; and pages that the records do not give. It cannot find \
+out how the networks were made whose features were handed in: on which images, in how many passes and seconds, with \
+which budget for the options and which libraries. A row is therefore *{SELF_REPORTED}* until somebody has run \
+`unlearnbench reproduce`; the page of its problem then says who *verified* it, and where."""
 
 
 CARD = (
@@ -149,7 +149,9 @@ def problem_table(board: ProblemBoard) -> str:
 def _cells(line: Line, published: bool) -> list[str]:
     row = line.row
     made = markdown(f"{row.method.distribution} {row.method.distribution_version}")
-    origin = f"{made}, {'verified' if line.verified else SELF_REPORTED}"
+    # Rows of one division are ranked among themselves.
+    division = "" if row.division == "default" else f", {row.division}"
+    origin = f"{made}{division}, {'verified' if line.verified else SELF_REPORTED}"
     name = f"{'◆ ' if row.pareto else ''}**{markdown(line.name)}**<br>{origin}"
     cells = [line.place, name, *words(row), position_text(row)]
     for short, metric in SHORT.items():

@@ -20,7 +20,7 @@ from unlearnbench.names import Place
 from unlearnbench.paths import below
 from unlearnbench.registry.plugin_file import FILE
 from unlearnbench.results.leaderboard.view import manifest_id
-from unlearnbench.results.records.files import Entry, stored_file, write_record
+from unlearnbench.results.records.files import Entry, record_paths, stored_file, write_record
 from unlearnbench.results.records.load import Say, check_entries, load_entries, unheard
 
 SUBMISSION_FILE = "submission.json"
@@ -211,6 +211,6 @@ def submission_faults(folder: Path) -> list[str]:
             faults.append(f"{path}: {key}.{place}: no such file")
         elif file_hash(file) != wanted:
             faults.append(f"{path}: {key}.{place}: the file's hash is another; it was changed after `submit`")
-    there = {file.relative_to(folder).as_posix() for file in (folder / "records").rglob("*.json")}
+    there = {file.relative_to(folder).as_posix() for file in record_paths(folder / "records")}
     faults += [f"{path}: records: {place} is not among them" for place in sorted(there - told.records.keys())]
     return faults

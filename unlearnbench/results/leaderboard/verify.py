@@ -28,6 +28,7 @@ from unlearnbench.results.records.load import (
 )
 from unlearnbench.results.records.problems import differences
 from unlearnbench.results.records.record import ProblemRecord, Record
+from unlearnbench.terms import JUDGED
 
 # Values computed on another machine may differ in their last digits.
 TOLERANCE = 1e-6
@@ -80,7 +81,8 @@ def verify(
         faults += re.split(r"\n(?! )", str(error))
     if (folder / SUBMISSION_FILE).is_file():
         faults += submission_faults(folder)
-    faults += [fault for path in sorted(folder.glob(f"{SUBMISSIONS}/*")) for fault in submission_faults(path)]
+    submitted = sorted(path for path in folder.glob(f"{SUBMISSIONS}/*") if (path / "records").is_dir())
+    faults += [fault for path in submitted for fault in submission_faults(path)]
     if faults:
         # Without complete records nothing else can be checked.
         return FolderCheck(0, 0, tuple(faults))
@@ -107,8 +109,14 @@ def _enclosing_leaderboard(folder: Path) -> Path | None:
 def _unknown_problems(entries: Sequence[Entry], board: Path, folder: Path) -> Iterator[str]:
     """Yield the records of problems that are not on a leaderboard, and those that lack seeds which it has."""
     own = {path.resolve() for root in record_roots(folder) for path in record_paths(root)}
-    others = [entry.record for entry in read_entries([board]) if entry.path.resolve() not in own]
-    problems = {record.problem.id: record.problem for record in others}
+    others = [entry for entry in read_entries([board]) if entry.path.resolve() not in own]
+    problems = {entry.record.problem.id: entry.record.problem for entry in others}
+    # As in `missing_seeds`: what is not ranked, and what others have submitted, asks for nothing.
+    asked = [
+        entry.record
+        for entry in others
+        if entry.ranked and not entry.submission and entry.record.method.role == "reference"
+    ]
     for identity in dict.fromkeys(entry.record.problem.id for entry in entries):
         group = [entry for entry in entries if entry.record.problem.id == identity]
         first = group[0]
@@ -116,8 +124,8 @@ def _unknown_problems(entries: Sequence[Entry], board: Path, folder: Path) -> It
             difference = _nearest(first.record.problem, list(problems.values()))
             yield f"{first.where}: problem.id: {identity} is not on {board}{difference}"
             continue
-        seeds = {record.seed for record in others if record.problem.id == identity}
-        for label in dict.fromkeys(entry.record.method.label for entry in group):
+        seeds = {record.seed for record in asked if record.problem.id == identity}
+        for label in dict.fromkeys(entry.record.method.label for entry in group if entry.record.method.name != JUDGED):
             missing = seeds - {entry.record.seed for entry in group if entry.record.method.label == label}
             if missing:
                 numbers = ", ".join(map(str, sorted(missing)))

@@ -28,13 +28,21 @@ def collection_text(entries: Iterable[Entry]) -> str:
 
     Args:
         entries: Records of one problem, in any order.
+
+    Raises:
+        InvalidFileError: If they do not agree on the problem.
     """
     ordered = sorted(entries, key=lambda entry: (not entry.ranked, *_line_key(entry.record)))
     head: dict[str, Any] = {"schema_version": SCHEMA, "problem": None, **{name: [] for name in SHARED}}
+    # By their texts, since 1, 1.0 and true are equal and yet not the same record.
+    places: dict[str, dict[str, int]] = {name: {} for name in SHARED}
     lines = []
     for entry in ordered:
         values = entry.record.model_dump(mode="json")
-        head["problem"] = values.pop("problem")
+        problem = values.pop("problem")
+        if head["problem"] not in (None, problem):
+            raise InvalidFileError(f"{entry.where}: problem: says otherwise than the other records of this problem")
+        head["problem"] = problem
         facts = {label: {key: metric.pop(key) for key in METRIC_FACTS} for label, metric in values["metrics"].items()}
         for metric in values["metrics"].values():
             for key, default in METRIC_DEFAULTS.items():
@@ -42,9 +50,11 @@ def collection_text(entries: Iterable[Entry]) -> str:
                     del metric[key]
         manifest = {"name": values.pop("manifest_name"), "ranked": entry.ranked, "values": values["manifest"]}
         for name, shared in zip(SHARED, (manifest, values["environment"], facts), strict=True):
-            if shared not in head[name]:
+            text = json.dumps(shared, sort_keys=True)
+            if text not in places[name]:
+                places[name][text] = len(places[name])
                 head[name].append(shared)
-            values[name] = head[name].index(shared)
+            values[name] = places[name][text]
         lines.append(values)
     return "".join(json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n" for line in (head, *lines))
 

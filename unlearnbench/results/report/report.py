@@ -132,9 +132,14 @@ def _draw_all(
                 for drawing in draw(source):
                     paths += save(drawing, folder / FIGURE_FOLDER, brief=brief)
                     entries.append(_entry(drawing, brief))
-            except NotDrawnError as error:
+            # The details of a metric have no schema, and those of a record from elsewhere can be anything.
+            except (NotDrawnError, LookupError, TypeError, AttributeError) as error:
                 name = draw.__module__.rpartition(".")[2].replace("_", " ")
-                missing.append(f"{name}: not drawn: {error}")
+                known = isinstance(error, NotDrawnError)
+                reason = (
+                    str(error) if known else f"what a record holds cannot be read ({type(error).__name__}: {error})"
+                )
+                missing.append(f"{name}: not drawn: {reason}")
     return paths, entries, tuple(missing)
 
 
@@ -207,7 +212,7 @@ def _tables(experiment: Experiment) -> Iterator[str]:
             yield f"### {markdown(rows[0].problem.title)}"
             yield _table(HEADER, [cells(row, rows) for row in rows])
             yield caption(rows)
-            yield from cautions(rows)
+            yield from map(markdown, cautions(rows))
     yield _computed_on(experiment)
     notes = [
         f"- {row.problem.slug}, {markdown(method_name(row))}: {markdown(row.note)}"

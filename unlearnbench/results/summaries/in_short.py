@@ -65,20 +65,27 @@ class Summary:
     def by_method(self) -> dict[str, list[Row]]:
         """The rows of which enough is known, by the method's label."""
         found: dict[str, list[Row]] = {}
-        for row in (row for rows in self.problems for row in rows if outcome(row) is not None):
+        for row in (row for rows in self.problems for row in rows if outcome(row) is not None and _is_default(row)):
             found.setdefault(row.label, []).append(row)
         return found
 
     @cached_property
     def best(self) -> list[Row | None]:
         """For each problem the passing method that lies nearest to FDR, or None if nobody passes."""
-        able = ([row for row in passing(rows) if row.role == "unlearner"] for rows in self.problems)
+        able = (
+            [row for row in passing(rows) if row.role == "unlearner" and _is_default(row)] for rows in self.problems
+        )
         return [min(rows, key=distance) if rows else None for rows in able]
 
     def link(self, row: Row) -> str:
         """Return a link to the problem of a row, by its number on the leaderboard."""
         slugs = [rows[0].problem.slug for rows in self.problems]
         return markdown_link(f"problem {slugs.index(row.problem.slug) + 1}", self.places[row.problem.slug])
+
+
+def _is_default(row: Row) -> bool:
+    """Return whether nothing was searched for a row, whose cost then is all that it reads."""
+    return row.division == "default"
 
 
 def passing(rows: Iterable[Row]) -> list[Row]:

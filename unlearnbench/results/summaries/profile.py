@@ -70,7 +70,7 @@ def area(row: Row) -> float:
 
 
 def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
-    """Return unlearners and controls over all problems, by score.
+    """Return unlearners and controls with their default options over all problems, by score.
 
     A profile is the share of problems on which a method passes and has its largest |position| at most t. Its area over
     t from 0 to 1 is the score. Methods that were not run on every problem stand below those that were: the one easy
@@ -79,7 +79,8 @@ def overall(problems: Sequence[Sequence[Row]]) -> list[Overall]:
     found: dict[str, dict[str, Row]] = {}
     for rows in problems:
         for row in rows:
-            if not row.is_reference:
+            # What was tuned had more looked at for it, on that problem alone.
+            if not row.is_reference and row.division == "default":
                 found.setdefault(row.label, {})[row.problem.slug] = row
     every = [_overall(label, rows) for label, rows in found.items()]
     return sorted(
