@@ -39,6 +39,8 @@ PRELOADED = ("torch", "torch._dynamo", "scipy.special", "unlearnbench.engine.wor
 LIBRARIES = ("timm", "torchvision", "transformers")
 # A process has this long to end after its leash was cut.
 END_SECONDS = 10.0
+# What is read or written at a time, and the largest message that is taken: a method's own word on its size is nothing.
+PART_BYTES, MOST_BYTES = 2**20, 2**32
 _HEADER = struct.Struct("<Q")
 _STARTING = Lock()
 
@@ -100,6 +102,7 @@ class Process:
         self.connection = talk
         self._leash = leash
         self._ended: Ended | None = None
+        self._received = bytearray()
 
     def __enter__(self) -> Self:
         """Return the process."""
@@ -121,13 +124,44 @@ class Process:
     def message(self) -> bytes | None:
         """Return the next message that has arrived, or None if there is none.
 
-        A message may come from foreign code, so that it is handed on as bytes.
+        A message may come from foreign code, so that it is handed on as bytes, and what has arrived of one is never
+        waited for. One that claims to be longer than any can be is empty.
         """
-        try:
-            return self.connection.recv_bytes() if self.connection.poll() else None
-        # OSError: the connection is cut, or a message claims to be longer than any can be.
-        except (EOFError, OSError):
+        with contextlib.suppress(EOFError, OSError):
+            while (whole := self._whole()) is None and self.connection.poll():
+                part = os.read(self.connection.fileno(), PART_BYTES)
+                if not part:
+                    return None
+                self._received += part
+            return whole
+        return None
+
+    def _whole(self) -> bytes | None:
+        """Take the first message from what was received, in the form that `Connection.send_bytes` gives it."""
+        start, size = 4, -1
+        if len(self._received) >= start:
+            (size,) = struct.unpack("!i", self._received[:start])
+            if size == -1 and len(self._received) >= (start := 12):
+                (size,) = struct.unpack("!Q", self._received[4:start])
+        if size > MOST_BYTES or size < -1:
+            return b""
+        if size == -1 or len(self._received) < start + size:
             return None
+        content = bytes(self._received[start : start + size])
+        del self._received[: start + size]
+        return content
+
+    def write(self, content: memoryview, seconds: float) -> int:
+        """Write as much as the process takes within some seconds, and return how many bytes that are.
+
+        Raises:
+            OSError: If it takes no more.
+        """
+        _, ready, _ = select.select([], [self.connection.fileno()], [], seconds)
+        if not ready:
+            return 0
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as talk:
+            return talk.send(content[:PART_BYTES], socket.MSG_DONTWAIT)
 
     @property
     def ended(self) -> Ended | None:

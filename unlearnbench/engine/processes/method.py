@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,8 +178,7 @@ class _Talk:
 
     def _bytes(self) -> bytes:
         while True:
-            if self._deadline is not None and monotonic() > self._deadline:
-                raise MethodFailedError(f"it took longer than cell_time_limit allows, {self._limits.seconds:g} s")
+            self._check_time()
             # How it ended is looked at first, so that messages which were sent before are still read.
             ended = self._process.ended
             if (message := self._process.message()) is not None:
@@ -187,6 +187,10 @@ class _Talk:
                 limit = "" if ended.memory is None else f", {self._limits.memory_gib:g} GiB"
                 raise MethodFailedError(f"{ended}{limit}")
             self._process.wait(LOOK_SECONDS)
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and monotonic() > self._deadline:
+            raise MethodFailedError(f"it took longer than cell_time_limit allows, {self._limits.seconds:g} s")
 
     def _answer(self, message: dict[str, Any]) -> None:
         if "advance" in message:
@@ -216,9 +220,12 @@ class _Talk:
         self._send(save(tensors))
 
     def _send(self, content: bytes) -> None:
+        left = memoryview(struct.pack("!iQ", -1, len(content)) + content)
         # Listening shows whether the process has ended.
         with contextlib.suppress(OSError):
-            self._process.connection.send_bytes(content)
+            while left and self._process.ended is None:
+                self._check_time()
+                left = left[self._process.write(left, LOOK_SECONDS) :]
 
 
 def unlearned_network(network: Network, weights: Path, unlearner: str) -> nn.Module:
