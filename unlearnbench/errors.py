@@ -74,6 +74,11 @@ class TrainingFailedError(UnlearnBenchError):
     """A training ended without giving a model, for example because the loss is no longer finite."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or the name of its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def os_reason(error: OSError) -> str:
     """Return why the operating system refused, without the path that the message names already."""
     return error.strerror or str(error)

@@ -21,7 +21,7 @@ from typing import Any
 import platformdirs
 
 from unlearnbench.documents import read_json
-from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, WrongUseError, os_reason
+from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError, WrongUseError, first_line, os_reason
 from unlearnbench.paths import below
 
 ORIGIN = "origin.json"
@@ -120,7 +120,7 @@ class Remote:
             self._files, self._root = import_module("fsspec.core").url_to_fs(address, **_settings(kind))
         except (ImportError, ValueError) as error:
             mend = INSTALL.get(kind, f"Install what fsspec names for {kind}://")
-            raise StoreError(f"{address}: cannot be used: {str(error).splitlines()[0]}\n  {mend}") from error
+            raise StoreError(f"{address}: cannot be used: {first_line(error)}\n  {mend}") from error
         # Some file systems connect at once.
         except OSError as error:
             raise StoreError(f"{address}: cannot be reached: {os_reason(error)}") from error
@@ -138,9 +138,8 @@ class Remote:
             raise
         # Each file system raises exceptions of its own library.
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnwritableError(
-                f"{self.address}: {what} failed: {reason}\n"
+                f"{self.address}: {what} failed: {first_line(error)}\n"
                 "  Mend that, then run the same command again: it goes on from what is done"
             ) from error
 

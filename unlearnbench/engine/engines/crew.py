@@ -23,7 +23,7 @@ from unlearnbench.engine.engines.slurm.cluster import SlurmEngine
 from unlearnbench.engine.processes.fork_server import fork_server
 from unlearnbench.engine.processes.team import Team
 from unlearnbench.engine.runner import SMALL_IMAGE, work_shares
-from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.errors import UnlearnBenchError, first_line
 from unlearnbench.machine import Precision, cpu_precision
 from unlearnbench.mirror import shown
 from unlearnbench.models.training import resolve_precision
@@ -182,7 +182,7 @@ def choose_devices(name: str, jobs: int = 1) -> tuple[torch.device, ...]:
         # torch raises RuntimeError, AssertionError or others, depending on the kind of device and on its own build.
         except Exception as error:
             raise UnlearnBenchError(
-                f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}\n"
+                f"--device {name}: torch cannot use it: {first_line(error)}\n"
                 "  Use --device cpu; unlearnbench doctor says which GPU torch finds"
             ) from error
     if jobs > 1 and device.type == "cuda" and device.index is None:

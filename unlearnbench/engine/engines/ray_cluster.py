@@ -222,7 +222,8 @@ class RayEngine:
         try:
             value, error = pickle.loads(answered(partial(self._ray.get, call.reference)))
         except exceptions.RayTaskError as raised:
-            text = str(raised.cause if getattr(raised, "cause", None) else raised).strip().splitlines()[-1]
+            cause = raised.cause if getattr(raised, "cause", None) else raised
+            text = next(reversed(str(cause).strip().splitlines()), type(cause).__name__)
             value, error = (
                 None,
                 EngineError(

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from unlearnbench.engine.engines.engine import EngineError
-from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.errors import UnlearnBenchError, first_line
 from unlearnbench.store import Say
 
 # Every wait for the cluster ends after this, and says what it was for.
@@ -70,7 +70,7 @@ def connect(address: str, say: Say) -> Any:
         context = _started(ray, settings, say) if place == "local" else _joined(ray, place, settings)
     # Ray raises exceptions of no kind of their own.
     except Exception as error:
-        raise EngineError(f"--on {address}: {str(error).strip().splitlines()[0]}") from error
+        raise EngineError(f"--on {address}: {first_line(error)}") from error
     dashboard = getattr(context, "dashboard_url", "")
     if dashboard:
         say(f"ray: dashboard at http://{dashboard}")

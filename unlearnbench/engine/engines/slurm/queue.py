@@ -65,7 +65,7 @@ class SlurmQueue:
             said = getattr(error, "stderr", None) or str(error)
             text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
             raise EngineError(
-                f"--on slurm: the jobs were refused: {text.strip().splitlines()[-1]}\n"
+                f"--on slurm: the jobs were refused: {next(reversed(text.strip().splitlines()), type(error).__name__)}\n"
                 "  Mend the profile; unlearnbench doctor --on slurm tries it"
             ) from error
         return [str(job.job_id) for job in jobs]
