@@ -13,7 +13,7 @@ import tomli
 
 from unlearnbench.datasets.dataset import data_folder
 from unlearnbench.engine.processes.fence import landlock
-from unlearnbench.errors import PluginError, os_reason
+from unlearnbench.errors import PluginError, first_line, os_reason
 from unlearnbench.machine import cores, library_versions, processor_name
 from unlearnbench.registry.entry_points import KINDS, find, names
 from unlearnbench.store import lock_fault
@@ -58,7 +58,7 @@ def _torch_pair() -> Diagnosis:
         torch = import_module("torch")
         import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         return Diagnosis(
             "torch and torchvision",
             f"do not work together: {reason}\n"

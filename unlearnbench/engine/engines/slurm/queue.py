@@ -64,8 +64,9 @@ class SlurmQueue:
         except Exception as error:
             said = getattr(error, "stderr", None) or str(error)
             text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+            last = next(reversed(text.strip().splitlines()), type(error).__name__)
             raise EngineError(
-                f"--on slurm: the jobs were refused: {next(reversed(text.strip().splitlines()), type(error).__name__)}\n"
+                f"--on slurm: the jobs were refused: {last}\n"
                 "  Mend the profile; unlearnbench doctor --on slurm tries it"
             ) from error
         return [str(job.job_id) for job in jobs]
