@@ -161,25 +161,31 @@ class Store:
                 # The run that made it could not reach the address.
                 self._offer(folder)
             return folder
-        lock = FileLock(f"{folder}.lock")
-        with writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self.say(f"another run is making {kind}/{identity}; waiting for it")
-                lock.acquire()
-        try:
+        with self._alone(folder):
             if folder.is_dir() and _damage(folder) and self._remote is not None:
                 with writing(folder):
                     shutil.rmtree(folder)
                 self.entry(kind, identity)
             if not folder.is_dir() or _damage(folder):
                 self._make(folder, build)
-        finally:
-            lock.release()
         self._checked[folder] = _listing(folder)
         return folder
+
+    @contextlib.contextmanager
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """Wait until no other run makes an entry, and say so if one does."""
+        lock = FileLock(f"{folder}.lock")
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self.say(f"another run is making {folder.parent.name}/{folder.name}; waiting for it")
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def begun(self, kind: str, identity: str) -> Iterator[Path | None]:
@@ -194,9 +200,7 @@ class Store:
         """
         folder = self.entry(kind, identity)
         partial = folder.with_name(f"{folder.name}.partial")
-        with writing(partial):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with self._alone(folder):
             if self.has(kind, identity):
                 yield None
                 return
