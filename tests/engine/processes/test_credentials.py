@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -110,3 +111,22 @@ def test_a_fence_closes_single_files_too(tmp_path: Path) -> None:
     own.mkdir()
     setting = Setting(fence=Fence((secret,), own), trusted=False)
     assert _told(fork_server(1).start(_tells, [secret, plain], setting=setting))[2] == ["plain"]
+
+
+def test_the_server_of_which_methods_are_copies_is_not_told_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-methods")
+    ours, theirs = socket.socketpair()
+    process = ForkServer(1, ours).start(_tells, [])
+    told, descriptors, _, _ = socket.recv_fds(theirs, 2**20, 3)
+    ours.close()
+    while part := theirs.recv(2**20):
+        told += part
+    talk, leash, hidden = descriptors
+    with os.fdopen(hidden, "rb") as file:
+        assert json.load(file)["AWS_SECRET_ACCESS_KEY"] == "not-for-methods"
+    for number in (talk, leash):
+        os.close(number)
+    theirs.close()
+    process.end()
+    assert b"_tells" in told
+    assert b"not-for-methods" not in told

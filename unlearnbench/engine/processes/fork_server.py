@@ -19,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -234,11 +235,13 @@ class ForkServer:
         leash, their_leash = socket.socketpair()
         with theirs, their_leash:
             variables = {**(os.environ if setting.trusted else harmless(os.environ)), **setting.variables}
-            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path), "variables": variables}
+            surroundings = {"folder": str(Path.cwd()), "path": list(sys.path)}
             loaded = [name for name in sys.modules if name.partition(".")[0] in LIBRARIES]
             request = pickle.dumps((setting, surroundings, loaded, pickle.dumps((function, arguments))))
+            # The server must not read what may hold credentials: the processes of methods are copies of it.
+            hidden = _hidden(json.dumps(variables).encode())
             try:
-                descriptors = [theirs.fileno(), their_leash.fileno()]
+                descriptors = [theirs.fileno(), their_leash.fileno(), hidden]
                 socket.send_fds(self._service, [_HEADER.pack(len(request))], descriptors)
                 self._service.sendall(request)
             except OSError as error:
@@ -247,7 +250,18 @@ class ForkServer:
                 raise UnlearnBenchError(
                     "the process that starts others is gone; the same command goes on from here"
                 ) from error
+            finally:
+                os.close(hidden)
         return Process(Connection(talk.detach()), Connection(leash.detach()))
+
+
+def _hidden(content: bytes) -> int:
+    """Return a descriptor of a file without a name that holds some bytes and is read from its beginning."""
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("hidden"), "w+b") if in_memory else tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        return os.dup(file.fileno())
 
 
 _servers: dict[int, ForkServer] = {}
@@ -256,7 +270,7 @@ _servers: dict[int, ForkServer] = {}
 def launched(descriptor: int, threads: int) -> subprocess.Popen[bytes]:
     """Start a server that takes its first caller's requests from a descriptor, as a process of its own."""
     # Libraries read this variable once, when they are imported. Credentials reach only those processes that are given
-    # them later, since each of them can read what its server began with.
+    # them later, past the server, since each of them can read what that began with and holds.
     surroundings = {**harmless(os.environ), "OMP_NUM_THREADS": str(threads)}
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
@@ -307,7 +321,7 @@ def serve(descriptor: int) -> None:
 def _request(caller: socket.socket) -> tuple[Any, list[int]] | None:
     """Return what a caller asks for and the descriptors that came with it, or None if it is gone."""
     try:
-        header, descriptors, _, _ = socket.recv_fds(caller, _HEADER.size, 2)
+        header, descriptors, _, _ = socket.recv_fds(caller, _HEADER.size, 3)
         if not header:
             return None
         content = bytearray()
@@ -325,14 +339,16 @@ def _request(caller: socket.socket) -> tuple[Any, list[int]] | None:
 def _start(
     setting: Setting, surroundings: dict[str, Any], call: bytes, descriptors: list[int], service: socket.socket | None
 ) -> None:
-    talk, leash = descriptors
+    talk, leash, hidden = descriptors
 
     def run() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         ForkServer.inherited = ForkServer(1, service) if service is not None else None
         sys.path[:] = surroundings["path"]
+        with os.fdopen(hidden, "rb") as file:
+            variables = json.load(file)
         os.environ.clear()
-        os.environ.update(surroundings["variables"])
+        os.environ.update(variables)
         with contextlib.suppress(OSError):
             os.chdir(surroundings["folder"])
         if setting.fence is not None:
