@@ -238,7 +238,7 @@ def test_published_weights_that_are_damaged_end_the_run(
     checkpoint(data / "weights" / published.file_name, seed=99)
     done = run(manifest(tmp_path, 'weights = "theirs"'), tmp_path)
     assert done.code == 1
-    assert f"{data}/weights/{published.file_name}: damaged: sha256 " in done.err
+    assert f"{data}/weights/{published.file_name}: damaged, or changed since it was looked at: sha256 " in done.err
 
 
 def test_unknown_published_weights_name_the_nearest(data: Path) -> None:
