@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.commands import python, start
 
-from unlearnbench.errors import InvalidFileError, StoreError
+from unlearnbench.errors import InvalidFileError, StoreError, UnwritableError
 from unlearnbench.files import write_json
 from unlearnbench.mirror import ENTRY
 from unlearnbench.store import CHECKPOINT, Store, lock_fault
@@ -321,3 +321,22 @@ def test_a_file_system_with_locks_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_store_that_only_reads_makes_no_folder(tmp_path: Path) -> None:
     assert not Store(tmp_path / "store", create=False).has("models", "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_stays_until_what_it_led_to_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / CHECKPOINT).write_text("epoch 9 of 10")
+        (folder / "data.bin").write_bytes(b"content")
+        return {}
+
+    def full(path: Path, values: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    store = Store(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearnbench.store.write_json", full)
+        with pytest.raises(UnwritableError):
+            store.get("models", "one", build)
+    assert (tmp_path / "store/models/one.partial" / CHECKPOINT).read_text() == "epoch 9 of 10"
+    folder = store.get("models", "one", build)
+    assert {file.name for file in folder.iterdir()} == {"data.bin", "entry.json"}

@@ -14,7 +14,7 @@ from torch import nn
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.models.build import Network
 from unlearnbench.models.checkpoints import load_weights, misfits, read_state
-from unlearnbench.models.weights import Weights
+from unlearnbench.models.weights import Weights, find_weights
 
 
 def network(outputs: int = 3) -> nn.Module:
@@ -229,3 +229,13 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     told = r"/w\.safetensors: 3\.(weight|bias) is not finite, nor are others \(1\)$"
     with pytest.raises(InvalidFileError, match=told):
         load_weights(network(), weights(tmp_path / "w.safetensors"), new_classifier=False)
+
+
+def test_a_checkpoint_that_changed_after_it_was_looked_at_is_named(tmp_path: Path) -> None:
+    save_file(network().state_dict(), tmp_path / "w.safetensors")
+    looked_at = find_weights("digits_net", "w.safetensors", tmp_path)
+    load_weights(network(), looked_at, new_classifier=False)
+    torch.manual_seed(5)
+    save_file(network().state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(InvalidFileError, match=r"w\.safetensors: damaged, or changed since it was looked at: sha256 "):
+        load_weights(network(), looked_at, new_classifier=False)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearnbench.errors import TrainingFailedError
+from unlearnbench.errors import InvalidFileError, TrainingFailedError
 from unlearnbench.models import training
 from unlearnbench.models.batches import Augmentation, Batches
 from unlearnbench.models.build import Network, input_shape
 from unlearnbench.models.recipe import TrainingRecipe, full_size_epochs
 from unlearnbench.models.training import (
     ReferenceTraining,
+    _whole_state,
     check_finite,
     learning_rate,
     recipe_optimizer,
@@ -315,3 +316,9 @@ def test_one_image_more_than_batches_hold_can_be_trained_on() -> None:
     model = nn.Sequential(*layers)
     ReferenceTraining(model, data(33), torch.arange(33), RECIPE, 0, "original", advance=steps.append).train()
     assert steps == [16, 17] * RECIPE.epochs
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match="cannot be read"):
+        _whole_state(tmp_path)
+    assert _whole_state(tmp_path / "gone") == {}
