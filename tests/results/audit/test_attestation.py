@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import FinishedRun
 from support.commands import cli
-from support.records import make_record, record_files, small_board, write_records
+from support.records import make_record, record_files, small_board, with_changes, write_records
 
 from unlearnbench.errors import InvalidFileError
 from unlearnbench.files import write_json
@@ -76,6 +76,15 @@ def test_a_row_that_was_run_again_is_verified_with_who_and_where(board: Path) ->
     assert f"- good: verified by A &lt;b>reader&lt;/b> on a machine, {made.at}, seed 0, 1\n" in page
     web = (board / "index.html").read_text()
     assert (web.count(", verified</span>"), web.count("verified by A &lt;b&gt;reader&lt;/b&gt; on a machine")) == (1, 1)
+
+
+def test_another_version_is_not_attested() -> None:
+    newer = [
+        with_changes(record, method=record.method.model_copy(update={"version": record.method.version + 1}))
+        for record in rerun()
+    ]
+    with pytest.raises(InvalidFileError, match=r"^not attested: the row is of good 1 of .*, run was good 2 of "):
+        attested(good(), newer, "me")
 
 
 def test_another_result_is_not_attested() -> None:

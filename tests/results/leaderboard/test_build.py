@@ -18,7 +18,8 @@ from unlearnbench.errors import InvalidFileError, StoreError
 from unlearnbench.results.leaderboard.build import build_leaderboard, rebuilt_pages
 from unlearnbench.results.leaderboard.markdown import COLUMNS, GENERATED
 from unlearnbench.results.ranking import PAPER
-from unlearnbench.results.records.collection import read_collection
+from unlearnbench.results.records.collection import collection_text, read_collection
+from unlearnbench.results.records.files import Entry
 from unlearnbench.results.records.load import read_entries
 from unlearnbench.results.records.record import Record
 
@@ -382,3 +383,11 @@ def test_records_that_are_there_already_are_not_compressed_again(tmp_path: Path)
     more = write_records(tmp_path / "more", [make_record("more", 0), make_record("more", 1)])
     build_leaderboard([tmp_path / "board", more], tmp_path / "board")
     assert b'"more"' in lzma.decompress(path.read_bytes())
+
+
+def test_records_that_disagree_on_their_problem_are_refused_before_anything_is_written() -> None:
+    first, second, *_ = small_board()
+    other = with_changes(second, problem=second.problem.model_copy(update={"title": "another title"}))
+    entries = [Entry(Path(f"{name}.json"), f"{name}.json", record) for name, record in ((0, first), (1, other))]
+    with pytest.raises(InvalidFileError, match=r"^1\.json: problem: says otherwise than the other records"):
+        collection_text(entries)
