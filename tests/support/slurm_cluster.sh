@@ -103,7 +103,7 @@ munge_up() {
     mkdir -p /run/munge /var/log/munge /var/lib/munge
     chown -R root:root /etc/munge /run/munge /var/log/munge /var/lib/munge
     chmod 0700 /etc/munge /var/log/munge /var/lib/munge; chmod 0755 /run/munge; chmod 0400 /etc/munge/munge.key
-    munged --force
+    munged --force --pid-file "$root/munged.pid"
 }
 
 start() {
@@ -120,7 +120,8 @@ start() {
 
 stop() {
     scancel -u root 2>/dev/null || true
-    for file in "$root"/slurmd.*.pid "$root"/slurmctld.pid "$root"/slurmdbd.pid "$root"/mysql.pid; do
+    # munged is among them where it was started here.
+    for file in "$root"/slurmd.*.pid "$root"/slurmctld.pid "$root"/slurmdbd.pid "$root"/mysql.pid "$root"/munged.pid; do
         [ -f "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
     done
 }
