@@ -17,6 +17,7 @@ from unlearnbench.datasets import download, storage
 from unlearnbench.datasets.add import FolderOptions, Listener, add
 from unlearnbench.datasets.dataset import open_dataset
 from unlearnbench.datasets.download import unpack
+from unlearnbench.datasets.storage import images_elsewhere
 from unlearnbench.errors import DatasetError
 
 pytest_plugins = ["support.data_fixtures"]
@@ -245,6 +246,7 @@ def test_a_large_image_folder_is_indexed_where_it_lies(
     monkeypatch.setattr("unlearnbench.datasets.add.PACK_LIMIT_BYTES", 100)
     indexed = add("image_folder", [given], FolderOptions(side=16, replace=True))
     assert (indexed.class_names, indexed.train_counts) == (packed.class_names, packed.train_counts)
+    assert images_elsewhere() == [given.resolve()]
     assert not (data / "image_folder" / "default" / "images.npy").exists()
     assert np.array_equal(open_dataset("image_folder").train().images.read(np.arange(8)), images)
 

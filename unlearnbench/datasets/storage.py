@@ -268,7 +268,8 @@ def open_prepared(folder: Path) -> Dataset:
 def images_elsewhere() -> list[Path]:
     """Return the folders in which images of added data sets stay, since only their places are kept."""
     found = []
-    for facts in data_folder().rglob(FACTS):
+    # A data set has a folder, or one for each name that it was added under; what lies deeper can be many images.
+    for facts in (*data_folder().glob(f"*/{FACTS}"), *data_folder().glob(f"*/*/{FACTS}")):
         # A data set that cannot be read is none that a run has images of.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             values = parsed_json(facts.read_text(encoding="utf-8"))
