@@ -81,7 +81,7 @@ def verify(
         faults += re.split(r"\n(?! )", str(error))
     if (folder / SUBMISSION_FILE).is_file():
         faults += submission_faults(folder)
-    submitted = sorted(path for path in folder.glob(f"{SUBMISSIONS}/*") if (path / "records").is_dir())
+    submitted = sorted(path for path in folder.glob(f"{SUBMISSIONS}/*") if path.is_dir())
     faults += [fault for path in submitted for fault in submission_faults(path)]
     if faults:
         # Without complete records nothing else can be checked.
